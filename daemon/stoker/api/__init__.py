@@ -1,0 +1,1 @@
+"""Floor 3: HTTP on a unix socket."""

@@ -1,0 +1,163 @@
+"""What the API needs from the daemon: one Protocol, implemented by `stoker.runtime`.
+
+Everything returned is a frozen value or plain JSON data; methods raise `StokerError` for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from stoker.errors import ConfigProblem
+from stoker.model.action import Plan
+from stoker.model.event import Event
+from stoker.model.load import Decision, LoadWindow
+from stoker.model.state import DesiredState, ObservedState, RoutingTable
+from stoker.plugin.manager import PluginRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLoad:
+    """Load of one service as status shows it. Times in milliseconds, None where nothing was served."""
+
+    in_flight: int = 0
+    queued: int = 0
+    rps: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceTotals:
+    """Counts since the daemon's start, for /metrics. `latency`: completions by upper bound in seconds."""
+
+    codes: Mapping[str, int] = field(default_factory=dict)
+    latency: Mapping[float, int] = field(default_factory=dict)
+    latency_sum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The whole daemon at one moment. `now` is monotonic; `config_state` is in-force or rejected."""
+
+    now: float
+    wall: float
+    pid: int
+    version: str
+    started: float
+    state_dir: str
+    desired: DesiredState
+    observed: ObservedState
+    routes: RoutingTable
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """url by service key."""
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    windows: Mapping[str, LoadWindow] = field(default_factory=dict)
+    loads: Mapping[str, ServiceLoad] = field(default_factory=dict)
+    totals: Mapping[str, ServiceTotals] = field(default_factory=dict)
+    restarts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """service key -> reason -> count."""
+    config_state: str = "in-force"
+    problems: Sequence[ConfigProblem] = ()
+    notices: Sequence[str] = ()
+    files: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    rejected_total: int = 0
+    reconcile_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPreview:
+    """What a configuration would do to the box: the same reconcile code, not performed."""
+
+    before: DesiredState
+    after: DesiredState
+    observed: ObservedState
+    plan: Plan
+    changed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """service key -> dotted keys whose value differs (only changed services)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """One replica's log."""
+
+    service: str
+    replica: str
+    path: str
+    alive: bool
+
+
+class DaemonFacade(Protocol):
+    """The daemon as its API sees it."""
+
+    def snapshot(self) -> Snapshot:
+        """The present state; cheap, no I/O."""
+        ...
+
+    async def preview(
+        self, files: Sequence[str], *, profile: str | None = None, sets: Sequence[str] = ()
+    ) -> PlanPreview:
+        """Plan against the running state. No files: the ones in force, read again. Raises ConfigError."""
+        ...
+
+    def explain_path(self, path: str) -> Mapping[str, Any]:
+        """`{path, value, layers: [{layer, source, value, wins}]}`, highest layer first.
+
+        Raises NotFoundError.
+        """
+        ...
+
+    def story(self, replica: str) -> Sequence[Event]:
+        """All kept events of a replica (also one that is gone) and the events that caused them, oldest first.
+        Raises NotFoundError."""
+        ...
+
+    def recent_events(self, after: str = "") -> Sequence[Event]:
+        """Kept events, oldest first; only those after the event of that id."""
+        ...
+
+    def events(self, after: str = "") -> AsyncIterator[Event]:
+        """Kept events after that id, then new ones as they happen."""
+        ...
+
+    def logs(self, service: str | None = None) -> Sequence[LogFile]:
+        """Log files of a service, a replica or all, oldest first. Raises NotFoundError."""
+        ...
+
+    def plugins(self) -> Sequence[PluginRecord]:
+        """All plugins that were found."""
+        ...
+
+    async def set_override(self, assignments: Mapping[str, Any]) -> None:
+        """Set live overrides (dotted path -> value), kept until unset.
+
+        Raises ConfigError, changing nothing.
+        """
+        ...
+
+    async def unset_override(self, paths: Sequence[str]) -> None:
+        """Remove live overrides. Raises NotFoundError for one that is not set."""
+        ...
+
+    async def scale(self, service: str, minimum: int, maximum: int) -> None:
+        """Override the bounds. Raises NotFoundError, ConfigError."""
+        ...
+
+    async def hold(self, service: str, *, held: bool) -> None:
+        """Hold at zero (`stoker stop`) or release (`stoker start`). Raises NotFoundError."""
+        ...
+
+    async def restart(self, service: str) -> None:
+        """Rolling restart by the service's update strategy. Raises NotFoundError."""
+        ...
+
+    async def reload(self) -> None:
+        """Read the configuration again now. Raises ConfigError (the last good one stays in force)."""
+        ...
+
+    async def down(self) -> None:
+        """Begin to drain everything and end the daemon; returns at once."""
+        ...

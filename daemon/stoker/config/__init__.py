@@ -1,0 +1,1 @@
+"""Floor 1: text to `DesiredState`. Only `sources` reads disk and environment."""

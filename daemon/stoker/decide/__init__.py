@@ -1,0 +1,1 @@
+"""Floor 1: the verbs. Pure functions of (values, now)."""

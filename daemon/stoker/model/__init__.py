@@ -1,0 +1,1 @@
+"""Floor 0: the nouns. Frozen, slotted values; no I/O, no clock."""

@@ -1,0 +1,74 @@
+"""GPUs as values: what there is, how it is, who holds what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Health = Literal["healthy", "suspect", "draining", "quarantined", "probation", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceProcess:
+    """A process that NVML shows on a device; `memory` in bytes, None where the driver does not tell."""
+
+    pid: int
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One allocatable GPU or MIG instance. Identity is `uuid`; `index` is for people only.
+
+    Memory in bytes. `type_key` is the instance-type key, for example `gpu.h100.80g`.
+    """
+
+    uuid: str
+    name: str
+    index: int
+    memory_total: int
+    memory_used: int = 0
+    health: Health = "healthy"
+    health_reason: str = ""
+    type_key: str = "gpu.any"
+    bus_id: str = ""
+    numa_node: int | None = None
+    parent: str | None = None
+    utilization: float | None = None
+    """0..1, None where the device does not tell (MIG)."""
+    processes: tuple[DeviceProcess, ...] = ()
+    links: tuple[tuple[str, int], ...] = ()
+    """(uuid of a peer, link score): higher is closer; 0 is unknown or across sockets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All devices of the box. `state`: `ok`; `none` (no GPU or no driver: normal); `unreachable` (the
+    driver should answer and does not: keep the last devices, place nothing new)."""
+
+    state: Literal["ok", "none", "unreachable"] = "none"
+    reason: str = "no device source has reported yet"
+    devices: tuple[Device, ...] = ()
+    driver: str = ""
+
+    def get(self, uuid: str) -> Device | None:
+        """The device of that UUID, None if it is not there."""
+        return next((device for device in self.devices if device.uuid == uuid), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a replica holds of one device. `share` 1.0 is exclusive; `memory` in bytes, None is all of it."""
+
+    uuid: str
+    share: float = 1.0
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The answer to "where": reservations, or none of them and the `reason` why not. Always a reason."""
+
+    reservations: tuple[Reservation, ...] = ()
+    reason: str = ""
+    placed: bool = field(default=True)

@@ -1,0 +1,103 @@
+"""One wanted-or-running copy of a service, and the worker behind it."""
+
+from __future__ import annotations
+
+import signal as _signal
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stoker.model.device import Reservation
+from stoker.model.service import ServiceKey
+
+Phase = Literal["pending", "starting", "ready", "unready", "draining", "stopping", "exited", "lost"]
+
+ALIVE: frozenset[Phase] = frozenset({"starting", "ready", "unready", "draining", "stopping", "lost"})
+"""Phases in which a worker exists or may exist: its devices are taken."""
+SERVING: frozenset[Phase] = frozenset({"ready"})
+"""Phases in which the router may send new requests."""
+LEAVING: frozenset[Phase] = frozenset({"draining", "stopping", "exited"})
+"""Phases on the way out: these do not count towards the wanted number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHandle:
+    """How a driver finds a worker again, also after the daemon's death. `start_time` in clock ticks since
+    boot (`/proc/PID/stat` field 22): with `boot_id` it tells a recycled pid. `extra`: the driver's own."""
+
+    driver: str
+    pid: int
+    start_time: int = 0
+    boot_id: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitStatus:
+    """How a worker ended. `code` as a shell would give it is None if a signal ended it or it is unknown."""
+
+    code: int | None = None
+    signal: int | None = None
+    detail: str = ""
+    """For people: the last line of its log, "out of memory", ..."""
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                text = f"killed by {_signal.Signals(self.signal).name}"
+            except ValueError:
+                text = f"killed by signal {self.signal}"
+        else:
+            text = "exit code unknown" if self.code is None else f"exit code {self.code}"
+        return f"{text}: {self.detail}" if self.detail else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """State of one replica. Changed only by `stoker.decide.lifecycle`; times are monotonic seconds."""
+
+    id: str
+    service: ServiceKey
+    revision: str
+    phase: Phase = "pending"
+    reason: str = ""
+    since: float = 0.0
+    """When it entered its phase."""
+    created: float = 0.0
+    not_before: float = 0.0
+    """A pending replica is not started before this time (restart backoff)."""
+    reservations: tuple[Reservation, ...] = ()
+    handle: WorkerHandle | None = None
+    endpoint: str = ""
+    """`host:port` of the worker itself; "" until it was spawned."""
+    restarts: int = 0
+    failures: int = 0
+    """Failures in a row, for the backoff; reset by a stable run."""
+    started: float = 0.0
+    """When its present worker was spawned."""
+    drained: bool = False
+    """The router has said that nothing is in flight any more."""
+    leave: bool = False
+    """Not to be restarted: it is on its way out for good."""
+    kill_sent: bool = False
+    last_exit: ExitStatus | None = None
+    startup_seconds: float | None = None
+    """Measured time from spawn to ready of its present worker."""
+    devices_reason: str = field(default="")
+    """Why these devices, in words."""
+    cause: str = ""
+    """Id of the event that led to its present phase."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether the router may send it new requests."""
+        return self.phase in SERVING
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker exists or may exist."""
+        return self.phase in ALIVE
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out."""
+        return self.leave or self.phase in LEAVING

@@ -1,0 +1,238 @@
+"""What the operator asks for: a service and everything that was declared for it. Frozen values.
+
+These are the *checked* nouns: sizes are bytes, durations seconds, cores floats, names resolved.
+How they are written in the file is `stoker.config.schema`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+ServiceKey = str
+"""`deployment/service`, unique on a box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`command:`: argv with its `{port}`-style placeholders not yet filled."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PythonTarget:
+    """`python: module:attribute`: an ASGI application (object or factory) that Stoker serves itself."""
+
+    target: str
+
+
+Launch = Command | PythonTarget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one replica needs. `gpu` counts devices; below 1 it is a share of one. Sizes in bytes."""
+
+    gpu: float = 0.0
+    gpu_type: str | None = None
+    gpu_memory: int | None = None
+    cpu: float | None = None
+    memory: int | None = None
+    devices: tuple[str, ...] = ()
+    """Explicit device UUIDs (or prefixes) the replicas are confined to; empty means any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """One scaling rule. `target` is in the metric's own unit (requests in flight, 0..1, ...)."""
+
+    metric: str = "concurrency"
+    target: float | None = None
+    scale_up_stabilization_window: float = 0.0
+    scale_down_stabilization_window: float = 60.0
+    params: tuple[tuple[str, str | float | bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Bounds and rules; of several policies the largest target wins."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    policies: tuple[PolicySpec, ...] = (PolicySpec(),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """How the router treats the service. `concurrency` is the number of requests one replica gets at a
+    time (None: no limit), `timeout` seconds for a whole answer, `max_queue` requests that may wait."""
+
+    concurrency: int | None = None
+    timeout: float = 60.0
+    max_queue: int = 1000
+    max_concurrency: int | None = None
+    protocol: str = "http"
+    retry: Literal["idempotent", "always", "never"] = "idempotent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One question to a worker. Exactly one of the four ways is set; times in seconds."""
+
+    http: str | None = None
+    tcp: bool = False
+    exec: tuple[str, ...] = ()
+    notify: bool = False
+    period: float = 1.0
+    timeout: float = 1.0
+    failures: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """`startup.timeout` is how long a replica may take to get ready; its probe is asked every 50 ms to
+    `period`. None for startup: ready when its port answers if the launch uses one, else at once."""
+
+    startup: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    startup_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """How a new revision replaces the old one. Counts of replicas, already resolved from percents."""
+
+    strategy: Literal["RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout"] = (
+        "RollingUpdate"
+    )
+    max_surge: int = 1
+    max_unavailable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """`timeout`: seconds in-flight requests get to finish; then `signal`; `grace` seconds later SIGKILL."""
+
+    timeout: float = 30.0
+    signal: int = 15
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """`backoff` doubles up to `max_backoff` seconds; after `crash_loop` failures in a row it is said so."""
+
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+    crash_loop: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Resource limits of each worker process; None keeps the daemon's."""
+
+    nofile: int | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """The service's stable address; port 0 means chosen once and kept."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """Everything declared for one service, after all layers."""
+
+    deployment: str
+    name: str
+    launch: Launch
+    working_dir: str
+    resources: Resources = field(default_factory=Resources)
+    instance_type: str | None = None
+    scaling: Scaling = field(default_factory=Scaling)
+    traffic: Traffic = field(default_factory=Traffic)
+    probes: Probes = field(default_factory=Probes)
+    update: Update = field(default_factory=Update)
+    drain: Drain = field(default_factory=Drain)
+    restart: Restart = field(default_factory=Restart)
+    limits: Limits = field(default_factory=Limits)
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    envs: tuple[tuple[str, str], ...] = ()
+    """Declared variables, sorted by name, `${VAR}` already filled."""
+    secrets: tuple[str, ...] = ()
+    """Names of secrets handed over as environment variables; never their values."""
+    inherit_env: tuple[str, ...] = ()
+    depends: tuple[str, ...] = ()
+    """Names of services of the same deployment."""
+    priority: int = 0
+    standby: int = 0
+    preload: tuple[str, ...] = ()
+    slo_wait: float | None = None
+    user: str | None = None
+    backend: str = "process"
+    held: bool = False
+    """`stoker stop`: kept at zero replicas, whatever the bounds and the load."""
+    restart_token: str = ""
+    """Changes with every `stoker restart`, so that the revision does."""
+
+    @property
+    def key(self) -> ServiceKey:
+        """`deployment/name`."""
+        return f"{self.deployment}/{self.name}"
+
+    @property
+    def placeholders(self) -> str:
+        """All text in which placeholders may stand."""
+        return " ".join(self.launch.argv) if isinstance(self.launch, Command) else "{port}"
+
+    @property
+    def slots(self) -> int | None:
+        """Requests one replica gets at a time; None is no limit."""
+        return self.traffic.concurrency
+
+
+REVISION_FIELDS = (
+    "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
+    "preload", "depends", "restart_token",
+)  # fmt: skip
+"""The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
+
+
+def revision(spec: ServiceSpec) -> str:
+    """Return the hash of the parts of `spec` whose change needs new workers: 8 hex digits. Pure."""
+    whole = asdict(spec)
+    parts = {name: whole[name] for name in REVISION_FIELDS}
+    parts["launch"]["kind"] = type(spec.launch).__name__
+    parts["notify"] = spec.probes.startup is not None and spec.probes.startup.notify
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxSpec:
+    """What the file says of the whole box."""
+
+    idle: Literal["fill", "release"] = "release"
+    router: str = "stoker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredState:
+    """The configuration in force, as values: what should be true of the box."""
+
+    services: Mapping[ServiceKey, ServiceSpec] = field(default_factory=dict)
+    box: BoxSpec = field(default_factory=BoxSpec)
+    generation: int = 0
+
+    def dependencies(self, spec: ServiceSpec) -> tuple[ServiceSpec, ...]:
+        """The specs that `spec` depends on, in its own order."""
+        return tuple(self.services[f"{spec.deployment}/{name}"] for name in spec.depends)

@@ -1,0 +1,65 @@
+"""The two states that are compared: what is wanted and what is there. Frozen snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stoker.model.device import Inventory
+from stoker.model.replica import Replica
+from stoker.model.service import DesiredState, ServiceKey
+
+__all__ = ["DesiredState", "ObservedState", "Route", "RoutingTable", "WorkerRoute"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedState:
+    """What the daemon knows to be so. `targets` are the settled wanted counts; a service without one is
+    wanted at `min_replicas`. `serial` makes the next replica id. `stopping`: drain everything."""
+
+    replicas: Mapping[str, Replica] = field(default_factory=dict)
+    inventory: Inventory = field(default_factory=Inventory)
+    targets: Mapping[ServiceKey, int] = field(default_factory=dict)
+    demand: frozenset[ServiceKey] = frozenset()
+    """Services for which a request waits at zero replicas."""
+    serial: int = 0
+    stopping: bool = False
+
+    def of(self, service: ServiceKey) -> tuple[Replica, ...]:
+        """The replicas of one service, oldest first."""
+        mine = [replica for replica in self.replicas.values() if replica.service == service]
+        return tuple(sorted(mine, key=lambda replica: (replica.created, replica.id)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRoute:
+    """One worker behind a service's address."""
+
+    id: str
+    endpoint: str
+    concurrency: int | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One service's address and the workers behind it. `held` says why there will be none, "" if it is
+    worth waiting."""
+
+    service: ServiceKey
+    host: str
+    port: int
+    workers: tuple[WorkerRoute, ...] = ()
+    timeout: float = 60.0
+    max_queue: int = 1000
+    max_concurrency: int | None = None
+    retry: str = "idempotent"
+    protocol: str = "http"
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    """All routes, by service. Routers apply the difference to what they have."""
+
+    routes: Mapping[ServiceKey, Route] = field(default_factory=dict)

@@ -1,0 +1,226 @@
+"""The typed objects the daemon talks to. Hooks declare factories; these Protocols act.
+
+Every method says when it may be called. All of them run in the daemon's event loop and must not
+block it; use anyio only (the simulation runs the same loop on trio's virtual clock).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from stoker.model.device import Inventory, Reservation
+from stoker.model.event import Event
+from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Usage
+from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.model.service import Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
+from stoker.model.state import RoutingTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginContext:
+    """What a factory is given. `instance` marks everything that belongs to this daemon's state directory
+    (it survives restarts); `options` are the plugin's own keys of the configuration."""
+
+    instance: str
+    state_dir: str
+    runtime_dir: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    log: Callable[[str], None] = print
+
+
+# --- worker drivers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """Everything a driver needs to start one worker; all decided. `environ` is complete: the worker gets
+    it and nothing else. `mark` is the value of STOKER_ID, by which `find` recognises the worker."""
+
+    replica: str
+    service: ServiceKey
+    mark: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+    working_dir: str
+    log_path: str
+    endpoint: str
+    """host:port the worker is to listen on."""
+    user: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    reservations: tuple[Reservation, ...] = ()
+
+    def redacted(self) -> str:
+        """The command line for logs: never the environment."""
+        return " ".join(self.argv)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundWorker:
+    """A live worker of an earlier daemon. `mark` is its STOKER_ID."""
+
+    handle: WorkerHandle
+    mark: str
+
+
+@runtime_checkable
+class WorkerDriver(Protocol):
+    """Runs workers. `ready()` of the world outside is not its business; process trees are."""
+
+    async def start(self, request: StartRequest) -> WorkerHandle:
+        """Spawn the worker in a session of its own and return at once. Raises WorkerError with a message
+        for people (command not found, no permission, working directory missing)."""
+        ...
+
+    async def wait(self, handle: WorkerHandle) -> ExitStatus:
+        """Return when the worker *and every process it left behind* are gone (leftovers of a crashed
+        worker are killed first). Called once per handle, right after `start` or `recover`."""
+        ...
+
+    async def signal(self, handle: WorkerHandle, signum: int) -> None:
+        """Send the stop signal to the worker's main process. A worker that is gone is no error."""
+        ...
+
+    async def kill(self, handle: WorkerHandle) -> None:
+        """SIGKILL the whole tree, double-forked daemons included. Gone is no error."""
+        ...
+
+    async def find(self) -> Sequence[FoundWorker]:
+        """All live workers with this instance's mark. Called once, before the first `start`."""
+        ...
+
+    async def recover(self, found: FoundWorker) -> WorkerHandle:
+        """Take a found worker over; afterwards its handle is as good as one from `start`."""
+        ...
+
+    async def usage(self, handles: Sequence[WorkerHandle]) -> Mapping[int, Usage]:
+        """CPU and memory of each worker's whole tree, by pid; called every few seconds for services whose
+        policy needs it. `cpu` is the mean since the previous call."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release descriptors. Workers keep running."""
+        ...
+
+
+# --- devices ----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class DeviceSource(Protocol):
+    """Tells which devices there are and how they are."""
+
+    async def run(self, publish: Callable[[Inventory], None]) -> None:
+        """Publish the inventory first thing, then each change, until cancelled. Never raises for a sick
+        driver: that is an `unreachable` inventory with a reason."""
+        ...
+
+
+# --- router -----------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class RouterEvents(Protocol):
+    """What a router calls back. All are plain, quick functions."""
+
+    def sample(self, sample: LoadSample) -> None:
+        """Load of one service since its previous sample. Nothing is sent for a service at rest, except one
+        last sample with zeros after activity."""
+        ...
+
+    def demand(self, service: ServiceKey) -> None:
+        """A request has arrived for a service without workers; sent at once, at most every 100 ms."""
+        ...
+
+    def drained(self, replica: str) -> None:
+        """A draining worker has nothing in flight any more."""
+        ...
+
+    def bound(self, service: ServiceKey, host: str, port: int) -> None:
+        """The service's address is open."""
+        ...
+
+    def trouble(self, service: ServiceKey, message: str) -> None:
+        """Something the operator must know (address in use, router restarted). service "" is the router."""
+        ...
+
+
+@runtime_checkable
+class Router(Protocol):
+    """Carries requests to workers, holds them while there are none, measures load."""
+
+    async def run(self, events: RouterEvents) -> None:
+        """Start the router's program or find the one that already runs (it outlives the daemon), then
+        serve callbacks until cancelled; restart it if it dies. Cancelling leaves the program running."""
+        ...
+
+    async def apply(self, table: RoutingTable) -> None:
+        """Make the router's table equal to this one. Idempotent; may be called before `run` is up (the last
+        table is then applied when it is). Workers not in the table are cut; draining ones finish."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """End the program: finish what is in flight for at most `grace` seconds, then close."""
+        ...
+
+
+# --- policies ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyInput:
+    """All a policy may know. `now` is monotonic seconds; `window(seconds)` is the load over that stretch."""
+
+    service: ServiceSpec
+    policy: PolicySpec
+    window: Callable[[float], LoadWindow]
+    pool: PoolState
+    now: float
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Pure: the same input gives the same answer; no clock, no I/O, so that it also runs in simulations."""
+
+    def decide(self, given: PolicyInput) -> Decision:
+        """Return the wanted number before bounds and stabilization, with the reason in numbers."""
+        ...
+
+
+# --- probes and sinks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """A worker's answer to a probe; `detail` says what came back, in words."""
+
+    ok: bool
+    detail: str = ""
+
+
+@runtime_checkable
+class Prober(Protocol):
+    """Asks workers. The daemon has its own; simulations bring one that obeys a script."""
+
+    async def ask(self, probe: Probe, endpoint: str, handle: WorkerHandle) -> ProbeResult:
+        """Put one question, within `probe.timeout` seconds. Never raises for a bad answer."""
+        ...
+
+
+@runtime_checkable
+class EventSink(Protocol):
+    """Receives every event after it was folded in."""
+
+    async def send(self, event: Event) -> None:
+        """May be slow; the daemon queues for it and drops its oldest beyond a bound, saying so."""
+        ...
+
+
+WorkerDriverFactory = Callable[[PluginContext], WorkerDriver]
+DeviceSourceFactory = Callable[[PluginContext], DeviceSource]
+RouterFactory = Callable[[PluginContext], Router]
+PolicyFactory = Callable[[PluginContext], Policy]
+EventSinkFactory = Callable[[PluginContext], EventSink]

@@ -1,0 +1,1 @@
+"""Device source: NVIDIA GPUs through NVML, asked in a child process of its own."""

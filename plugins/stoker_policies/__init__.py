@@ -1,0 +1,1 @@
+"""Scaling policies: concurrency (default), utilization, gpu."""

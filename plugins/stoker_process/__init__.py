@@ -1,0 +1,1 @@
+"""Driver (default): local process trees."""
