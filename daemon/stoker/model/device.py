@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+MEMORY_CLASSES = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 180, 192, 288)
+"""Sizes under which GPUs are sold, in GiB. What a driver reports is a little less: firmware and ECC take
+their part (an "80 GB" H100 has 79.6 GiB, a "16 GB" T4 has 15.0)."""
+
 Health = Literal["healthy", "suspect", "draining", "quarantined", "probation", "lost"]
 
 
@@ -72,3 +76,10 @@ class Placement:
     reservations: tuple[Reservation, ...] = ()
     reason: str = ""
     placed: bool = field(default=True)
+
+
+def memory_class(total: int) -> int | None:
+    """The size in GiB under which a GPU with `total` bytes is sold; None for no known one (MIG). Pure."""
+    gib = total / 2**30
+    size = next((size for size in MEMORY_CLASSES if size >= gib), None)
+    return size if size is not None and gib >= 0.92 * size else None
