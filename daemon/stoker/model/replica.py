@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stoker.model.device import Reservation
-from stoker.model.service import ServiceKey
+from stoker.model.service import Drain, ServiceKey
 
 Phase = Literal["pending", "starting", "ready", "unready", "draining", "stopping", "exited", "lost"]
 
@@ -82,6 +82,12 @@ class Replica:
     last_exit: ExitStatus | None = None
     startup_seconds: float | None = None
     """Measured time from spawn to ready of its present worker."""
+    ready_at: float | None = None
+    """When its present worker was first known to be ready; None: never, so nothing is in flight on it."""
+    condemned: str = ""
+    """Why its present worker must be replaced (it failed its liveness probe), "" if it need not."""
+    drain: Drain = field(default_factory=Drain)
+    """How to drain it should its service be gone from the configuration by then."""
     devices_reason: str = field(default="")
     """Why these devices, in words."""
     cause: str = ""

@@ -24,6 +24,8 @@ class ObservedState:
     """Services for which a request waits at zero replicas."""
     serial: int = 0
     stopping: bool = False
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """Ids of the events behind wanted numbers: by service key, and under "config" and "inventory"."""
 
     def of(self, service: ServiceKey) -> tuple[Replica, ...]:
         """The replicas of one service, oldest first."""

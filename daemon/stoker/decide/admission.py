@@ -1,0 +1,109 @@
+"""Which pending replicas may start now, on what devices, and the reason why the others wait. Pure.
+
+Order: priority, then services in the middle of an update (they had the devices before), then age. A start
+must pass, one after the other: its backoff, its dependencies, the strategy of a running update, the bound
+on living workers, placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from stoker.decide.draft import Draft
+from stoker.decide.pool import Pool, is_ready, zero_by_choice
+from stoker.decide.rollout import bounds
+from stoker.model.action import HoldReplica, StartReplica
+from stoker.model.replica import Replica
+from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
+from stoker.model.state import ObservedState
+
+
+def admit(
+    draft: Draft, found: Mapping[ServiceKey, Pool], desired: DesiredState, observed: ObservedState
+) -> None:
+    """Put a start or a hold into the draft for each pending replica that is still open."""
+    alive = {key: len(pool.alive) for key, pool in found.items()}
+    for pool, spec, replica in _in_order(found.values(), draft):
+        if not draft.due(replica.not_before):
+            _keep_devices(draft, spec, replica)
+            continue
+        reason = _gate(pool, spec, replica, found, desired, observed) or _full(pool, spec, alive[pool.key])
+        if not reason:
+            placement = draft.place(spec)
+            if placement.placed:
+                alive[pool.key] += 1
+                draft.take(replica, placement.reservations)
+                draft.act(
+                    StartReplica(
+                        replica=replica.id,
+                        service=pool.key,
+                        revision=pool.revision,
+                        reservations=placement.reservations,
+                        reason=_why_start(replica),
+                        devices_reason=placement.reason,
+                        cause=replica.cause,
+                    )
+                )
+                continue
+            reason = placement.reason
+        if reason != replica.reason:
+            draft.act(HoldReplica(replica=replica.id, service=pool.key, reason=reason, cause=replica.cause))
+
+
+def _in_order(found: Iterable[Pool], draft: Draft) -> list[tuple[Pool, ServiceSpec, Replica]]:
+    waiting = [
+        (pool, pool.spec, replica)
+        for pool in found
+        if pool.spec is not None
+        for replica in pool.members
+        if replica.phase == "pending" and draft.open(replica)
+    ]
+    waiting.sort(key=lambda w: (-w[1].priority, not w[0].updating, w[2].created, w[2].id))
+    return waiting
+
+
+def _keep_devices(draft: Draft, spec: ServiceSpec, replica: Replica) -> None:
+    """A worker that failed keeps its place in the queue for devices while it waits to be restarted; one in a
+    crash loop must not keep others from theirs."""
+    if spec.resources.gpu and replica.failures < spec.restart.crash_loop:
+        draft.take(replica, draft.place(spec).reservations)
+
+
+def _why_start(replica: Replica) -> str:
+    return f"restart {replica.restarts}: {replica.last_exit}" if replica.restarts else "it is wanted"
+
+
+def _gate(
+    pool: Pool,
+    spec: ServiceSpec,
+    replica: Replica,
+    found: Mapping[ServiceKey, Pool],
+    desired: DesiredState,
+    observed: ObservedState,
+) -> str:
+    """What the start must wait for, "" for nothing. Dependencies hold up only the very first worker: a
+    service that has served knows how to wait for them itself."""
+    if spec.update.strategy == "Recreate" and any(r.revision != pool.revision for r in pool.alive):
+        return "waits until the old revision has stopped (Recreate)"
+    if replica.restarts or pool.alive:
+        return ""
+    for name in spec.depends:
+        key = f"{spec.deployment}/{name}"
+        wanted = found.get(key)
+        if wanted is None or wanted.spec is None:
+            return f"waits for {name}, which is not configured"
+        if wanted.spec.held:
+            return f"waits for {name}, which is stopped by the operator (stoker start {name})"
+        ready = any(is_ready(r) for r in wanted.members)
+        if not ready and not zero_by_choice(desired, observed, key):
+            return f"waits for {name} to be ready"
+    return ""
+
+
+def _full(pool: Pool, spec: ServiceSpec, alive: int) -> str:
+    """Why no further worker may live now, "" if one may: workers that are still stopping count."""
+    surge = bounds(spec.update)[0] if pool.updating else 0
+    if alive < spec.scaling.max_replicas + surge:
+        return ""
+    beyond = f" + {surge} during the update" if surge else ""
+    return f"waits for a worker to end: {alive} live, max_replicas is {spec.scaling.max_replicas}{beyond}"

@@ -1,0 +1,82 @@
+"""A plan in the making: local to one call of `reconcile`, so the whole stays pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from stoker.model.action import Action, Plan
+from stoker.model.device import Inventory, Placement, Reservation
+from stoker.model.replica import Replica
+from stoker.model.service import ServiceSpec
+
+_EPSILON = 1e-6
+
+
+class Place(Protocol):
+    """Chooses devices for one replica; `stoker.decide.placement.place` or a test's own."""
+
+    def __call__(self, spec: ServiceSpec, inventory: Inventory, replicas: Iterable[Replica]) -> Placement:
+        """The replicas given hold what they have reserved."""
+        ...
+
+
+class Draft:
+    """Collects at most one action per replica and the earliest time to look again. Devices given to one
+    start of a plan are taken for the next one."""
+
+    def __init__(self, replicas: Iterable[Replica], inventory: Inventory, now: float, place: Place) -> None:
+        self.now = now
+        self._replicas = {replica.id: replica for replica in replicas}
+        self._inventory = inventory
+        self._place = place
+        self._actions: dict[str, Action] = {}
+        self._wake_at: float | None = None
+
+    def act(self, action: Action) -> None:
+        """Put an action into the plan. The first one for a replica stands."""
+        self._actions.setdefault(action.replica, action)
+
+    def open(self, replica: Replica) -> bool:
+        """Whether nothing was decided for it yet."""
+        return replica.id not in self._actions
+
+    def due(self, at: float) -> bool:
+        """Whether that time has come; if not, the plan is to be made again then."""
+        if at <= self.now:
+            return True
+        self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
+        return False
+
+    def place(self, spec: ServiceSpec, *, without: Sequence[Replica] = ()) -> Placement:
+        """Where one more replica of `spec` would run now, were those gone. Holds the answer to the law."""
+        gone = {replica.id for replica in without}
+        others = [replica for replica in self._replicas.values() if replica.id not in gone]
+        answer = self._place(spec, self._inventory, others)
+        fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
+        return Placement(placed=False, reason=fault) if fault else answer
+
+    def take(self, replica: Replica, reservations: tuple[Reservation, ...]) -> None:
+        """Count these devices as taken for the rest of the plan."""
+        self._replicas[replica.id] = replace(replica, reservations=reservations)
+
+    def plan(self) -> Plan:
+        """The finished plan."""
+        return Plan(actions=tuple(self._actions.values()), wake_at=self._wake_at)
+
+
+def _unlawful(answer: Placement, inventory: Inventory, replicas: Sequence[Replica]) -> str:
+    """What is wrong with a placement, "" if nothing: each device must exist, be healthy, and never be given
+    beyond its whole. Cheap enough to ask every time, and no rule of placement can then break the law."""
+    shares: dict[str, float] = {}
+    for given in (r for replica in replicas for r in replica.reservations):
+        shares[given.uuid] = shares.get(given.uuid, 0.0) + given.share
+    for given in answer.reservations:
+        device = inventory.get(given.uuid) if inventory.state == "ok" else None
+        if device is None or device.health != "healthy":
+            return f"placement chose {given.uuid}, which is not there or not healthy: a fault of Stoker"
+        shares[given.uuid] = shares.get(given.uuid, 0.0) + given.share
+        if shares[given.uuid] > 1 + _EPSILON:
+            return f"placement chose {given.uuid}, which is taken: a fault of Stoker"
+    return ""

@@ -1,0 +1,108 @@
+"""One service's replicas as the deciding functions see them: how many are wanted, who counts, who goes first.
+
+Pure. Shared by `reconcile`, `rollout`, `admission` and `routing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stoker.model.replica import Phase, Replica
+from stoker.model.service import DesiredState, Drain, ServiceKey, ServiceSpec, revision
+from stoker.model.state import ObservedState
+
+_VICTIM_ORDER: dict[Phase, int] = {
+    "stopping": 0, "draining": 0, "pending": 1, "starting": 2, "unready": 3, "ready": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A service and its replicas, oldest first. `spec` None: the service is gone from the configuration."""
+
+    key: ServiceKey
+    spec: ServiceSpec | None
+    revision: str
+    """The one that new workers get; "" without a spec."""
+    wanted: int
+    members: tuple[Replica, ...]
+
+    @property
+    def counted(self) -> tuple[Replica, ...]:
+        """Those that fill a wanted place. One that is being replaced under its own id still does; a lost
+        one does not, because nobody knows whether it serves."""
+        return tuple(r for r in self.members if not r.leave and r.phase not in ("exited", "lost"))
+
+    @property
+    def alive(self) -> tuple[Replica, ...]:
+        """Those whose worker exists or may exist."""
+        return tuple(r for r in self.members if r.alive)
+
+    @property
+    def updating(self) -> bool:
+        """Whether something of an older revision is still there, if only as a record."""
+        return any(r.revision != self.revision for r in self.members if r.phase != "pending")
+
+    def drain_of(self, replica: Replica) -> Drain:
+        """How to drain it: by the present spec, or as remembered."""
+        return self.spec.drain if self.spec else replica.drain
+
+
+def pools(desired: DesiredState, observed: ObservedState) -> dict[ServiceKey, Pool]:
+    """All services that are wanted or have replicas, by key, in order of their keys."""
+    members: dict[ServiceKey, list[Replica]] = {key: [] for key in desired.services}
+    for replica in observed.replicas.values():
+        members.setdefault(replica.service, []).append(replica)
+    return {key: _pool(key, members[key], desired, observed) for key in sorted(members)}
+
+
+def wanted_count(desired: DesiredState, observed: ObservedState, key: ServiceKey) -> int:
+    """How many replicas a service is to have now: its target within its bounds, at least one while a request
+    waits, none if it is stopped by the operator, gone, or everything is to end."""
+    spec = desired.services.get(key)
+    if spec is None or spec.held or observed.stopping:
+        return 0
+    bounds = spec.scaling
+    target = observed.targets.get(key, bounds.min_replicas)
+    if key in observed.demand:
+        target = max(target, 1)
+    return min(max(target, bounds.min_replicas), bounds.max_replicas)
+
+
+def zero_by_choice(desired: DesiredState, observed: ObservedState, key: ServiceKey) -> bool:
+    """Whether a service may be at zero and is wanted there, so that a request would wake it."""
+    spec = desired.services.get(key)
+    if spec is None or spec.held:
+        return False
+    return spec.scaling.min_replicas == 0 and wanted_count(desired, observed, key) == 0
+
+
+def is_ready(replica: Replica) -> bool:
+    """Whether it serves and is to go on serving."""
+    return replica.serving and not replica.condemned
+
+
+def victims(replicas: Iterable[Replica], count: int) -> tuple[Replica, ...]:
+    """The `count` replicas that are missed least: without a worker first, then not yet ready, then not ready
+    any more, then ready; of equals the youngest."""
+    if count <= 0:
+        return ()
+
+    def rank(replica: Replica) -> tuple[int, bool, float, str]:
+        return _VICTIM_ORDER[replica.phase], is_ready(replica), -replica.created, replica.id
+
+    return tuple(sorted(replicas, key=rank)[:count])
+
+
+def _pool(
+    key: ServiceKey, members: Sequence[Replica], desired: DesiredState, observed: ObservedState
+) -> Pool:
+    spec = desired.services.get(key)
+    return Pool(
+        key=key,
+        spec=spec,
+        revision=revision(spec) if spec else "",
+        wanted=wanted_count(desired, observed, key),
+        members=tuple(sorted(members, key=lambda replica: (replica.created, replica.id))),
+    )

@@ -1,0 +1,197 @@
+"""Compares what is wanted with what is there; the answer is a plan. Pure: `now` is passed in.
+
+    pools > size (who comes and goes: `rollout`) > tend (timers, sick devices) > admit (who starts: `admission`)
+
+A plan holds at most one action per replica and the time to ask again though nothing happens. A quiet world
+gives an empty plan.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from stoker.decide import placement, rollout
+from stoker.decide.admission import admit
+from stoker.decide.draft import Draft, Place
+from stoker.decide.pool import Pool, pools
+from stoker.model.action import AddReplica, DrainReplica, ForgetReplica, KillReplica, Plan, StopReplica
+from stoker.model.device import Inventory
+from stoker.model.quantity import format_duration
+from stoker.model.replica import Replica
+from stoker.model.service import DesiredState, ServiceKey
+from stoker.model.state import ObservedState
+
+UNUSABLE = frozenset({"lost", "quarantined"})
+"""A worker on a device of such health is moved to another."""
+
+
+def reconcile(
+    desired: DesiredState, observed: ObservedState, now: float, *, place: Place = placement.place
+) -> Plan:
+    """Return what to do now, and when to ask again. Pure."""
+    found = pools(desired, observed)
+    draft = Draft(observed.replicas.values(), observed.inventory, now, place)
+    needed = _needed_by_others(found) if observed.stopping else frozenset()
+    added = 0
+    for pool in found.values():
+        step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
+        _drop(draft, pool, step, observed, waits=pool.key in needed)
+        _add(draft, pool, step, observed, first=added)
+        added += step.add
+    for pool in found.values():
+        for replica in pool.members:
+            if draft.open(replica):
+                _tend(draft, pool, replica, observed)
+    admit(draft, found, desired, observed)
+    return draft.plan()
+
+
+def _fits(draft: Draft, pool: Pool, without: Iterable[Replica]) -> bool:
+    return pool.spec is not None and draft.place(pool.spec, without=tuple(without)).placed
+
+
+def _needed_by_others(found: Mapping[ServiceKey, Pool]) -> frozenset[ServiceKey]:
+    """Services on which a living worker of another one depends: at the end they stop last."""
+    return frozenset(
+        f"{pool.spec.deployment}/{name}"
+        for pool in found.values()
+        if pool.spec is not None and pool.alive
+        for name in pool.spec.depends
+    )
+
+
+# --- who comes, who goes ----------------------------------------------------------------------------------
+
+
+def replica_id(key: ServiceKey, serial: int, taken: Iterable[str]) -> str:
+    """A short readable id, `infer-k3x9`: always the same for the same serial, never one of `taken`. Pure."""
+    name, others, attempt = key.rpartition("/")[2], set(taken), 0
+    while True:
+        digest = hashlib.sha256(f"{key}:{serial}:{attempt}".encode()).digest()
+        made = f"{name}-{base64.b32encode(digest)[:4].decode().lower()}"
+        if made not in others:
+            return made
+        attempt += 1
+
+
+def _add(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState, *, first: int) -> None:
+    taken = set(observed.replicas)
+    for number in range(step.add):
+        new = replica_id(pool.key, observed.serial + first + number, taken)
+        taken.add(new)
+        draft.act(
+            AddReplica(
+                replica=new,
+                service=pool.key,
+                revision=pool.revision,
+                reason=f"{pool.wanted} wanted, {len(pool.counted)} there",
+                cause=_cause(pool, observed),
+            )
+        )
+
+
+def _drop(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState, *, waits: bool) -> None:
+    """Let replicas go. `waits`: living workers of others depend on this service; only what has no worker
+    goes now."""
+    for replica, why in step.drop:
+        reason = _why_none(pool, observed) or why
+        what: dict[str, Any] = {**_who(replica), "cause": _cause(pool, observed), "reason": reason}
+        if replica.phase == "pending":
+            draft.act(ForgetReplica(**what))
+        elif waits or replica.phase not in ("starting", "ready", "unready"):
+            continue
+        elif replica.ready_at is None or replica.condemned:
+            draft.act(StopReplica(**what, signal=pool.drain_of(replica).signal))
+        else:
+            draft.act(DrainReplica(**what))
+
+
+def _cause(pool: Pool, observed: ObservedState) -> str:
+    """Id of the event behind a change of number or revision."""
+    config = observed.causes.get("config", "")
+    return config if pool.updating else observed.causes.get(pool.key, config)
+
+
+def _why_none(pool: Pool, observed: ObservedState) -> str:
+    """Why the service has no replica at all, "" if it is wanted."""
+    if observed.stopping:
+        return "everything is being stopped"
+    if pool.spec is None:
+        return "its service is no longer configured"
+    if pool.spec.held:
+        return "stopped by the operator"
+    return "" if pool.wanted else "scaled to zero"
+
+
+# --- each replica by itself -------------------------------------------------------------------------------
+
+
+def _tend(draft: Draft, pool: Pool, replica: Replica, observed: ObservedState) -> None:
+    """What is due for one replica whatever its pool wants: timers, sick devices, records of the dead."""
+    match replica.phase:
+        case "exited":
+            draft.act(ForgetReplica(**_who(replica), reason="nothing is left of it"))
+        case "starting" | "ready" | "unready":
+            _tend_running(draft, pool, replica, observed.inventory)
+        case "draining":
+            _tend_draining(draft, pool, replica)
+        case "stopping":
+            grace = pool.drain_of(replica).grace
+            if not replica.kill_sent and draft.due(replica.since + grace):
+                reason = f"still there {format_duration(grace)} after the stop signal"
+                draft.act(KillReplica(**_who(replica), reason=reason))
+        case "lost":
+            patience = pool.drain_of(replica).timeout if pool.wanted else 0.0
+            if draft.due(replica.since + patience):
+                draft.act(
+                    KillReplica(**_who(replica), reason=f"its driver lost sight of it: {replica.reason}")
+                )
+
+
+def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Inventory) -> None:
+    signal = pool.drain_of(replica).signal
+    sick = _sick_device(replica, inventory)
+    if replica.condemned:
+        draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=replica.condemned))
+    elif sick and replica.ready_at is None:
+        draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=sick))
+    elif sick:
+        draft.act(DrainReplica(**_who(replica), leave=False, reason=sick))
+    elif replica.phase == "starting" and pool.spec is not None:
+        timeout = pool.spec.probes.startup_timeout
+        if draft.due(replica.started + timeout):
+            reason = f"not ready within {format_duration(timeout)}"
+            draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=reason))
+
+
+def _tend_draining(draft: Draft, pool: Pool, replica: Replica) -> None:
+    drain = pool.drain_of(replica)
+    if replica.drained or replica.ready_at is None:
+        reason = f"{replica.reason}; nothing is in flight"
+    elif draft.due(replica.since + drain.timeout):
+        reason = f"{replica.reason}; requests still in flight after {format_duration(drain.timeout)}"
+    else:
+        return
+    draft.act(StopReplica(**_who(replica), signal=drain.signal, leave=replica.leave, reason=reason))
+
+
+def _sick_device(replica: Replica, inventory: Inventory) -> str:
+    """Why it cannot stay on its devices, "" if it can. While the driver does not answer nothing is known."""
+    if inventory.state != "ok":
+        return ""
+    for reservation in replica.reservations:
+        device = inventory.get(reservation.uuid)
+        if device is None:
+            return f"device {reservation.uuid} is no longer there"
+        if device.health in UNUSABLE:
+            detail = f" ({device.health_reason})" if device.health_reason else ""
+            return f"device {device.uuid} is {device.health}{detail}"
+    return ""
+
+
+def _who(replica: Replica) -> dict[str, Any]:
+    return {"replica": replica.id, "service": replica.service, "cause": replica.cause}

@@ -1,0 +1,103 @@
+"""Which replicas come and go when a service's number or its revision changes. Pure.
+
+The law of every update: ready replicas never fall below `wanted - max_unavailable` because of it, and there
+are never more than `wanted + max_surge`. Old replicas that do not serve are replaced first and freely, for
+nobody misses them. Example: wanted 3, surge 1, unavailable 0, three old ones ready: one new one comes; when
+it is ready one old one goes; and so on.
+
+Where a surge finds no free device the update would wait for ever; then old replicas make room one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stoker.decide.pool import Pool, is_ready, victims
+from stoker.model.replica import Replica
+from stoker.model.service import Update
+
+OUTDATED = "its revision is old"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What to change now: how many replicas to add, and which to let go, each with the reason."""
+
+    add: int = 0
+    drop: tuple[tuple[Replica, str], ...] = ()
+
+
+def step(pool: Pool, *, fits_without: Callable[[Sequence[Replica]], bool]) -> Step:
+    """Return the next step towards `pool.wanted` replicas of `pool.revision`. Pure.
+
+    `fits_without(some)`: whether one more new replica would find its devices if those were gone.
+    """
+    fresh = [r for r in pool.counted if r.revision == pool.revision]
+    old = [r for r in pool.counted if r.revision != pool.revision]
+    surplus = victims(fresh, len(fresh) - pool.wanted)
+    drop = [(r, f"{pool.wanted} wanted") for r in surplus]
+    if not old:
+        return Step(add=max(0, pool.wanted - len(fresh)), drop=tuple(drop))
+    kept = [r for r in fresh if r not in surplus]
+    outdated = _outdated(pool, kept, old, fits_without)
+    remaining = len(old) - len(outdated)
+    surge, _ = bounds(_update(pool))
+    room = pool.wanted + surge - remaining if _update(pool).strategy != "Recreate" else pool.wanted
+    add = max(0, min(pool.wanted, room) - len(kept))
+    return Step(add=add, drop=(*drop, *outdated))
+
+
+def bounds(update: Update) -> tuple[int, int]:
+    """How many replicas there may be beyond the wanted ones, and how many of these may be missing. Pure.
+
+    Both 0 would forbid any update; then one may be missing.
+    """
+    match update.strategy:
+        case "Recreate":
+            return 0, 0
+        case "RampedSlowRollout":
+            return 1, 0
+        case "BestEffortControlledRollout":
+            return 0, max(1, update.max_unavailable)
+        case "RollingUpdate":
+            return update.max_surge, update.max_unavailable or (0 if update.max_surge else 1)
+
+
+def _update(pool: Pool) -> Update:
+    return pool.spec.update if pool.spec else Update()
+
+
+def _outdated(
+    pool: Pool, fresh: Sequence[Replica], old: Sequence[Replica], fits: Callable[[Sequence[Replica]], bool]
+) -> list[tuple[Replica, str]]:
+    """The old replicas that may leave now."""
+    if _update(pool).strategy == "Recreate" or pool.wanted == 0:
+        return [(r, OUTDATED) for r in old]
+    serving = [r for r in old if is_ready(r)]
+    idle = [(r, f"{OUTDATED} and it does not serve") for r in old if not is_ready(r)]
+    _, unavailable = bounds(_update(pool))
+    spare = len(serving) + sum(is_ready(r) for r in fresh) - (pool.wanted - unavailable)
+    leaving = [(r, OUTDATED) for r in victims(serving, spare)]
+    if not leaving and spare >= 0 and _stuck(pool, fresh):
+        leaving = [
+            (r, f"{OUTDATED}; no free device for a surge, so it makes room") for r in _room(serving, fits)
+        ]
+    return idle + leaving
+
+
+def _stuck(pool: Pool, fresh: Sequence[Replica]) -> bool:
+    """Whether a new replica waits for its first start while nothing is on the way that could help it."""
+    coming_or_going = any(r.phase in ("starting", "draining", "stopping") for r in pool.members)
+    return not coming_or_going and any(r.phase == "pending" and not r.failures for r in fresh)
+
+
+def _room(serving: Sequence[Replica], fits: Callable[[Sequence[Replica]], bool]) -> tuple[Replica, ...]:
+    """The fewest old replicas whose devices are enough for a new one; none if no number of them is."""
+    if fits(()):
+        return ()
+    order = victims(serving, len(serving))
+    for count in range(1, len(order) + 1):
+        if fits(order[:count]):
+            return order[:count]
+    return ()
