@@ -1,0 +1,258 @@
+"""Performs actions through drivers. One task per worker: spawn, probe, wait for the end.
+
+`perform` returns at once with the fact that the action was begun; what comes of it arrives as events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+
+from stoker.errors import StokerError, WorkerError
+from stoker.model.action import (
+    Action,
+    AddReplica,
+    DrainReplica,
+    ForgetReplica,
+    HoldReplica,
+    KillReplica,
+    StartReplica,
+    StopReplica,
+)
+from stoker.model.event import (
+    DrainRequested,
+    Event,
+    KillSignalled,
+    Notice,
+    ReplicaAdded,
+    ReplicaDrained,
+    ReplicaForgotten,
+    ReplicaHeld,
+    SpawnFailed,
+    StartRequested,
+    StopSignalled,
+    WorkerExited,
+    WorkerLost,
+    WorkerSpawned,
+)
+from stoker.model.replica import WorkerHandle
+from stoker.model.service import ServiceKey, ServiceSpec
+from stoker.plugin.ports import Prober, WorkerDriver
+from stoker.runtime.launcher import Launcher
+from stoker.runtime.probes import ReplicaProbes
+from stoker.runtime.store import Store, WorkerRecord
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What the actuator knows of a worker between its start and its end."""
+
+    record: WorkerRecord
+    driver: WorkerDriver
+    probing: CancelScope
+    signal: int | None = None
+    """Asked for before the worker existed."""
+    kill: bool = False
+
+
+class Actuator:
+    """Turns actions into effects. `driver` gives the driver of a backend's name (raises PluginError);
+    `lookup` the present spec of a service; `routed` tells whether the router knows a replica."""
+
+    def __init__(
+        self,
+        *,
+        tasks: TaskGroup,
+        store: Store,
+        launcher: Launcher,
+        prober: Prober,
+        driver: Callable[[str], WorkerDriver],
+        lookup: Callable[[ServiceKey], ServiceSpec | None],
+        routed: Callable[[str], bool],
+        post: Callable[[Event], None],
+    ) -> None:
+        self._tasks = tasks
+        self._store = store
+        self._launcher = launcher
+        self._prober = prober
+        self._driver = driver
+        self._lookup = lookup
+        self._routed = routed
+        self._post = post
+        self._workers: dict[str, _Worker] = {}
+
+    def perform(self, action: Action) -> Event:
+        """Begin an action; returns the event that says so."""
+        who: dict[str, Any] = {"replica": action.replica, "service": action.service, "cause": action.cause}
+        self._begin(action, who)
+        return _BEGUN[type(action)](action, who)
+
+    def adopt(self, record: WorkerRecord, handle: WorkerHandle, driver: WorkerDriver) -> None:
+        """Watch a recovered worker as if it had been started here."""
+        worker = _Worker(replace(record, handle=handle), driver, CancelScope())
+        self._workers[record.replica] = worker
+        self._launcher.adopt(record.endpoint)
+        self._tasks.start_soon(self._attend, worker, handle)
+
+    def became_ready(self, replica: str) -> None:
+        """Record that a worker is ready, so that the next daemon adopts it as such."""
+        worker = self._workers.get(replica)
+        if worker is not None and not worker.record.ready:
+            worker.record = replace(worker.record, ready=True)
+            self._save(worker.record)
+
+    def handles(self, service: ServiceKey) -> list[tuple[WorkerDriver, WorkerHandle]]:
+        """The live workers of a service, with their drivers."""
+        return [
+            (worker.driver, worker.record.handle)
+            for worker in self._workers.values()
+            if worker.record.service == service and worker.record.handle is not None
+        ]
+
+    def _begin(self, action: Action, who: dict[str, Any]) -> None:
+        match action:
+            case StartReplica():
+                self._tasks.start_soon(self._run, action)
+            case DrainReplica() if not self._routed(action.replica):
+                self._post(ReplicaDrained(**who))
+            case StopReplica():
+                self._stop(action)
+            case KillReplica():
+                self._kill(action.replica)
+
+    def _stop(self, action: StopReplica) -> None:
+        worker = self._workers.get(action.replica)
+        if worker is None:
+            return
+        worker.signal = action.signal
+        if worker.record.handle is not None:
+            self._tasks.start_soon(self._guarded, worker.driver.signal, worker.record.handle, action.signal)
+
+    def _kill(self, replica: str) -> None:
+        worker = self._workers.get(replica)
+        if worker is None:
+            return
+        worker.kill = True
+        if worker.record.handle is not None:
+            self._tasks.start_soon(self._guarded, worker.driver.kill, worker.record.handle)
+
+    async def _run(self, action: StartReplica) -> None:
+        """One worker's whole life, from the start that was decided to its end."""
+        who: dict[str, Any] = {"replica": action.replica, "service": action.service, "cause": action.cause}
+        spec = self._lookup(action.service)
+        if spec is None:
+            self._post(SpawnFailed(**who, error="the service is no longer configured", permanent=True))
+            return
+        endpoint = ""
+        try:
+            driver = self._driver(spec.backend)
+            request = self._launcher.prepare(spec, action)
+            endpoint = request.endpoint
+            record = WorkerRecord(
+                replica=action.replica,
+                service=action.service,
+                revision=action.revision,
+                driver=spec.backend,
+                endpoint=endpoint,
+                reservations=action.reservations,
+                created=anyio.current_time(),
+                devices_reason=action.devices_reason,
+            )
+            self._store.save_worker(record)
+            worker = self._workers[action.replica] = _Worker(record, driver, CancelScope())
+            handle = await driver.start(request)
+        except Exception as error:  # noqa: BLE001 - a driver is a stranger; whatever it raises fails this start alone
+            self._forget(action.replica, endpoint)
+            permanent = isinstance(error, WorkerError) and error.permanent
+            self._post(SpawnFailed(**who, error=_words(error), permanent=permanent))
+            return
+        worker.record = replace(record, handle=handle)
+        self._save(worker.record)
+        self._post(WorkerSpawned(**who, handle=handle, endpoint=endpoint))
+        await self._attend(worker, handle)
+
+    async def _attend(self, worker: _Worker, handle: WorkerHandle) -> None:
+        """Probe a worker and wait for its end."""
+        record, driver = worker.record, worker.driver
+        if worker.kill:
+            await self._guarded(driver.kill, handle)
+        elif worker.signal is not None:
+            await self._guarded(driver.signal, handle, worker.signal)
+        who: dict[str, Any] = {"replica": record.replica, "service": record.service}
+        self._tasks.start_soon(self._probe, worker, handle)
+        try:
+            status = await driver.wait(handle)
+        except Exception as error:  # noqa: BLE001 - a driver is a stranger; the worker is then lost, not the daemon
+            self._post(WorkerLost(**who, reason=f"driver {record.driver} cannot say: {_words(error)}"))
+            return
+        finally:
+            worker.probing.cancel()
+        self._forget(record.replica, record.endpoint)
+        self._post(WorkerExited(**who, status=status))
+
+    async def _probe(self, worker: _Worker, handle: WorkerHandle) -> None:
+        record = worker.record
+        probes = ReplicaProbes(
+            replica=record.replica,
+            service=record.service,
+            endpoint=record.endpoint,
+            handle=handle,
+            lookup=lambda: self._lookup(record.service),
+            prober=self._prober,
+            post=self._post,
+        )
+        with worker.probing:
+            await probes.run(ready=record.ready)
+
+    async def _guarded(self, call: Callable[..., Any], *args: Any) -> None:
+        try:
+            await call(*args)
+        except Exception as error:  # noqa: BLE001 - a driver is a stranger; the grace period then leads to the next step
+            self._post(
+                Notice(message=f"{getattr(call, '__name__', call)} failed: {_words(error)}", severity="error")
+            )
+
+    def _save(self, record: WorkerRecord) -> None:
+        try:
+            self._store.save_worker(record)
+        except OSError as error:
+            message = (
+                f"cannot record worker {record.replica}: {error}; the next daemon may not find it as it is"
+            )
+            self._post(Notice(message=message, severity="error", service=record.service))
+
+    def _forget(self, replica: str, endpoint: str) -> None:
+        self._workers.pop(replica, None)
+        self._launcher.release(endpoint)
+        self._store.drop_worker(replica)
+
+
+_BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
+    AddReplica: lambda a, who: ReplicaAdded(**who, revision=a.revision, reason=a.reason),
+    HoldReplica: lambda a, who: ReplicaHeld(**who, reason=a.reason),
+    StartReplica: lambda a, who: StartRequested(
+        **who,
+        revision=a.revision,
+        reservations=a.reservations,
+        reason=a.reason,
+        devices_reason=a.devices_reason,
+    ),
+    DrainReplica: lambda a, who: DrainRequested(**who, reason=a.reason, leave=a.leave),
+    StopReplica: lambda a, who: StopSignalled(**who, reason=a.reason, leave=a.leave),
+    KillReplica: lambda a, who: KillSignalled(**who, reason=a.reason),
+    ForgetReplica: lambda a, who: ReplicaForgotten(**who, reason=a.reason),
+}
+"""The fact that each kind of action has begun."""
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, StokerError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return f"{type(error).__name__}: {error}"

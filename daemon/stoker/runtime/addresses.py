@@ -1,0 +1,108 @@
+"""Which port: a stable one for each service, a fresh one for each worker.
+
+Chosen ports lie below the kernel's ephemeral range, where no outgoing connection can sit on one
+between the moment it is chosen and the moment a slow worker binds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+
+from stoker.errors import WorkerError
+from stoker.model.service import DesiredState, ServiceKey
+from stoker.runtime.store import Store
+
+SERVICE_PORTS = range(18000, 20000)
+WORKER_PORTS = range(20000, 32000)
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens on that port."""
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise
+    return True
+
+
+class WorkerPorts:
+    """Hands out ports for workers, each to one replica at a time, going round so that a port just given
+    back is the last to be used again."""
+
+    def __init__(self, ports: range = WORKER_PORTS) -> None:
+        self._ports = ports
+        self._next = 0
+        self._taken: set[int] = set()
+
+    def take(self, host: str = "127.0.0.1") -> int:
+        """A free port. Raises WorkerError when there is none."""
+        for _ in range(len(self._ports)):
+            port = self._ports[self._next]
+            self._next = (self._next + 1) % len(self._ports)
+            if port not in self._taken and is_free(host, port):
+                self._taken.add(port)
+                return port
+        raise WorkerError(f"no free port for a worker between {self._ports[0]} and {self._ports[-1]}")
+
+    def adopt(self, port: int) -> None:
+        """Remember a port that a worker already has."""
+        self._taken.add(port)
+
+    def give_back(self, port: int) -> None:
+        """The worker of that port is gone."""
+        self._taken.discard(port)
+
+
+class ServiceAddresses:
+    """The stable address of each service: the declared one, or one chosen once and kept in the state."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._chosen: dict[ServiceKey, int] = {
+            key: port for key, port in store.read("addresses").items() if isinstance(port, int)
+        }
+        self._table: dict[ServiceKey, tuple[str, int]] = {}
+        self._of: DesiredState | None = None
+
+    def table(self, desired: DesiredState) -> Mapping[ServiceKey, tuple[str, int]]:
+        """Address by service; new ones are chosen and recorded."""
+        if desired is not self._of:
+            self._table = self._assign(desired)
+            self._of = desired
+        return self._table
+
+    def url(self, service: ServiceKey) -> str:
+        """`http://host:port` of a service, "" if it has none."""
+        address = self._table.get(service)
+        return f"http://{address[0]}:{address[1]}" if address else ""
+
+    def _assign(self, desired: DesiredState) -> dict[ServiceKey, tuple[str, int]]:
+        table = {
+            key: (spec.endpoint.host, spec.endpoint.port)
+            for key, spec in desired.services.items()
+            if spec.endpoint.port
+        }
+        before = dict(self._chosen)
+        for key, spec in desired.services.items():
+            if key in table:
+                continue
+            if key not in self._chosen:
+                declared = (port for _, port in table.values())
+                self._chosen[key] = self._choose(spec.endpoint.host, declared)
+            table[key] = (spec.endpoint.host, self._chosen[key])
+        if self._chosen != before:
+            self._store.write("addresses", self._chosen)
+        return table
+
+    def _choose(self, host: str, declared: Iterable[int]) -> int:
+        used = {*self._chosen.values(), *declared}
+        for port in SERVICE_PORTS:
+            if port not in used and is_free(host, port):
+                return port
+        raise WorkerError(f"no free port for a service between {SERVICE_PORTS[0]} and {SERVICE_PORTS[-1]}")

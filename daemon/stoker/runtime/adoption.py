@@ -1,0 +1,74 @@
+"""Finds the workers of an earlier daemon and takes them over, so that its death harms nobody.
+
+A worker is recognised by the mark in its environment (STOKER_ID), which no crash can separate from it;
+what the mark cannot hold (revision, devices, port) stands in the record written before its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from stoker.model.event import Event, Notice, WorkerAdopted
+from stoker.plugin.ports import FoundWorker, WorkerDriver
+from stoker.runtime.actuator import Actuator
+from stoker.runtime.store import Store, WorkerRecord
+
+
+async def adopt(
+    *,
+    store: Store,
+    drivers: Iterable[WorkerDriver],
+    actuator: Actuator,
+    post: Callable[[Event], None],
+) -> int:
+    """Take over every live worker; returns how many. Called once, before the control loop runs.
+
+    A live worker without a record cannot be used (nobody knows its port or its devices) and is ended; a
+    record without a live worker is dropped, which frees its devices.
+    """
+    records = {record.replica: record for record in store.workers()}
+    adopted = 0
+    for driver in drivers:
+        for found in await driver.find():
+            replica = found.mark.rpartition(":")[2]
+            record = records.pop(replica, None)
+            if record is None:
+                await _end(driver, found, post)
+            else:
+                await _take_over(driver, found, record, actuator, post)
+                adopted += 1
+    for replica in records:
+        store.drop_worker(replica)
+    return adopted
+
+
+async def _take_over(
+    driver: WorkerDriver,
+    found: FoundWorker,
+    record: WorkerRecord,
+    actuator: Actuator,
+    post: Callable[[Event], None],
+) -> None:
+    handle = await driver.recover(found)
+    post(
+        WorkerAdopted(
+            replica=record.replica,
+            service=record.service,
+            handle=handle,
+            endpoint=record.endpoint,
+            revision=record.revision,
+            reservations=record.reservations,
+            restarts=record.restarts,
+            ready=record.ready,
+            created=record.created,
+            devices_reason=record.devices_reason,
+        )
+    )
+    actuator.adopt(record, handle, driver)
+
+
+async def _end(driver: WorkerDriver, found: FoundWorker, post: Callable[[Event], None]) -> None:
+    handle = await driver.recover(found)
+    await driver.kill(handle)
+    message = f"ended pid {found.handle.pid} ({found.mark}): a worker of an earlier daemon without a record"
+    post(Notice(message=message, severity="warning"))

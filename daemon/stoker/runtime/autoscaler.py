@@ -1,0 +1,221 @@
+"""Turns measured load into targets: keeps the samples, asks the policies, posts what changes.
+
+A service is looked at when its load was measured, when a request waits for it at zero, and when its own
+decision said it would change by itself (the end of a window). At rest nothing wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+import anyio
+
+from stoker.decide.demand import LoadHistory
+from stoker.decide.scaling import ScalingMemory, settle
+from stoker.model.event import DemandArrived, Event, Notice, TargetChanged
+from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Usage
+from stoker.model.service import PolicySpec, ServiceKey, ServiceSpec
+from stoker.model.state import DesiredState, ObservedState
+from stoker.plugin.ports import Policy, PolicyInput
+
+USAGE_PERIOD = 5.0
+"""Seconds between readings of CPU and memory, for services whose policy needs them."""
+USAGE_METRICS = frozenset({"utilization", "gpu"})
+
+
+@dataclass(slots=True)
+class _Pool:
+    """What is remembered of one service."""
+
+    history: LoadHistory = field(default_factory=LoadHistory)
+    memory: ScalingMemory = field(default_factory=ScalingMemory)
+    decision: Decision | None = None
+    wake_at: float | None = None
+    cpu: float | None = None
+    gpu: float | None = None
+    usage_at: float = 0.0
+
+
+class Autoscaler:
+    """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
+    the workers of a service; `state` and `desired` give the present snapshots."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[str], Policy],
+        usage: Callable[[ServiceKey], object],
+        state: Callable[[], ObservedState],
+        desired: Callable[[], DesiredState],
+        post: Callable[[Event], None],
+    ) -> None:
+        self._make_policy = policy
+        self._policies: dict[str, Policy] = {}
+        self._usage = usage
+        self._state = state
+        self._desired = desired
+        self._post = post
+        self._pools: dict[ServiceKey, _Pool] = {}
+        self._due: set[ServiceKey] = set()
+        self._wake = anyio.Event()
+
+    # -- what arrives ----------------------------------------------------------------------------------
+
+    def sample(self, sample: LoadSample) -> None:
+        """Take one measurement in and look at its service soon."""
+        pool = self._pool(sample.service)
+        pool.history = pool.history.add(sample)
+        self._look_at(sample.service)
+
+    def demand(self, service: ServiceKey) -> None:
+        """A request waits for a service that has no replica."""
+        if service not in self._state().demand:
+            self._post(DemandArrived(service=service))
+        self._look_at(service)
+
+    def reconsider(self, services: Iterable[ServiceKey] | None = None) -> None:
+        """Look at these services (or all): the configuration or the pool has changed."""
+        for key in self._desired().services if services is None else services:
+            self._look_at(key)
+
+    # -- what others read ------------------------------------------------------------------------------
+
+    def decisions(self) -> Mapping[ServiceKey, Decision]:
+        """The last decision of each service."""
+        return {key: pool.decision for key, pool in self._pools.items() if pool.decision is not None}
+
+    def history(self, service: ServiceKey) -> LoadHistory:
+        """The kept samples of a service."""
+        return self._pool(service).history
+
+    def window(self, service: ServiceKey, seconds: float) -> LoadWindow:
+        """The load of a service over the last `seconds`."""
+        return self._window(self._pool(service), seconds)
+
+    # -- the loop --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            self._wake = anyio.Event()
+            due, self._due = self._due, set()
+            now = anyio.current_time()
+            due |= {
+                key for key, pool in self._pools.items() if pool.wake_at is not None and pool.wake_at <= now
+            }
+            for key in sorted(due):
+                self._decide(key)
+            if self._due:
+                continue
+            alarms = [pool.wake_at for pool in self._pools.values() if pool.wake_at is not None]
+            delay = max(0.0, min(alarms) - anyio.current_time()) if alarms else None
+            with anyio.move_on_after(delay):
+                await self._wake.wait()
+
+    async def run_usage(self) -> None:
+        """Measure CPU and devices for the services whose policies need it, until cancelled."""
+        while True:
+            await anyio.sleep(USAGE_PERIOD)
+            for key, spec in self._desired().services.items():
+                if _scales(spec) and USAGE_METRICS & {policy.metric for policy in spec.scaling.policies}:
+                    await self._measure(key)
+
+    async def _measure(self, key: ServiceKey) -> None:
+        state = self._state()
+        ready = [replica for replica in state.of(key) if replica.phase == "ready"]
+        found = await self._usage(key)  # type: ignore[misc]
+        usages: Mapping[int, Usage] = found
+        pool = self._pool(key)
+        pids = [replica.handle.pid for replica in ready if replica.handle is not None]
+        cores = [usages[pid].cpu for pid in pids if pid in usages]
+        pool.cpu = sum(cores) / len(cores) if cores else None
+        devices = [state.inventory.get(held.uuid) for replica in ready for held in replica.reservations]
+        busy = [
+            device.utilization for device in devices if device is not None and device.utilization is not None
+        ]
+        pool.gpu = sum(busy) / len(busy) if busy else None
+        pool.usage_at = anyio.current_time()
+        self._look_at(key)
+
+    def _decide(self, key: ServiceKey) -> None:
+        spec = self._desired().services.get(key)
+        if spec is None:
+            self._pools.pop(key, None)
+            return
+        pool = self._pool(key)
+        state = self._state()
+        now = anyio.current_time()
+        before = state.targets.get(key, spec.scaling.min_replicas)
+        if not _scales(spec):
+            pool.decision = _fixed(spec)
+            pool.wake_at = None
+            target = spec.scaling.min_replicas
+        else:
+            view = _pool_state(state, key, before)
+            answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
+            settled = settle(spec, answers, pool.memory, view, now)
+            pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
+            target = settled.decision.target
+        if target != before or key not in state.targets:
+            self._post(TargetChanged(service=key, before=before, target=target, decision=pool.decision))
+
+    def _ask(self, spec: ServiceSpec, rule: PolicySpec, pool: _Pool, view: PoolState, now: float) -> Decision:
+        try:
+            policy = self._policies.get(rule.metric)
+            if policy is None:
+                policy = self._policies[rule.metric] = self._make_policy(rule.metric)
+            return policy.decide(
+                PolicyInput(
+                    service=spec,
+                    policy=rule,
+                    window=lambda seconds: self._window(pool, seconds),
+                    pool=view,
+                    now=now,
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event
+            message = (
+                f"policy {rule.metric} failed: {type(error).__name__}: {error}; {spec.name} holds its scale"
+            )
+            self._post(Notice(message=message, severity="error", service=spec.key))
+            return Decision(target=view.target, reason=message, valid=False, code="policy_failed")
+
+    def _window(self, pool: _Pool, seconds: float) -> LoadWindow:
+        from dataclasses import replace
+
+        found = pool.history.window(seconds, anyio.current_time())
+        return replace(found, cpu=pool.cpu, gpu=pool.gpu)
+
+    def _pool(self, key: ServiceKey) -> _Pool:
+        return self._pools.setdefault(key, _Pool())
+
+    def _look_at(self, key: ServiceKey) -> None:
+        self._due.add(key)
+        self._wake.set()
+
+
+def _scales(spec: ServiceSpec) -> bool:
+    return spec.scaling.min_replicas < spec.scaling.max_replicas and not spec.held
+
+
+def _fixed(spec: ServiceSpec) -> Decision:
+    count = spec.scaling.min_replicas
+    if spec.held:
+        return Decision(
+            target=count, reason="held at zero by the operator (stoker start releases it)", code="held"
+        )
+    return Decision(target=count, reason=f"fixed at {count}: min_replicas = max_replicas", code="fixed")
+
+
+def _pool_state(state: ObservedState, key: ServiceKey, target: int) -> PoolState:
+    replicas = state.of(key)
+    started = [replica.startup_seconds for replica in replicas if replica.startup_seconds is not None]
+    return PoolState(
+        ready=sum(replica.phase == "ready" for replica in replicas),
+        starting=sum(replica.phase in {"pending", "starting"} for replica in replicas),
+        draining=sum(replica.phase in {"draining", "stopping"} for replica in replicas),
+        target=target,
+        startup_seconds=median(started) if started else None,
+    )

@@ -1,0 +1,102 @@
+"""Sees that the configuration's files have changed, however they were written.
+
+Editors write in place, rename over, delete and create; a file may not exist yet. So the *directories*
+are watched, and after each stir the signatures (inode, size, time) of the paths in question are
+compared: only a difference counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from stoker.runtime.inotify import DirectoryWatch
+
+QUIET = 0.02
+"""Seconds without further changes after which a burst of writes counts as finished."""
+LONGEST = 0.25
+"""Seconds after which a burst is looked at even if it goes on."""
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+def signature(paths: Sequence[str]) -> Signature:
+    """What would tell that one of the paths has changed; directories by the files in them."""
+    found: list[tuple[str, int, int, int]] = []
+    for path in paths:
+        found.append(_one(path))
+        if os.path.isdir(path):
+            found.extend(_one(entry.path) for entry in sorted(os.scandir(path), key=lambda entry: entry.name))
+    return tuple(found)
+
+
+def directories(paths: Sequence[str]) -> list[str]:
+    """The existing directories in which a change of these paths would show."""
+    found: set[str] = set()
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            found.add(str(path))
+        parent = path.parent
+        while not parent.is_dir() and parent != parent.parent:
+            parent = parent.parent
+        found.add(str(parent))
+    return sorted(found)
+
+
+async def changes(paths: Callable[[], Sequence[str]], seen: Signature) -> AsyncIterator[Signature]:
+    """Yield the new signature each time the files differ from before. `paths` is asked anew every time, so
+    that a configuration may change what is watched; `seen` is the signature of what was read last."""
+    while True:
+        watched = tuple(paths())
+        async with _watching(watched) as stir:
+            if signature(watched) == seen:
+                await stir()
+                await _settle(stir)
+        now = signature(tuple(paths()))
+        if now != seen:
+            seen = now
+            yield now
+
+
+async def _settle(stir: Callable[[], Awaitable[None]]) -> None:
+    with anyio.move_on_after(LONGEST):
+        more = True
+        while more:
+            with anyio.move_on_after(QUIET) as scope:
+                await stir()
+            more = not scope.cancelled_caught
+
+
+@asynccontextmanager
+async def _watching(paths: Sequence[str]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Give a function that returns at the next stir in the directories of the paths."""
+    places = directories(paths)
+    try:
+        watch = DirectoryWatch(places)
+    except OSError:
+        yield lambda: _polled(places)
+        return
+    try:
+        yield watch.changed
+    finally:
+        watch.close()
+
+
+async def _polled(places: Sequence[str]) -> None:
+    from watchfiles import awatch
+
+    async for _ in awatch(*places, recursive=False, step=100, force_polling=True):
+        return
+
+
+def _one(path: str) -> tuple[str, int, int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (path, 0, 0, 0)
+    return (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)

@@ -1,0 +1,191 @@
+"""The configuration in force, and how it changes: files, live overrides, restarts asked for.
+
+Every change is loaded and checked whole before anything of it counts. What is refused leaves the last
+good one in force, and says so until a good one comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from stoker.config.load import EffectiveConfig, changed_keys, load, watch_paths
+from stoker.config.sources import ConfigRequest
+from stoker.errors import ConfigError, ConfigProblem, NotFoundError, StokerError
+from stoker.model.event import ConfigApplied, ConfigRejected, Event
+from stoker.model.service import DesiredState, ServiceKey
+from stoker.runtime.config_watch import Signature, changes, signature
+from stoker.runtime.options import DaemonOptions
+from stoker.runtime.store import Store
+
+
+class Configuration:
+    """Holds what is in force. `check` raises ConfigError for parts that do not exist; `apply` hands a new
+    wanted state to the control loop."""
+
+    def __init__(
+        self,
+        options: DaemonOptions,
+        store: Store,
+        *,
+        environ: Mapping[str, str],
+        check: Callable[[DesiredState], None],
+        apply: Callable[[DesiredState], None],
+        post: Callable[[Event], None],
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._environ = environ
+        self._check = check
+        self._apply = apply
+        self._post = post
+        self._lock = anyio.Lock()
+        self._seen: Signature = ()
+        self._overrides: dict[str, Any] = store.read("overrides")
+        self._tokens: dict[str, str] = store.read("tokens")
+        self.effective: EffectiveConfig | None = None
+        self.desired = DesiredState()
+        self.problems: tuple[ConfigProblem, ...] = ()
+        self.generation = 0
+        self.rejected_total = 0
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """The live overrides: dotted path -> value."""
+        return dict(self._overrides)
+
+    @property
+    def watched(self) -> Sequence[str]:
+        """Every path whose change may change the configuration."""
+        return watch_paths(self._request(self._overrides))
+
+    async def reload(self) -> None:
+        """Read the files again. Raises ConfigError; the last good configuration then stays in force."""
+        async with self._lock:
+            self._seen = signature(self.watched)
+            await self._load(self._overrides)
+
+    async def wait_for_change(self) -> None:
+        """Return when the files differ from what was read last."""
+        async for _ in changes(lambda: self.watched, self._seen):
+            return
+
+    async def watch(self) -> None:
+        """Apply each change of the files until cancelled."""
+        async for _ in changes(lambda: self.watched, self._seen):
+            try:
+                await self.reload()
+            except StokerError:
+                continue  # told already: an event, status, the API
+
+    async def override(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the live overrides. Raises ConfigError, changing nothing."""
+        async with self._lock:
+            wanted = dict(self._overrides)
+            change(wanted)
+            effective = await self._read(wanted)
+            self._store.write("overrides", wanted)
+            self._overrides = wanted
+            self._take(effective)
+
+    async def restart(self, service: ServiceKey) -> None:
+        """Give a service a new revision, so that its workers are replaced."""
+        async with self._lock:
+            self._tokens[service] = f"{int(self._tokens.get(service, '0')) + 1}"
+            self._store.write("tokens", self._tokens)
+            if self.effective is not None:
+                self._take(self.effective)
+
+    async def preview(
+        self, files: Sequence[str], profile: str | None, sets: Sequence[str]
+    ) -> EffectiveConfig:
+        """Load a configuration without applying it. Raises ConfigError."""
+        request = self._request(self._overrides)
+        if files:
+            request = replace(request, files=tuple(files), profile=profile, sets=tuple(sets))
+        effective = await anyio.to_thread.run_sync(load, request)
+        return replace(effective, desired=self._with_tokens(effective.desired))
+
+    def find(self, name: str) -> ServiceKey:
+        """The key of a service given as `name` or `deployment/name`. Raises NotFoundError."""
+        keys = [key for key in self.desired.services if key == name or key.partition("/")[2] == name]
+        if len(keys) == 1:
+            return keys[0]
+        if keys:
+            raise NotFoundError(f"several deployments have a service {name!r}: {', '.join(sorted(keys))}")
+        raise NotFoundError(nearest("service", name, [spec.name for spec in self.desired.services.values()]))
+
+    def _request(self, overrides: Mapping[str, Any]) -> ConfigRequest:
+        options = self._options
+        return ConfigRequest(
+            files=options.files,
+            profile=options.profile,
+            sets=options.sets,
+            overrides=dict(overrides),
+            environ=self._environ,
+            secrets_dir=options.secrets_dir,
+        )
+
+    async def _load(self, overrides: Mapping[str, Any]) -> None:
+        try:
+            effective = await self._read(overrides)
+        except ConfigError as error:
+            self.problems = error.problems
+            self.rejected_total += 1
+            self._post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
+            raise
+        self._take(effective)
+
+    async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
+        effective = await anyio.to_thread.run_sync(load, self._request(overrides))
+        self._check(effective.desired)
+        return effective
+
+    def _take(self, effective: EffectiveConfig) -> None:
+        before = self.desired
+        self.problems = ()
+        self.effective = effective
+        desired = self._with_tokens(effective.desired)
+        changed = changed_keys(before, desired)
+        if before.services == desired.services and before.box == desired.box and self.generation:
+            return
+        self.generation += 1
+        self.desired = replace(desired, generation=self.generation)
+        self._apply(self.desired)
+        self._post(ConfigApplied(generation=self.generation, summary=_summary(before, self.desired, changed)))
+
+    def _with_tokens(self, desired: DesiredState) -> DesiredState:
+        services = {
+            key: replace(spec, restart_token=self._tokens.get(key, ""))
+            for key, spec in desired.services.items()
+        }
+        return replace(desired, services=services)
+
+
+def nearest(kind: str, name: str, candidates: Sequence[str]) -> str:
+    """The message for a name that is not there."""
+    import difflib
+
+    close = difflib.get_close_matches(name, candidates, 1)
+    hint = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else f"there are: {', '.join(sorted(set(candidates))) or 'none'}"
+    )
+    return f"no {kind} {name!r}; {hint}"
+
+
+def _summary(before: DesiredState, after: DesiredState, changed: Mapping[ServiceKey, Sequence[str]]) -> str:
+    added = sorted(after.services.keys() - before.services.keys())
+    removed = sorted(before.services.keys() - after.services.keys())
+    parts = [f"added {', '.join(added)}"] if added else []
+    parts += [f"removed {', '.join(removed)}"] if removed else []
+    parts += [
+        f"{key}: {', '.join(keys)}"
+        for key, keys in sorted(changed.items())
+        if key not in {*added, *removed} and keys
+    ]
+    return "; ".join(parts) or "nothing changed for any service"

@@ -1,0 +1,141 @@
+"""The control loop: wait, fold events in, ask `reconcile`, do what it says. Nothing else decides.
+
+It is the only writer of the observed state. It speaks anyio only and takes every part by a port, so
+that the same loop runs on a virtual clock with fake parts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+
+from stoker.decide.lifecycle import InvalidTransitionError, fold
+from stoker.decide.reconcile import reconcile
+from stoker.decide.routing import routing_table
+from stoker.model.action import Action, KillReplica, Plan
+from stoker.model.event import Event, Notice
+from stoker.model.service import ServiceKey
+from stoker.model.state import DesiredState, ObservedState, RoutingTable
+from stoker.runtime.journal import Journal
+
+Addresses = Mapping[ServiceKey, tuple[str, int]]
+
+MAX_ROUNDS = 50
+"""Plans performed in a row without waiting. A plan that is not empty after so many is a fault in a rule;
+the loop then says so and slows down instead of spinning."""
+
+
+class ControlLoop:
+    """Keeps what is wanted true. `perform` starts an action and returns the fact that it was started;
+    `publish` hands a changed routing table on; `addresses` gives each service its stable address."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        perform: Callable[[Action], Event],
+        publish: Callable[[RoutingTable], None],
+        addresses: Callable[[DesiredState], Addresses],
+        serial: int = 0,
+    ) -> None:
+        self.desired = DesiredState()
+        self.state = ObservedState(serial=serial)
+        self.routes = RoutingTable()
+        self.reconcile_seconds = 0.0
+        self._journal = journal
+        self._perform = perform
+        self._publish = publish
+        self._addresses = addresses
+        self._inbox: deque[Event] = deque()
+        self._wake = anyio.Event()
+        self._emptied = anyio.Event()
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def post(self, event: Event) -> None:
+        """Tell the loop a fact; it is folded in at its next step. Quick, callable from any task."""
+        self._inbox.append(event)
+        self._wake.set()
+
+    def configure(self, desired: DesiredState) -> None:
+        """Put a new wanted state in force."""
+        self.desired = desired
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Begin to drain everything."""
+        self.state = replace(self.state, stopping=True)
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Kill what still runs: the operator asked a second time."""
+        for replica in list(self.state.replicas.values()):
+            if replica.alive and not replica.kill_sent:
+                kill = KillReplica(replica=replica.id, service=replica.service, reason="told to hurry")
+                self.post(self._perform(kill))
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` after each folded event."""
+        self._listeners.append(listener)
+
+    async def until_empty(self) -> None:
+        """Return when no replica is left."""
+        while self.state.replicas or self._inbox:
+            await self._emptied.wait()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            self._wake = anyio.Event()
+            wake_at = self.step()
+            if self._inbox:
+                await anyio.lowlevel.checkpoint()
+                continue
+            delay = None if wake_at is None else max(0.0, wake_at - anyio.current_time())
+            with anyio.move_on_after(delay):
+                await self._wake.wait()
+
+    def step(self) -> float | None:
+        """Fold, plan and act until there is nothing to do; returns when to look again by itself."""
+        for _ in range(MAX_ROUNDS):
+            while self._inbox:
+                self._fold(self._inbox.popleft())
+            plan = self._plan()
+            if plan.empty:
+                break
+            for action in plan.actions:
+                self._fold(self._perform(action))
+        else:
+            names = ", ".join(str(action) for action in plan.actions[:3])
+            self._fold(Notice(message=f"planning does not settle: {names} ...", severity="error"))
+            plan = Plan(wake_at=anyio.current_time() + 1)
+        self._route()
+        if not self.state.replicas:
+            emptied, self._emptied = self._emptied, anyio.Event()
+            emptied.set()
+        return plan.wake_at
+
+    def _plan(self) -> Plan:
+        now = anyio.current_time()
+        plan = reconcile(self.desired, self.state, now)
+        self.reconcile_seconds = anyio.current_time() - now
+        return plan
+
+    def _fold(self, event: Event) -> None:
+        stamped = self._journal.record(event, anyio.current_time())
+        try:
+            self.state = fold(self.state, stamped, self.desired)
+        except InvalidTransitionError as error:
+            # A fault of ours: it must be seen, and must not take the daemon down.
+            self._journal.record(Notice(message=f"ignored: {error}", severity="error"), stamped.at)
+        for listener in self._listeners:
+            listener(stamped)
+
+    def _route(self) -> None:
+        table = routing_table(self.desired, self.state, self._addresses(self.desired))
+        if table != self.routes:
+            self.routes = table
+            self._publish(table)

@@ -1,0 +1,298 @@
+"""The composition root: builds the parts, joins them in one task group, ends them in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import anyio
+from anyio.abc import TaskGroup
+
+from stoker.errors import ConfigError, StokerError
+from stoker.model.event import (
+    ConfigApplied,
+    Event,
+    Notice,
+    ReplicaBecameReady,
+    ReplicaEvent,
+    TargetChanged,
+    WorkerExited,
+)
+from stoker.model.load import Usage
+from stoker.model.replica import WorkerHandle
+from stoker.model.service import DesiredState, ServiceKey
+from stoker.model.state import RoutingTable
+from stoker.plugin.manager import PluginRegistry
+from stoker.plugin.ports import PluginContext, WorkerDriver
+from stoker.runtime.actuator import Actuator
+from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
+from stoker.runtime.adoption import adopt
+from stoker.runtime.autoscaler import Autoscaler
+from stoker.runtime.configuration import Configuration
+from stoker.runtime.control import ControlLoop
+from stoker.runtime.facade import Facade
+from stoker.runtime.journal import Journal
+from stoker.runtime.launcher import Launcher
+from stoker.runtime.measure import RouterLink
+from stoker.runtime.notify import SystemdNotifier, WorkerNotify
+from stoker.runtime.options import DaemonOptions, Observer
+from stoker.runtime.parts import Parts
+from stoker.runtime.probing import NetworkProber
+from stoker.runtime.store import Store
+
+ROUTER_GRACE = 10.0
+"""Seconds the router gets to finish what is in flight when everything ends."""
+
+
+def run_daemon(options: DaemonOptions) -> int:
+    """Run a daemon until it is told to end; returns its exit code. Raises StokerError if it cannot begin."""
+    return anyio.run(_main, options, backend="asyncio")
+
+
+async def _main(options: DaemonOptions) -> int:
+    store = Store(options.state_dir)
+    store.acquire()
+    try:
+        await anyio.Path(options.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o750)
+        async with anyio.create_task_group() as tasks:
+            await Daemon(options, store, tasks).run()
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # One fault reaches the command line as itself, not wrapped in the task group that it ended.
+        known, rest = group.split(StokerError)
+        if known is not None and rest is None:
+            raise _first(known) from None
+        raise
+    finally:
+        store.release()
+    return 0
+
+
+class Daemon:
+    """One daemon. `tasks` is the group in which everything of it runs."""
+
+    def __init__(self, options: DaemonOptions, store: Store, tasks: TaskGroup) -> None:
+        environ: Mapping[str, str] = dict(os.environ)
+        registry = PluginRegistry()
+        registry.load(disabled=options.disabled_plugins)
+        context = PluginContext(
+            instance=store.instance(),
+            state_dir=options.state_dir,
+            runtime_dir=options.runtime_dir,
+            environ=environ,
+        )
+        self._options = options
+        self._store = store
+        self._tasks = tasks
+        self._ended = anyio.Event()
+        self._table = RoutingTable()
+        self._table_changed = anyio.Event()
+        self._systemd = SystemdNotifier(environ if options.systemd else {})
+        self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready)
+        self._parts = Parts(registry, context, post=self._post)
+        self._router = self._parts.router("stoker")
+        self._journal = Journal(time.time)
+        addresses = ServiceAddresses(store)
+        self._actuator = Actuator(
+            tasks=tasks,
+            store=store,
+            launcher=Launcher(
+                instance=context.instance,
+                state_dir=options.state_dir,
+                environ=environ,
+                url=addresses.url,
+                ports=WorkerPorts(),
+                notify_path=self._notify.open,
+            ),
+            prober=NetworkProber(),
+            driver=self._parts.driver,
+            lookup=lambda key: self._control.desired.services.get(key),
+            routed=self._routed,
+            post=self._post,
+        )
+        self._control = ControlLoop(
+            journal=self._journal,
+            perform=self._actuator.perform,
+            publish=self._publish,
+            addresses=addresses.table,
+            serial=time.time_ns() // 1_000_000,
+        )
+        self._autoscaler = Autoscaler(
+            policy=self._parts.policy,
+            usage=self._usage,
+            state=lambda: self._control.state,
+            desired=lambda: self._control.desired,
+            post=self._post,
+        )
+        self._configuration = Configuration(
+            options, store, environ=environ, check=self._parts.check, apply=self._apply, post=self._post
+        )
+        self._link = RouterLink(self._autoscaler, state=lambda: self._control.state, post=self._post)
+        self.facade = Facade(
+            control=self._control,
+            journal=self._journal,
+            configuration=self._configuration,
+            autoscaler=self._autoscaler,
+            link=self._link,
+            addresses=addresses,
+            registry=registry,
+            state_dir=options.state_dir,
+            end=self._end,
+        )
+        self._control.listen(self._after_event)
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until told to end. Raises StokerError if the daemon cannot begin at all."""
+        from stoker.api.app import build
+        from stoker.api.server import serve
+
+        start, registry = self._tasks.start_soon, self._parts.registry
+        start(self._signals)
+        start(self._notify.run)
+        await self._tasks.start(serve, build(self.facade), self._options.socket)
+        await self._configure()
+        await self._adopt()
+        for observer in self._options.observers:
+            start(self._observe, observer)
+        start(self._router.run, self._link)
+        for name in registry.names("device source"):
+            start(self._parts.run_devices, name)
+        for name in registry.names("event sink"):
+            start(self._parts.run_sink, name, self._journal)
+        start(self._route)
+        start(self._control.run)
+        start(self._autoscaler.run)
+        start(self._autoscaler.run_usage)
+        start(self._configuration.watch)
+        start(self._systemd.run_watchdog)
+        self._systemd.ready(self._status_line())
+        await self._ended.wait()
+        self._systemd.stopping()
+
+    async def _configure(self) -> None:
+        """Load the first configuration. In the foreground a bad one is the end; a system daemon waits for a
+        good one instead, since its workers may be alive and must not be taken for superfluous."""
+        while True:
+            try:
+                await self._configuration.reload()
+            except ConfigError:
+                if self._options.stop_on_exit:
+                    raise
+                self._systemd.ready("configuration rejected; waiting for a good one")
+                await self._configuration.wait_for_change()
+            else:
+                return
+
+    async def _adopt(self) -> None:
+        names = {spec.backend for spec in self._control.desired.services.values()}
+        names |= {record.driver for record in self._store.workers()}
+        targets = {key: count for key, count in self._store.read("targets").items() if isinstance(count, int)}
+        self._control.state = replace(self._control.state, targets=targets)
+        count = await adopt(
+            store=self._store, drivers=self._parts.drivers(names), actuator=self._actuator, post=self._post
+        )
+        if count:
+            self._post(Notice(message=f"took over {count} workers of the daemon before"))
+
+    async def _signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._tasks.start_soon(self._reload)
+                elif not self._options.stop_on_exit:
+                    self._ended.set()
+                elif self._control.state.stopping:
+                    self._control.hurry()
+                else:
+                    self._end()
+
+    async def _reload(self) -> None:
+        self._systemd.reloading()
+        try:
+            await self._configuration.reload()
+        except StokerError:
+            self._systemd.ready("configuration rejected; the last good one is in force")
+        else:
+            self._systemd.ready(self._status_line())
+
+    def _end(self) -> None:
+        if not self._control.state.stopping:
+            self._control.stop()
+            self._tasks.start_soon(self._wind_down)
+
+    async def _wind_down(self) -> None:
+        """Wait until every worker is gone, then end the router and the daemon."""
+        self._systemd.stopping("draining")
+        await self._control.until_empty()
+        await self._router.stop(ROUTER_GRACE)
+        self._ended.set()
+
+    # -- reactions -------------------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> None:
+        self._control.post(event)
+
+    def _apply(self, desired: DesiredState) -> None:
+        self._control.configure(desired)
+        self._autoscaler.reconsider(desired.services)
+
+    def _publish(self, table: RoutingTable) -> None:
+        self._table = table
+        self._table_changed.set()
+
+    async def _route(self) -> None:
+        """Hand the newest table to the router, one at a time and in order."""
+        while True:
+            await self._table_changed.wait()
+            self._table_changed = anyio.Event()
+            await self._router.apply(self._table)
+
+    async def _observe(self, observer: Observer) -> None:
+        await observer(self.facade)
+
+    def _routed(self, replica: str) -> bool:
+        return any(
+            replica == worker.id for route in self._control.routes.routes.values() for worker in route.workers
+        )
+
+    def _worker_says_ready(self, replica: str, status: str) -> None:
+        known = self._control.state.replicas.get(replica)
+        if known is not None:
+            reason = f"the worker says so{': ' + status if status else ''}"
+            self._post(ReplicaBecameReady(replica=replica, service=known.service, reason=reason))
+
+    def _after_event(self, event: Event) -> None:
+        match event:
+            case ReplicaBecameReady():
+                self._actuator.became_ready(event.replica)
+            case WorkerExited():
+                self._notify.close(event.replica)
+            case TargetChanged():
+                self._store.write("targets", self._control.state.targets)
+            case ConfigApplied():
+                self._systemd.status(self._status_line())
+        if isinstance(event, ReplicaEvent):
+            self._autoscaler.reconsider([event.service])
+
+    async def _usage(self, service: ServiceKey) -> Mapping[int, Usage]:
+        found: dict[int, Usage] = {}
+        by_driver: dict[WorkerDriver, list[WorkerHandle]] = {}
+        for driver, handle in self._actuator.handles(service):
+            by_driver.setdefault(driver, []).append(handle)
+        for driver, handles in by_driver.items():
+            found.update(await driver.usage(handles))
+        return found
+
+    def _status_line(self) -> str:
+        ready = sum(replica.serving for replica in self._control.state.replicas.values())
+        return f"{len(self._control.desired.services)} services, {ready} replicas ready"
+
+
+def _first(group: BaseExceptionGroup[StokerError]) -> StokerError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,233 @@
+"""The daemon as its API sees it: snapshots out, wishes in."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from stoker import __version__
+from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, Snapshot
+from stoker.config.explain import explain
+from stoker.config.load import changed_keys
+from stoker.decide.reconcile import reconcile
+from stoker.errors import NotFoundError
+from stoker.model.event import Event, Notice, ReplicaEvent, SpawnFailed, WorkerExited
+from stoker.model.service import revision
+from stoker.plugin.manager import PluginRecord, PluginRegistry
+from stoker.runtime.addresses import ServiceAddresses
+from stoker.runtime.autoscaler import Autoscaler
+from stoker.runtime.configuration import Configuration, nearest
+from stoker.runtime.control import ControlLoop
+from stoker.runtime.journal import Journal
+from stoker.runtime.measure import RouterLink
+
+STATUS_WINDOW = 60.0
+"""Seconds that the load figures of status cover."""
+
+
+class Facade:
+    """Implements `stoker.api.facade.DaemonFacade` over the daemon's parts."""
+
+    def __init__(
+        self,
+        *,
+        control: ControlLoop,
+        journal: Journal,
+        configuration: Configuration,
+        autoscaler: Autoscaler,
+        link: RouterLink,
+        addresses: ServiceAddresses,
+        registry: PluginRegistry,
+        state_dir: str,
+        end: Callable[[], None],
+    ) -> None:
+        self._control = control
+        self._journal = journal
+        self._configuration = configuration
+        self._autoscaler = autoscaler
+        self._link = link
+        self._addresses = addresses
+        self._registry = registry
+        self._state_dir = state_dir
+        self._end = end
+        self._started = anyio.current_time()
+        self._restarts: dict[str, Counter[str]] = {}
+        self._warnings: deque[str] = deque(maxlen=20)
+        control.listen(self._observe)
+
+    def snapshot(self) -> Snapshot:
+        """The present state; no I/O."""
+        desired, configuration = self._control.desired, self._configuration
+        effective = configuration.effective
+        table = self._addresses.table(desired)
+        return Snapshot(
+            now=anyio.current_time(),
+            wall=time.time(),
+            pid=os.getpid(),
+            version=__version__,
+            started=self._started,
+            state_dir=self._state_dir,
+            desired=desired,
+            observed=self._control.state,
+            routes=self._control.routes,
+            addresses={key: f"http://{host}:{port}" for key, (host, port) in table.items()},
+            revisions={key: revision(spec) for key, spec in desired.services.items()},
+            decisions=self._autoscaler.decisions(),
+            windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},
+            loads={key: self._load(key) for key in desired.services},
+            totals=self._link.totals(),
+            restarts={key: dict(counts) for key, counts in self._restarts.items()},
+            config_state="rejected" if configuration.problems else "in-force",
+            problems=configuration.problems,
+            notices=(*(effective.notices if effective else ()), *self._warnings),
+            files=effective.files if effective else (),
+            overrides=configuration.overrides,
+            rejected_total=configuration.rejected_total,
+            reconcile_seconds=self._control.reconcile_seconds,
+        )
+
+    async def preview(
+        self, files: Sequence[str], *, profile: str | None = None, sets: Sequence[str] = ()
+    ) -> PlanPreview:
+        """Plan against the running state; raises ConfigError."""
+        after = (await self._configuration.preview(files, profile, sets)).desired
+        before, observed = self._control.desired, self._control.state
+        return PlanPreview(
+            before=before,
+            after=after,
+            observed=observed,
+            plan=reconcile(after, observed, anyio.current_time()),
+            changed={key: tuple(keys) for key, keys in changed_keys(before, after).items() if keys},
+        )
+
+    def explain_path(self, path: str) -> Mapping[str, Any]:
+        """Every layer's say about a path; raises NotFoundError."""
+        if self._configuration.effective is None:
+            raise NotFoundError("no configuration is in force yet")
+        return explain(self._configuration.effective, path)
+
+    def story(self, replica: str) -> Sequence[Event]:
+        """The chain of events of a replica; raises NotFoundError."""
+        found = self._journal.story(replica)
+        if not found:
+            raise NotFoundError(nearest("replica", replica, list(self._control.state.replicas)))
+        return found
+
+    def recent_events(self, after: str = "") -> Sequence[Event]:
+        """Kept events after that id."""
+        return self._journal.recent(after)
+
+    def events(self, after: str = "") -> AsyncIterator[Event]:
+        """Kept events after that id, then new ones."""
+        return self._journal.follow(after)
+
+    def logs(self, service: str | None = None) -> Sequence[LogFile]:
+        """Log files of a service, a replica or all; raises NotFoundError."""
+        root = Path(self._state_dir) / "logs"
+        alive = self._control.state.replicas
+        found = [
+            LogFile(
+                service=f"{path.parent.parent.name}/{path.parent.name}",
+                replica=path.stem,
+                path=str(path),
+                alive=path.stem in alive,
+            )
+            for path in sorted(root.glob("*/*/*.log"), key=_age)
+        ]
+        if service is None:
+            return found
+        mine = [log for log in found if log.replica == service]
+        if not mine:
+            key = self._configuration.find(service)
+            mine = [log for log in found if log.service == key]
+        return mine
+
+    def plugins(self) -> Sequence[PluginRecord]:
+        """All plugins that were found."""
+        return tuple(self._registry.records)
+
+    async def set_override(self, assignments: Mapping[str, Any]) -> None:
+        """Set live overrides; raises ConfigError, changing nothing."""
+        await self._configuration.override(lambda overrides: overrides.update(assignments))
+
+    async def unset_override(self, paths: Sequence[str]) -> None:
+        """Remove live overrides; raises NotFoundError."""
+        known = self._configuration.overrides
+        for path in paths:
+            if path not in known:
+                raise NotFoundError(nearest("live override", path, list(known)))
+
+        def remove(overrides: dict[str, Any]) -> None:
+            for path in paths:
+                overrides.pop(path, None)
+
+        await self._configuration.override(remove)
+
+    async def scale(self, service: str, minimum: int, maximum: int) -> None:
+        """Override the bounds; raises NotFoundError, ConfigError."""
+        path = self._path(service)
+        await self.set_override(
+            {f"{path}.scaling.min_replicas": minimum, f"{path}.scaling.max_replicas": maximum}
+        )
+
+    async def hold(self, service: str, *, held: bool) -> None:
+        """Hold at zero or release; raises NotFoundError."""
+        path = f"{self._path(service)}.hold"
+        if held:
+            await self.set_override({path: True})
+        elif path in self._configuration.overrides:
+            await self.unset_override([path])
+
+    async def restart(self, service: str) -> None:
+        """Rolling restart; raises NotFoundError."""
+        await self._configuration.restart(self._configuration.find(service))
+
+    async def reload(self) -> None:
+        """Read the configuration again; raises ConfigError."""
+        await self._configuration.reload()
+
+    async def down(self) -> None:
+        """Begin to drain everything and end."""
+        self._end()
+
+    def _path(self, service: str) -> str:
+        deployment, _, name = self._configuration.find(service).partition("/")
+        alone = sum(key.endswith(f"/{name}") for key in self._control.desired.services) == 1
+        return f"services.{name}" if alone else f"{deployment}/services.{name}"
+
+    def _load(self, key: str) -> ServiceLoad:
+        window = self._autoscaler.window(key, STATUS_WINDOW)
+        p50, p99 = self._autoscaler.history(key).percentiles(STATUS_WINDOW, anyio.current_time())
+        return ServiceLoad(
+            in_flight=window.in_flight_now,
+            queued=window.queued_now,
+            rps=window.rps,
+            p50_ms=None if p50 is None else p50 * 1000,
+            p99_ms=None if p99 is None else p99 * 1000,
+        )
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.severity != "info":
+            self._warnings.append(event.message)
+        if isinstance(event, SpawnFailed):
+            self._count(event, "spawn-failed")
+        if isinstance(event, WorkerExited):
+            replica = self._control.state.replicas.get(event.replica)
+            if replica is not None and not replica.leaving:
+                self._count(event, "signal" if event.status.signal is not None else "exit")
+
+    def _count(self, event: ReplicaEvent, reason: str) -> None:
+        self._restarts.setdefault(event.service, Counter())[reason] += 1
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

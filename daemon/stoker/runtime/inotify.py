@@ -1,0 +1,56 @@
+"""Waits for changes in directories without waking up in between, by inotify.
+
+watchfiles looks every `step` milliseconds whether its own thread has seen something: at the 20 ms that a
+quick reload needs this measured 50 wake-ups a second and 0.4 % of a core for ever, most of what the whole
+idle daemon may use. So inotify is asked directly, and watchfiles serves where it cannot answer (no
+instances left, a network file system).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+
+import anyio
+
+# <sys/inotify.h>
+IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x4, 0x8, 0x40, 0x80
+IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF, IN_ONLYDIR = 0x100, 0x200, 0x400, 0x800, 0x0100_0000
+INTERESTING = (
+    IN_ATTRIB
+    | IN_CLOSE_WRITE
+    | IN_MOVED_FROM
+    | IN_MOVED_TO
+    | IN_CREATE
+    | IN_DELETE
+    | IN_DELETE_SELF
+    | IN_MOVE_SELF
+)
+
+
+class DirectoryWatch:
+    """An inotify instance over some directories. Raises OSError when the kernel refuses one."""
+
+    def __init__(self, directories: Iterable[str]) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        for directory in directories:
+            # One that vanished meanwhile is no error: its parent is watched too.
+            self._libc.inotify_add_watch(self._descriptor, os.fsencode(directory), INTERESTING | IN_ONLYDIR)
+
+    async def changed(self) -> None:
+        """Return when something has changed in one of the directories."""
+        while True:
+            await anyio.wait_readable(self._descriptor)
+            try:
+                if os.read(self._descriptor, 65536):
+                    return
+            except BlockingIOError:
+                continue
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)

@@ -1,0 +1,69 @@
+"""What the router reports, folded into what people and /metrics read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stoker.api.facade import ServiceTotals
+from stoker.model.event import Event, Notice, ReplicaDrained
+from stoker.model.load import LoadSample
+from stoker.model.service import ServiceKey
+from stoker.model.state import ObservedState
+from stoker.runtime.autoscaler import Autoscaler
+
+
+@dataclass(slots=True)
+class _Totals:
+    codes: Counter[str] = field(default_factory=Counter)
+    latency: Counter[float] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+class RouterLink:
+    """The router's callbacks (`RouterEvents`): samples to the autoscaler, facts to the control loop."""
+
+    def __init__(
+        self, autoscaler: Autoscaler, *, state: Callable[[], ObservedState], post: Callable[[Event], None]
+    ) -> None:
+        self._autoscaler = autoscaler
+        self._state = state
+        self._post = post
+        self._totals: dict[ServiceKey, _Totals] = {}
+        self.bound_at: dict[ServiceKey, tuple[str, int]] = {}
+
+    def sample(self, sample: LoadSample) -> None:
+        """Count it for /metrics and hand it to the autoscaler."""
+        totals = self._totals.setdefault(sample.service, _Totals())
+        totals.codes.update(sample.codes)
+        totals.latency.update(sample.latency)
+        totals.seconds += sample.service_seconds + sample.wait_seconds
+        self._autoscaler.sample(sample)
+
+    def demand(self, service: ServiceKey) -> None:
+        """A request waits at zero replicas."""
+        self._autoscaler.demand(service)
+
+    def drained(self, replica: str) -> None:
+        """Nothing is in flight on a draining replica any more."""
+        known = self._state().replicas.get(replica)
+        if known is not None:
+            self._post(ReplicaDrained(replica=replica, service=known.service))
+
+    def bound(self, service: ServiceKey, host: str, port: int) -> None:
+        """The service's address is open."""
+        self.bound_at[service] = (host, port)
+
+    def trouble(self, service: ServiceKey, message: str) -> None:
+        """Say it to the operator."""
+        self._post(Notice(message=message, severity="warning", service=service))
+
+    def totals(self) -> dict[ServiceKey, ServiceTotals]:
+        """Counts by service since the daemon's start."""
+        return {
+            key: ServiceTotals(
+                codes=dict(found.codes), latency=dict(found.latency), latency_sum=found.seconds
+            )
+            for key, found in self._totals.items()
+        }

@@ -1,0 +1,98 @@
+"""The plugin parts of one daemon: made on first use, checked against the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from stoker.errors import ConfigError, ConfigProblem, PluginError
+from stoker.model.device import Inventory
+from stoker.model.event import Event, InventoryChanged, Notice
+from stoker.model.service import DesiredState
+from stoker.plugin.manager import PluginRegistry
+from stoker.plugin.ports import DeviceSource, EventSink, PluginContext, Policy, Router, WorkerDriver
+from stoker.runtime.journal import Journal
+
+
+class Parts:
+    """What plugins bring to this daemon. `context` is handed to every factory."""
+
+    def __init__(
+        self, registry: PluginRegistry, context: PluginContext, *, post: Callable[[Event], None]
+    ) -> None:
+        self.registry = registry
+        self._context = replace(context, log=lambda message: post(Notice(message=message)))
+        self._post = post
+        self._drivers: dict[str, WorkerDriver] = {}
+        self._inventories: dict[str, Inventory] = {}
+
+    def driver(self, name: str) -> WorkerDriver:
+        """The driver of a backend, the same one every time. Raises PluginError."""
+        if name not in self._drivers:
+            self._drivers[name] = self.registry.factory("driver", name)(self._context)
+        return self._drivers[name]
+
+    def drivers(self, names: Iterable[str]) -> list[WorkerDriver]:
+        """The drivers of those backends that exist."""
+        return [self.driver(name) for name in sorted(set(names)) if name in self.registry.names("driver")]
+
+    def policy(self, name: str) -> Policy:
+        """A policy by its metric. Raises PluginError."""
+        made: Policy = self.registry.factory("policy", name)(self._context)
+        return made
+
+    def router(self, name: str) -> Router:
+        """The router of that name. Raises PluginError."""
+        made: Router = self.registry.factory("router", name)(self._context)
+        return made
+
+    def check(self, desired: DesiredState) -> None:
+        """Raise ConfigError if the configuration names a part that no plugin brings."""
+        problems = []
+        for key, spec in desired.services.items():
+            wanted = [("driver", spec.backend, "backend")]
+            wanted += [("policy", rule.metric, "scaling.policy.metric") for rule in spec.scaling.policies]
+            for kind, name, where in wanted:
+                try:
+                    self.registry.factory(kind, name)
+                except PluginError as error:
+                    problems.append(ConfigProblem(str(error), file=key, path=f"services.{spec.name}.{where}"))
+        if problems:
+            raise ConfigError(*problems)
+
+    async def run_devices(self, name: str) -> None:
+        """Run one device source and post the joined inventory whenever it changes."""
+        try:
+            source: DeviceSource = self.registry.factory("device source", name)(self._context)
+            await source.run(lambda inventory: self._publish(name, inventory))
+        except Exception as error:  # noqa: BLE001 - a stranger's code; without it the box has no devices
+            reason = f"device source {name} failed: {error}"
+            self._publish(name, Inventory(state="unreachable", reason=reason))
+
+    async def run_sink(self, name: str, journal: Journal) -> None:
+        """Hand every event to one sink."""
+        try:
+            sink: EventSink = self.registry.factory("event sink", name)(self._context)
+            async for event in journal.follow():
+                await sink.send(event)
+        except Exception as error:  # noqa: BLE001 - a stranger's code; events go on without it
+            self._post(Notice(message=f"event sink {name} failed and is off: {error}", severity="error"))
+
+    def _publish(self, name: str, inventory: Inventory) -> None:
+        self._inventories[name] = inventory
+        joined = join(self._inventories)
+        self._post(InventoryChanged(inventory=joined, summary=_words(joined)))
+
+
+def join(inventories: Mapping[str, Inventory]) -> Inventory:
+    """Several sources' inventories as one: all devices; `ok` if any source is. Pure."""
+    order = {"ok": 0, "unreachable": 1, "none": 2}
+    found = sorted(inventories.values(), key=lambda inventory: order[inventory.state])
+    return replace(found[0], devices=tuple(device for inventory in found for device in inventory.devices))
+
+
+def _words(inventory: Inventory) -> str:
+    if inventory.state != "ok":
+        return f"devices {inventory.state}: {inventory.reason}"
+    sick = [f"{device.uuid} {device.health}" for device in inventory.devices if device.health != "healthy"]
+    return f"{len(inventory.devices)} devices" + (f"; {', '.join(sick)}" if sick else "")

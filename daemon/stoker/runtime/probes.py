@@ -1,0 +1,123 @@
+"""One replica's probing: startup until it is ready, then readiness and liveness for as long as it lives.
+
+The spec is looked up before every question, so a changed probe works at once without a new worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from stoker.model.event import Event, LivenessFailed, ReplicaBecameReady, ReplicaBecameUnready
+from stoker.model.replica import WorkerHandle
+from stoker.model.service import Probe, ServiceSpec
+from stoker.plugin.ports import Prober
+
+STARTING_PERIOD = 0.05
+"""Seconds between questions while starting: a ready worker is used at most this much later."""
+STARTING_PATIENCE = 10.0
+"""After this many seconds of asking that often, the probe's own period will do."""
+
+
+def startup_probe(spec: ServiceSpec) -> Probe | None:
+    """The question that makes a starting replica ready; None: it is ready as soon as it runs. Pure.
+
+    Without a declared probe, a worker that was told its port (`{port}` in its command, `python:`) is
+    ready when that port answers.
+    """
+    probes = spec.probes
+    if probes.startup is not None:
+        return probes.startup
+    if probes.readiness is not None:
+        return probes.readiness
+    return Probe(tcp=True) if "{port}" in spec.placeholders else None
+
+
+class ReplicaProbes:
+    """The probes of one worker. `lookup` gives its present spec (None when the service is gone)."""
+
+    def __init__(
+        self,
+        *,
+        replica: str,
+        service: str,
+        endpoint: str,
+        handle: WorkerHandle,
+        lookup: Callable[[], ServiceSpec | None],
+        prober: Prober,
+        post: Callable[[Event], None],
+    ) -> None:
+        self._replica = replica
+        self._service = service
+        self._endpoint = endpoint
+        self._handle = handle
+        self._lookup = lookup
+        self._prober = prober
+        self._post = post
+
+    async def run(self, *, ready: bool) -> None:
+        """Probe until cancelled. `ready`: it was adopted in the ready phase."""
+        if not ready:
+            await self._startup()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._readiness)
+            tasks.start_soon(self._liveness)
+
+    async def _startup(self) -> None:
+        began = anyio.current_time()
+        while (spec := self._lookup()) is not None:
+            probe = startup_probe(spec)
+            if probe is None:
+                self._say_ready("running; no probe is declared")
+                return
+            if probe.notify:
+                await anyio.sleep_forever()
+            answer = await self._prober.ask(probe, self._endpoint, self._handle)
+            if answer.ok:
+                self._say_ready(answer.detail)
+                return
+            early = anyio.current_time() - began < STARTING_PATIENCE
+            await anyio.sleep(min(STARTING_PERIOD, probe.period) if early else probe.period)
+
+    async def _readiness(self) -> None:
+        ready, failures = True, 0
+        while (spec := self._lookup()) is not None:
+            probe = spec.probes.readiness
+            if probe is None or probe.notify:
+                await _until_changed()
+                continue
+            await anyio.sleep(probe.period)
+            answer = await self._prober.ask(probe, self._endpoint, self._handle)
+            failures = 0 if answer.ok else failures + 1
+            if answer.ok and not ready:
+                self._say_ready(answer.detail)
+                ready = True
+            elif ready and failures >= probe.failures:
+                reason = f"readiness probe failed {failures} times: {answer.detail}"
+                self._post(ReplicaBecameUnready(replica=self._replica, service=self._service, reason=reason))
+                ready = False
+
+    async def _liveness(self) -> None:
+        failures = 0
+        while (spec := self._lookup()) is not None:
+            probe = spec.probes.liveness
+            if probe is None or probe.notify:
+                await _until_changed()
+                continue
+            await anyio.sleep(probe.period)
+            answer = await self._prober.ask(probe, self._endpoint, self._handle)
+            failures = 0 if answer.ok else failures + 1
+            if failures >= probe.failures:
+                reason = f"liveness probe failed {failures} times: {answer.detail}"
+                self._post(LivenessFailed(replica=self._replica, service=self._service, reason=reason))
+                return
+
+    def _say_ready(self, reason: str) -> None:
+        self._post(ReplicaBecameReady(replica=self._replica, service=self._service, reason=reason))
+
+
+async def _until_changed() -> None:
+    """Nothing to ask: sleep. A service without probes must not wake anybody, so a probe that is added
+    later begins with the next worker or at the next hour."""
+    await anyio.sleep(3600)

@@ -1,0 +1,76 @@
+"""Asks workers whether they are well: HTTP, TCP, or a command. One question each; no state."""
+
+from __future__ import annotations
+
+import subprocess
+
+import anyio
+
+from stoker.model.replica import WorkerHandle
+from stoker.model.service import Probe
+from stoker.plugin.ports import ProbeResult
+
+_HEAD_LIMIT = 4096
+
+
+class NetworkProber:
+    """The daemon's own prober. A probe must cost the worker next to nothing, so an HTTP probe is one bare
+    HTTP/1.1 request on a connection of its own, and only the status line of the answer is read."""
+
+    async def ask(self, probe: Probe, endpoint: str, handle: WorkerHandle) -> ProbeResult:
+        """Put one question within `probe.timeout` seconds."""
+        del handle
+        try:
+            with anyio.fail_after(probe.timeout):
+                if probe.exec:
+                    return await _run(probe.exec)
+                if probe.http is not None:
+                    return await _get(endpoint, probe.http)
+                return await _connect(endpoint)
+        except TimeoutError:
+            return ProbeResult(ok=False, detail=f"no answer within {probe.timeout:g} s")
+        except OSError as error:
+            return ProbeResult(ok=False, detail=f"{endpoint}: {error.strerror or 'connection refused'}")
+
+
+def _split(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host, int(port)
+
+
+async def _connect(endpoint: str) -> ProbeResult:
+    host, port = _split(endpoint)
+    async with await anyio.connect_tcp(host, port):
+        return ProbeResult(ok=True, detail=f"{endpoint} accepts connections")
+
+
+async def _get(endpoint: str, path: str) -> ProbeResult:
+    host, port = _split(endpoint)
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nUser-Agent: stoker-probe\r\nConnection: close\r\n\r\n"
+    )
+    async with await anyio.connect_tcp(host, port) as stream:
+        await stream.send(request.encode("ascii", errors="replace"))
+        head = b""
+        while b"\r\n" not in head and len(head) < _HEAD_LIMIT:
+            try:
+                head += await stream.receive()
+            except anyio.EndOfStream:
+                break
+    words = head.split(b"\r\n", 1)[0].split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return ProbeResult(ok=False, detail=f"{path} gave no HTTP answer")
+    code = int(words[1])
+    return ProbeResult(ok=200 <= code < 400, detail=f"{path} answered {code}")
+
+
+async def _run(argv: tuple[str, ...]) -> ProbeResult:
+    done = await anyio.run_process(
+        list(argv),
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2][:200]
+    return ProbeResult(ok=done.returncode == 0, detail=f"{argv[0]} gave exit code {done.returncode}: {last}")
