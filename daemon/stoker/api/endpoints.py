@@ -1,0 +1,233 @@
+"""What the API answers: each method reads a request, asks the daemon, gives a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from stoker.api import documents, requests
+from stoker.api.facade import DaemonFacade, LogFile
+from stoker.api.names import resolve_replica, resolve_service
+from stoker.api.openapi import ENDPOINTS, document
+from stoker.api.preview import plan_document
+from stoker.api.problems import BadRequestError
+from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, server_sent_events, start_of
+from stoker.errors import NotFoundError
+from stoker.model.service import ServiceKey
+
+_BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
+
+
+class Endpoints:
+    """The answers of one daemon. `closing` is set when it ends, so that endless answers end too."""
+
+    def __init__(self, facade: DaemonFacade) -> None:
+        self.closing = anyio.Event()
+        self._facade = facade
+
+    # --- reading ---
+
+    async def index(self, request: Request) -> Response:
+        """A few words for whoever opens the socket by hand."""
+        version = self._facade.snapshot().version
+        routes = "\n".join(f"{e.method:5}{e.path:22} {e.summary}" for e in ENDPOINTS)
+        return PlainTextResponse(
+            f"Stoker {version}. This is its API; /v1/openapi.json describes it.\n\n{routes}\n"
+        )
+
+    async def healthz(self, request: Request) -> Response:
+        """Answers at all: the loop turns."""
+        return PlainTextResponse("ok\n")
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format; its library is loaded when first asked for."""
+        from stoker.api.metrics import CONTENT_TYPE, exposition
+
+        return Response(exposition(self._facade.snapshot()), headers={"content-type": CONTENT_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        """The description of this API."""
+        return JSONResponse(document(self._facade.snapshot().version))
+
+    async def status(self, request: Request) -> Response:
+        """The pool table."""
+        snapshot = self._facade.snapshot()
+        name = request.query_params.get("service")
+        return JSONResponse(
+            documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
+        )
+
+    async def plan(self, request: Request) -> Response:
+        """The files in force, read again."""
+        return JSONResponse(plan_document(await self._facade.preview(())))
+
+    async def explain(self, request: Request) -> Response:
+        """A replica, a service or a config path."""
+        asked = request.query_params
+        if name := asked.get("replica"):
+            return JSONResponse(self._explain_replica(name))
+        if name := asked.get("service"):
+            return JSONResponse(self._explain_service(name))
+        if name := asked.get("path"):
+            return JSONResponse({"kind": "path", **self._facade.explain_path(name)})
+        if name := asked.get("of"):
+            return JSONResponse(self._explain_any(name))
+        raise BadRequestError("say what to explain: ?of=, or ?path=, ?service=, ?replica=")
+
+    async def events(self, request: Request) -> Response:
+        """A stream, or with `follow=false` the kept events as one document."""
+        tail = requests.number(request, "tail")
+        start = start_of(self._facade, None if tail is None else int(tail))
+        after = request.headers.get("last-event-id") or request.query_params.get("after") or start
+        if requests.flag(request, "follow", default=True):
+            return EndlessResponse(server_sent_events(self._facade, after), self.closing, media_type=SSE)
+        return JSONResponse({"events": documents.story_events(self._facade.recent_events(after))})
+
+    async def devices(self, request: Request) -> Response:
+        """Devices and owners."""
+        return JSONResponse(documents.devices_document(self._facade.snapshot()))
+
+    async def plugins(self, request: Request) -> Response:
+        """Plugins and their parts."""
+        return JSONResponse(documents.plugins_document(self._facade.plugins()))
+
+    async def story(self, request: Request) -> Response:
+        """The chain behind a replica."""
+        replica = request.path_params["replica"]
+        return JSONResponse(
+            {"replica": replica, "events": documents.story_events(self._facade.story(replica))}
+        )
+
+    async def logs(self, request: Request) -> Response:
+        """Workers' output. Unknown names are found out before the stream begins."""
+        from stoker.api.logs import LogTail
+
+        name = self._log_name(request.query_params.get("service"))
+        tail = requests.number(request, "tail")
+
+        def listing() -> Sequence[LogFile]:
+            return self._facade.logs(name)
+
+        listing()
+        stream = LogTail(
+            listing,
+            follow=requests.flag(request, "follow", default=False),
+            tail=None if tail is None else int(tail),
+            since=requests.number(request, "since"),
+        )
+        return EndlessResponse(stream.lines(), self.closing, media_type=JSON_LINES)
+
+    # --- changing ---
+
+    async def plan_files(self, request: Request) -> Response:
+        """Other files against the running state."""
+        body = await self._body(request, "plan_files")
+        profile = requests.text(body, "profile") if body.get("profile") is not None else None
+        files, sets = requests.texts(body, "files"), requests.texts(body, "sets")
+        return JSONResponse(plan_document(await self._facade.preview(files, profile=profile, sets=sets)))
+
+    async def scale(self, request: Request) -> Response:
+        """New bounds for a service."""
+        body = await self._body(request, "scale")
+        if "replicas" in body:
+            low = high = requests.count(body, "replicas")
+        else:
+            low, high = requests.count(body, "min_replicas"), requests.count(body, "max_replicas")
+        if low > high:
+            raise BadRequestError(f"min_replicas {low} is larger than max_replicas {high}")
+        key = self._service(body)
+        await self._facade.scale(key, low, high)
+        return _done(f"{key}: {low}" if low == high else f"{key}: {low}..{high}", service=key)
+
+    async def set_values(self, request: Request) -> Response:
+        """Live overrides on."""
+        values = requests.mapping(await self._body(request, "set_values"), "values")
+        await self._facade.set_override(values)
+        return _done(f"set {', '.join(values)}")
+
+    async def unset_values(self, request: Request) -> Response:
+        """Live overrides off."""
+        paths = requests.texts(await self._body(request, "unset_values"), "paths")
+        if not paths:
+            raise BadRequestError("the field 'paths' must name at least one path")
+        await self._facade.unset_override(paths)
+        return _done(f"unset {', '.join(paths)}")
+
+    async def restart(self, request: Request) -> Response:
+        """New workers, the old ones by the update strategy."""
+        key = self._service(await self._body(request, "restart"))
+        await self._facade.restart(key)
+        return _done(f"{key}: restarting", service=key)
+
+    async def stop(self, request: Request) -> Response:
+        """Held at zero."""
+        key = self._service(await self._body(request, "stop"))
+        await self._facade.hold(key, held=True)
+        return _done(f"{key}: held at zero", service=key)
+
+    async def start(self, request: Request) -> Response:
+        """Released."""
+        key = self._service(await self._body(request, "start"))
+        await self._facade.hold(key, held=False)
+        return _done(f"{key}: released", service=key)
+
+    async def reload(self, request: Request) -> Response:
+        """The files, read again."""
+        await self._body(request, "reload")
+        await self._facade.reload()
+        generation = self._facade.snapshot().desired.generation
+        return _done(f"config generation {generation} in force", generation=generation)
+
+    async def down(self, request: Request) -> Response:
+        """The end, begun."""
+        await self._body(request, "down")
+        await self._facade.down()
+        return _done("draining")
+
+    # --- parts of answers ---
+
+    async def _body(self, request: Request, name: str) -> dict[str, Any]:
+        body = await requests.read_body(request)
+        requests.check_fields(body, _BODIES[name])
+        return body
+
+    def _service(self, body: dict[str, Any]) -> ServiceKey:
+        return resolve_service(self._facade.snapshot(), requests.text(body, "service"))
+
+    def _explain_service(self, name: str) -> documents.Document:
+        snapshot = self._facade.snapshot()
+        return documents.explain_service(snapshot, resolve_service(snapshot, name))
+
+    def _explain_replica(self, name: str) -> documents.Document:
+        snapshot = self._facade.snapshot()
+        return documents.explain_replica(snapshot, resolve_replica(snapshot, name), self._facade.story(name))
+
+    def _explain_any(self, name: str) -> documents.Document:
+        snapshot = self._facade.snapshot()
+        if name in snapshot.observed.replicas:
+            return self._explain_replica(name)
+        try:
+            return self._explain_service(name)
+        except NotFoundError as no_service:
+            try:
+                return {"kind": "path", **self._facade.explain_path(name)}
+            except NotFoundError as no_path:
+                # A dotted name was meant as a path; anything else more likely as a service or replica.
+                raise (no_path if "." in name else no_service) from None
+
+    def _log_name(self, name: str | None) -> str | None:
+        """A service's key where the name is one; replicas, also those that are gone, go as they are."""
+        if not name:
+            return None
+        try:
+            return resolve_service(self._facade.snapshot(), name)
+        except NotFoundError:
+            return name
+
+
+def _done(message: str, **more: Any) -> Response:
+    return JSONResponse({"ok": True, "message": message, **more})

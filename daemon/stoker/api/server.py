@@ -1,0 +1,136 @@
+"""Serves the API on a unix socket inside the daemon's own event loop, asleep while nobody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from stoker.api.unixsocket import Peer, allowed, identity_of, listen, peer_of, remove
+
+GRACE = 3
+"""Seconds that running answers get at the end."""
+
+REFUSAL = (
+    b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%s"
+)
+
+
+async def serve(
+    app: Starlette,
+    path: str,
+    *,
+    allowed_uids: frozenset[int] = frozenset(),
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; started once the socket accepts. Root, the daemon's own uid, `allowed_uids`
+    and members of the socket's group are let in, by the kernel's word.
+
+    Needs anyio's asyncio backend. Raises ConflictError if another daemon answers at `path`, StokerError
+    if the socket cannot be made.
+    """
+    listener = listen(path)
+    identity = identity_of(path)
+    gid = os.stat(path).st_gid
+    uids = allowed_uids | {os.geteuid()}
+    app.state.admit = lambda peer: allowed(peer, uids=uids, gid=gid)
+    server = _server(app)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_run, server, listener)
+            try:
+                await server.opened.wait()
+                task_status.started()
+                await anyio.sleep_forever()
+            finally:
+                app.state.closing.set()
+                server.ask_to_stop()
+    finally:
+        listener.close()
+        remove(path, identity)
+
+
+async def _run(server: QuietServer, listener: socket.socket) -> None:
+    with anyio.CancelScope(shield=True):  # it ends by being asked to, so that answers are finished
+        await server.serve(sockets=[listener])
+
+
+class CheckedProtocol(HttpToolsProtocol):
+    """HTTP with peers that are allowed; the others get one refusal."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Ask the kernel who it is."""
+        super().connection_made(transport)
+        peer = _peer(transport.get_extra_info("socket"))
+        app: Any = self.config.app
+        if peer is None or not app.state.admit(peer):
+            transport.write(refusal(peer))
+            transport.close()
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers and without its ten wake-ups a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.opened = anyio.Event()
+        self._stop = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the daemon's business."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Accepting now; sleep until the end."""
+        self.opened.set()
+        await self._stop.wait()
+
+    def ask_to_stop(self) -> None:
+        """Finish what is being answered, then end."""
+        self.should_exit = True
+        self._stop.set()
+
+
+def _server(app: Starlette) -> QuietServer:
+    config = uvicorn.Config(
+        app,
+        http=CheckedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        date_header=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return QuietServer(config)
+
+
+def _peer(connection: socket.socket) -> Peer | None:
+    try:
+        return peer_of(connection)
+    except OSError:
+        return None
+
+
+def refusal(peer: Peer | None) -> bytes:
+    """The answer to a peer that may not talk to the daemon."""
+    who = f"uid {peer.uid}" if peer else "an unknown peer"
+    body = (
+        '{"type":"about:blank","title":"Forbidden","status":403,'
+        f'"detail":"{who} may not talk to this daemon: it is neither its user nor in the socket\'s group"}}'
+    ).encode()
+    return REFUSAL % (len(body), body)
