@@ -194,11 +194,12 @@ def _stopping(replica: Replica, event: StopSignalled, desired: DesiredState) -> 
 
 
 def _killed(replica: Replica, event: KillSignalled, desired: DesiredState) -> Replica:
+    """A lost one leaves for good: its place was given to another when it was lost."""
     del desired
-    reason = event.reason or replica.reason
+    reason, leave = event.reason or replica.reason, replica.leave or replica.phase == "lost"
     if replica.phase == "stopping":
         return replace(replica, kill_sent=True, reason=reason, cause=event.id)
-    return _enter(replica, "stopping", event, kill_sent=True, reason=reason)
+    return _enter(replica, "stopping", event, kill_sent=True, reason=reason, leave=leave)
 
 
 def _lost(replica: Replica, event: WorkerLost, desired: DesiredState) -> Replica:

@@ -1,6 +1,6 @@
 """Compares what is wanted with what is there; the answer is a plan. Pure: `now` is passed in.
 
-    pools > size (who comes and goes: `rollout`) > tend (timers, sick devices) > admit (who starts: `admission`)
+    pools > who comes and goes (`rollout`) > timers and sick devices > who starts (`admission`)
 
 A plan holds at most one action per replica and the time to ask again though nothing happens. A quiet world
 gives an empty plan.

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 ServiceKey = str
@@ -207,8 +208,12 @@ REVISION_FIELDS = (
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
 
+@lru_cache(maxsize=4096)
 def revision(spec: ServiceSpec) -> str:
-    """Return the hash of the parts of `spec` whose change needs new workers: 8 hex digits. Pure."""
+    """Return the hash of the parts of `spec` whose change needs new workers: 8 hex digits. Pure.
+
+    Remembered, since every plan asks it of every service.
+    """
     whole = asdict(spec)
     parts = {name: whole[name] for name in REVISION_FIELDS}
     parts["launch"]["kind"] = type(spec.launch).__name__

@@ -1,0 +1,390 @@
+"""Safety: whatever the box looks like, one plan never breaks a law.
+
+Hypothesis draws whole snapshots (three devices, three services, two revisions, all phases); the sentences
+below are checked against each plan. They are written without the helpers of the code they judge.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from laws import check_start, check_state, shares, surge_of
+from worlds import OLD, box, make_device, make_replica, make_spec, seeing, wanting
+
+from stoker.decide.lifecycle import fold
+from stoker.decide.reconcile import reconcile
+from stoker.model.action import (
+    Action,
+    AddReplica,
+    DrainReplica,
+    ForgetReplica,
+    HoldReplica,
+    KillReplica,
+    Plan,
+    StartReplica,
+    StopReplica,
+)
+from stoker.model.device import Inventory, Reservation
+from stoker.model.event import (
+    DrainRequested,
+    Event,
+    KillSignalled,
+    ReplicaAdded,
+    ReplicaForgotten,
+    ReplicaHeld,
+    StartRequested,
+    StopSignalled,
+)
+from stoker.model.replica import ALIVE, Phase, Replica
+from stoker.model.service import DesiredState, ServiceSpec, Update, revision
+from stoker.model.state import ObservedState
+
+NOW = 1000.0
+PHASES: tuple[Phase, ...] = (
+    "pending", "starting", "ready", "unready", "draining", "stopping", "exited", "lost",
+)  # fmt: skip
+STRATEGIES = ("RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout")
+SENTENCES: list[Callable[[Snapshot], None]] = []
+RUNS = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    desired: DesiredState
+    observed: ObservedState
+
+    def __repr__(self) -> str:
+        specs = ", ".join(
+            f"{s.name}: {s.scaling.min_replicas}..{s.scaling.max_replicas} gpu {s.resources.gpu} {s.update}"
+            f"{' held' if s.held else ''} depends {s.depends}"
+            for s in self.desired.services.values()
+        )
+        replicas = ", ".join(
+            f"{r.id}:{r.phase}/{r.revision[:3]}{'!' if r.leave else ''}{[x.uuid for x in r.reservations]}"
+            for r in self.observed.replicas.values()
+        )
+        o = self.observed
+        return f"<{specs} | {replicas} | targets {dict(o.targets)} {o.inventory.state} stopping {o.stopping}>"
+
+
+@st.composite
+def inventories(draw: st.DrawFn) -> Inventory:
+    state = draw(st.sampled_from(["ok", "ok", "ok", "ok", "unreachable", "none"]))
+    if state == "none":
+        return Inventory(reason="no GPU")
+    healths = draw(
+        st.lists(st.sampled_from(["healthy"] * 6 + ["lost", "draining", "quarantined"]), min_size=3, max_size=3)
+    )
+    found = tuple(make_device(n, health=h) for n, h in enumerate(healths) if draw(st.integers(0, 9)) > 0)
+    return replace(box(*found), state=state)
+
+
+@st.composite
+def specs(draw: st.DrawFn, name: str, gpu: float, depends: tuple[str, ...]) -> ServiceSpec:
+    low = draw(st.integers(0, 3))
+    return make_spec(
+        name,
+        gpu=gpu,
+        replicas=(low, draw(st.integers(low, 4))),
+        depends=depends,
+        priority=draw(st.integers(0, 2)),
+        held=draw(st.integers(0, 7)) == 0,
+        update=Update(
+            strategy=draw(st.sampled_from(STRATEGIES)),
+            max_surge=draw(st.integers(0, 2)),
+            max_unavailable=draw(st.integers(0, 1)),
+        ),
+    )
+
+
+@st.composite
+def replicas(draw: st.DrawFn, spec: ServiceSpec, tag: str, free: dict[str, float]) -> Replica | None:
+    """A replica that could be: with a worker it holds devices, each at most once over."""
+    phase = draw(st.sampled_from(PHASES))
+    old = draw(st.booleans())
+    held: tuple[Reservation, ...] = ()
+    if phase in ALIVE and spec.resources.gpu:
+        fitting = [uuid for uuid, left in sorted(free.items()) if left >= spec.resources.gpu]
+        if not fitting:
+            return None
+        uuid = draw(st.sampled_from(fitting))
+        free[uuid] -= spec.resources.gpu
+        held = (Reservation(uuid=uuid, share=spec.resources.gpu),)
+    made = make_replica(spec, tag, phase, revision=OLD if old else revision(spec), reservations=held)
+    never_ready = phase == "starting" or (phase in ("draining", "stopping", "lost") and draw(st.booleans()))
+    return replace(
+        made,
+        ready_at=None if never_ready or phase not in ALIVE else NOW - 50,
+        leave=phase == "exited" or (phase in ("draining", "stopping", "lost") and draw(st.booleans())),
+        condemned="liveness failed" if phase in ("ready", "unready") and draw(st.integers(0, 5)) == 0 else "",
+        drained=phase == "draining" and draw(st.booleans()),
+        kill_sent=phase == "stopping" and draw(st.booleans()),
+        not_before=NOW + draw(st.sampled_from([-1.0, 0.0, 5.0])) if phase == "pending" else 0.0,
+        restarts=draw(st.integers(0, 1)),
+        failures=draw(st.sampled_from([0, 1, 6])),
+        since=NOW - draw(st.sampled_from([0.0, 5.0, 15.0, 40.0])),
+        started=NOW - draw(st.sampled_from([0.0, 119.0, 120.0, 300.0])),
+        created=float(draw(st.integers(0, 5))),
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    chosen = [
+        draw(specs("infer", 1.0, ("prep",))),
+        draw(specs("share", 0.5, ())),
+        draw(specs("prep", 0.0, ())),
+    ]
+    free = {f"GPU-{n}": 1.0 for n in range(3)}
+    there = []
+    for spec in chosen:
+        for number in range(draw(st.integers(0, 4))):
+            made = draw(replicas(spec, str(number), free))
+            if made is not None:
+                there.append(made)
+    known = [spec for spec in chosen if draw(st.integers(0, 9)) > 0]
+    known = [s for s in known if all(any(k.name == d for k in known) for d in s.depends)]
+    keys = [spec.key for spec in chosen]
+    observed = seeing(
+        *there,
+        inventory=draw(inventories()),
+        targets=draw(st.dictionaries(st.sampled_from(keys), st.integers(0, 5))),
+        demand=frozenset(draw(st.lists(st.sampled_from(keys), max_size=1))),
+        stopping=draw(st.integers(0, 9)) == 0,
+    )
+    check_state(observed)
+    return Snapshot(wanting(*known), observed)
+
+
+def sentence(check: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
+    """Mark a check that holds for every snapshot. All are asked of the same examples: drawing them is what
+    costs time."""
+    SENTENCES.append(check)
+    return check
+
+
+def plan_of(snapshot: Snapshot) -> Plan:
+    return reconcile(snapshot.desired, snapshot.observed, NOW)
+
+
+def event_of(action: Action) -> Event:
+    """The fact that the actuator reports at once for each action."""
+    who = {"replica": action.replica, "service": action.service, "at": NOW, "id": "e", "cause": action.cause}
+    match action:
+        case AddReplica():
+            return ReplicaAdded(**who, revision=action.revision, reason=action.reason)
+        case HoldReplica():
+            return ReplicaHeld(**who, reason=action.reason)
+        case StartReplica():
+            return StartRequested(**who, revision=action.revision, reservations=action.reservations)
+        case DrainReplica():
+            return DrainRequested(**who, reason=action.reason, leave=action.leave)
+        case StopReplica():
+            return StopSignalled(**who, reason=action.reason, leave=action.leave)
+        case KillReplica():
+            return KillSignalled(**who, reason=action.reason)
+        case ForgetReplica():
+            return ReplicaForgotten(**who, reason=action.reason)
+    raise AssertionError(f"no event for {action}")
+
+
+def carried_out(snapshot: Snapshot, plan: Plan) -> ObservedState:
+    state = snapshot.observed
+    for action in plan.actions:
+        state = fold(state, event_of(action), snapshot.desired)
+    return state
+
+
+def wanted(snapshot: Snapshot, spec: ServiceSpec) -> int:
+    if spec.held or snapshot.observed.stopping:
+        return 0
+    low, high = spec.scaling.min_replicas, spec.scaling.max_replicas
+    target = snapshot.observed.targets.get(spec.key, low)
+    return min(high, max(low, target, 1 if spec.key in snapshot.observed.demand else 0))
+
+
+def staying(state: ObservedState, spec: ServiceSpec) -> list[Replica]:
+    """Replicas that will fill a wanted place."""
+    return [r for r in state.of(spec.key) if not r.leave and r.phase not in ("exited", "lost")]
+
+
+@sentence
+def no_start_breaks_a_law_and_no_device_has_two_owners(snapshot: Snapshot) -> None:
+    state = snapshot.observed
+    for action in plan_of(snapshot).actions:
+        event = event_of(action)
+        if isinstance(event, StartRequested):
+            check_start(event, state, snapshot.desired)
+        state = fold(state, event, snapshot.desired)
+        check_state(state)
+
+
+@sentence
+def one_action_per_replica_and_each_fits_its_phase(snapshot: Snapshot) -> None:
+    actions = plan_of(snapshot).actions
+    assert max(Counter(action.replica for action in actions).values(), default=1) == 1
+    allowed = {
+        StartReplica: ("pending",),
+        HoldReplica: ("pending",),
+        ForgetReplica: ("pending", "exited"),
+        DrainReplica: ("ready", "unready"),
+        StopReplica: ("starting", "ready", "unready", "draining"),
+        KillReplica: ("stopping", "lost"),
+    }
+    for action in actions:
+        if isinstance(action, AddReplica):
+            assert action.replica not in snapshot.observed.replicas
+        else:
+            before = snapshot.observed.replicas[action.replica]
+            assert before.phase in allowed[type(action)], f"{action} of a replica that is {before.phase}"
+            assert before.service == action.service
+        assert action.reason
+
+
+@sentence
+def a_start_waits_for_its_time_and_for_its_dependencies(snapshot: Snapshot) -> None:
+    for action in plan_of(snapshot).actions:
+        if not isinstance(action, StartReplica):
+            continue
+        replica = snapshot.observed.replicas[action.replica]
+        assert replica.not_before <= NOW
+        spec = snapshot.desired.services[action.service]
+        alive = [r for r in snapshot.observed.of(spec.key) if r.phase in ALIVE]
+        for upstream in snapshot.desired.dependencies(spec) if not replica.restarts and not alive else ():
+            serving = any(r.phase == "ready" and not r.condemned for r in snapshot.observed.of(upstream.key))
+            asleep = upstream.scaling.min_replicas == 0 and wanted(snapshot, upstream) == 0
+            assert serving or (asleep and not upstream.held), f"{replica.id} starts before {upstream.name}"
+
+
+@sentence
+def exactly_as_many_stay_as_are_wanted(snapshot: Snapshot) -> None:
+    """Once nothing of an old revision stays; until then never more than the surge allows."""
+    after = carried_out(snapshot, plan_of(snapshot))
+    for spec in snapshot.desired.services.values():
+        before = staying(snapshot.observed, spec)
+        count, new = wanted(snapshot, spec), staying(after, spec)
+        leaving_by_itself = [r for r in new if r.phase in ("draining", "stopping")]
+        if snapshot.observed.stopping:
+            assert len(new) - len(leaving_by_itself) <= len(before)
+            continue
+        old = [r for r in new if r.revision != revision(spec)]
+        if not old:
+            assert count <= len(new) <= max(count, len(leaving_by_itself)), f"{spec.name}: {new}"
+        else:
+            assert len(new) - len(leaving_by_itself) <= max(count + surge_of(spec), len(old))
+
+
+@sentence
+def no_old_revision_stays_without_a_reason(snapshot: Snapshot) -> None:
+    """An old replica that does not serve goes now; one that serves goes as soon as enough others do."""
+    after = carried_out(snapshot, plan_of(snapshot))
+    for spec in snapshot.desired.services.values():
+        if snapshot.observed.stopping:
+            continue
+        fresh, count = revision(spec), wanted(snapshot, spec)
+        stay = [r for r in after.of(spec.key) if r.phase in ("pending", "starting", "ready", "unready")]
+        old = [r for r in stay if r.revision != fresh]
+        assert all(r.phase == "ready" and not r.condemned for r in old)
+        new_ready = [r for r in stay if r.revision == fresh and r.phase == "ready" and not r.condemned]
+        assert len(old) + len(new_ready) <= max(count, len(new_ready)), f"{spec.name} keeps {old}"
+        assert not (old and spec.update.strategy == "Recreate")
+
+
+@sentence
+def an_update_keeps_enough_ready(snapshot: Snapshot) -> None:
+    plan = plan_of(snapshot)
+    after = carried_out(snapshot, plan)
+    for spec in snapshot.desired.services.values():
+        if spec.update.strategy == "Recreate" or snapshot.observed.stopping:
+            continue
+        makes_room = any(a.service == spec.key and "makes room" in a.reason for a in plan.actions)
+        sick = any(a.service == spec.key and "device" in a.reason for a in plan.actions)
+        if makes_room or sick:
+            continue
+        allowed = spec.update.max_unavailable if spec.update.strategy == "RollingUpdate" else 0
+        if spec.update.strategy == "BestEffortControlledRollout" or (
+            spec.update.strategy == "RollingUpdate" and not spec.update.max_surge
+        ):
+            allowed = max(1, spec.update.max_unavailable)
+
+        def ready(state: ObservedState, key: str = spec.key) -> int:
+            return sum(r.phase == "ready" and not r.condemned for r in state.of(key))
+
+        floor = min(ready(snapshot.observed), wanted(snapshot, spec) - allowed)
+        assert ready(after) >= floor, f"{spec.name} falls to {ready(after)} ready"
+
+
+@sentence
+def a_silent_driver_changes_nothing(snapshot: Snapshot) -> None:
+    silent = replace(snapshot.observed, inventory=replace(snapshot.observed.inventory, state="unreachable"))
+    for action in plan_of(Snapshot(snapshot.desired, silent)).actions:
+        if isinstance(action, StartReplica):
+            assert not action.reservations
+        assert "device GPU" not in action.reason
+
+
+@sentence
+def nobody_is_left_on_a_device_that_is_gone(snapshot: Snapshot) -> None:
+    observed = snapshot.observed
+    if observed.inventory.state != "ok" or observed.stopping:
+        return
+    usable = {d.uuid for d in observed.inventory.devices if d.health not in ("lost", "quarantined")}
+    for replica in carried_out(snapshot, plan_of(snapshot)).replicas.values():
+        if replica.phase in ("starting", "ready", "unready"):
+            assert all(r.uuid in usable for r in replica.reservations), f"{replica.id} stays on a dead device"
+
+
+@sentence
+def nothing_is_wanted_of_what_is_held_gone_or_ending(snapshot: Snapshot) -> None:
+    after = carried_out(snapshot, plan_of(snapshot))
+    for key in {r.service for r in snapshot.observed.replicas.values()} | set(snapshot.desired.services):
+        spec = snapshot.desired.services.get(key)
+        if snapshot.observed.stopping:
+            assert not any(r.phase == "pending" for r in after.of(key))
+        elif spec is None or spec.held:
+            phases = {r.phase for r in after.of(key)}
+            assert phases <= {"draining", "stopping", "exited", "lost"}
+
+
+@sentence
+def time_is_in_the_plan_and_the_answer_is_always_the_same(snapshot: Snapshot) -> None:
+    plan = plan_of(snapshot)
+    assert plan.wake_at is None or plan.wake_at > NOW
+    assert plan == plan_of(snapshot)
+    waiting = [
+        r.not_before for r in carried_out(snapshot, plan).replicas.values() if r.phase == "pending" and r.not_before > NOW
+    ]
+    if waiting:
+        assert plan.wake_at is not None
+        assert plan.wake_at <= min(waiting)
+
+
+@RUNS
+@given(snapshots())
+def test_every_sentence_holds_for_every_snapshot(snapshot: Snapshot) -> None:
+    for check in SENTENCES:
+        check(snapshot)
+
+
+def test_the_generator_reaches_what_it_should() -> None:
+    """Guards the sentences above from holding only because nothing ever happens."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @given(snapshots())
+    def count(snapshot: Snapshot) -> None:
+        for action in plan_of(snapshot).actions:
+            seen[type(action).__name__] += 1
+            seen["surge" if "old" in action.reason else ""] += 1
+            seen["makes room" if "makes room" in action.reason else ""] += 1
+            seen["device" if "device" in action.reason else ""] += 1
+        seen["shared"] += max(shares(carried_out(snapshot, plan_of(snapshot)).replicas.values()).values(), default=0) > 0
+
+    count()
+    for kind in ("AddReplica", "HoldReplica", "StartReplica", "DrainReplica", "StopReplica", "KillReplica",
+                 "ForgetReplica", "surge", "makes room", "device", "shared"):  # fmt: skip
+        assert seen[kind] >= 5, f"only {seen[kind]} of {kind}"

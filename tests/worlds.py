@@ -1,0 +1,69 @@
+"""Values for tests of the deciding functions: specs, devices, replicas, with everything but the matter at hand
+left at its default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from stoker.model.device import Device, Inventory, Reservation
+from stoker.model.replica import ALIVE, Phase, Replica, WorkerHandle
+from stoker.model.service import (
+    Command,
+    DesiredState,
+    Resources,
+    Scaling,
+    ServiceSpec,
+    revision,
+)
+from stoker.model.state import ObservedState
+
+OLD = "old00000"
+GIB = 2**30
+
+
+def make_spec(name: str = "web", **changes: Any) -> ServiceSpec:
+    """A service; `replicas=(min, max)` and `gpu=1` are short for scaling and resources."""
+    if "replicas" in changes:
+        low, high = changes.pop("replicas")
+        changes["scaling"] = Scaling(min_replicas=low, max_replicas=high)
+    if "gpu" in changes:
+        changes["resources"] = Resources(gpu=changes.pop("gpu"))
+    return ServiceSpec(
+        deployment="app", name=name, launch=Command(argv=("serve", "{port}")), working_dir="/", **changes
+    )
+
+
+def wanting(*specs: ServiceSpec) -> DesiredState:
+    return DesiredState(services={spec.key: spec for spec in specs}, generation=1)
+
+
+def make_device(number: int, **changes: Any) -> Device:
+    return Device(
+        uuid=f"GPU-{number}", name="Test GPU", index=number, memory_total=80 * GIB, type_key="gpu.test", **changes
+    )
+
+
+def box(*devices: Device | int) -> Inventory:
+    """An inventory that answers, of these devices (a number makes a healthy one)."""
+    made = tuple(make_device(d) if isinstance(d, int) else d for d in devices)
+    return Inventory(state="ok", reason="", devices=made)
+
+
+def make_replica(spec: ServiceSpec, tag: str = "a", phase: Phase = "ready", **changes: Any) -> Replica:
+    """A replica of the present revision unless said otherwise; `devices=("GPU-0",)` are reserved whole."""
+    name = f"{spec.name}-{tag}"
+    made: dict[str, Any] = {"id": name, "service": spec.key, "revision": revision(spec), "phase": phase}
+    if phase in ALIVE:
+        made |= {"handle": WorkerHandle(driver="fake", pid=abs(hash(name)) % 30000 + 2), "endpoint": f"127.0.0.1:{name}"}
+    if phase in ("ready", "unready", "draining", "stopping", "lost"):
+        made |= {"ready_at": 0.0, "startup_seconds": 0.0}
+    devices = changes.pop("devices", ())
+    made["reservations"] = tuple(Reservation(uuid=uuid) for uuid in devices)
+    return Replica(**{**made, **changes})
+
+
+def seeing(*replicas: Replica, **changes: Any) -> ObservedState:
+    return replace(
+        ObservedState(replicas={replica.id: replica for replica in replicas}, serial=len(replicas)), **changes
+    )
