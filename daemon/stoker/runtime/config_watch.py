@@ -88,9 +88,13 @@ async def _watching(paths: Sequence[str]) -> AsyncIterator[Callable[[], Awaitabl
 
 
 async def _polled(places: Sequence[str]) -> None:
+    """Return after a change, and at the latest after a second: one that came before watchfiles was ready is
+    then still found by the signatures."""
     from watchfiles import awatch
 
-    async for _ in awatch(*places, recursive=False, step=100, force_polling=True):
+    async for _ in awatch(
+        *places, recursive=False, step=100, force_polling=True, rust_timeout=1000, yield_on_timeout=True
+    ):
         return
 
 

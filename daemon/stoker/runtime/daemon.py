@@ -23,7 +23,7 @@ from stoker.model.event import (
 )
 from stoker.model.load import Usage
 from stoker.model.replica import WorkerHandle
-from stoker.model.service import DesiredState, ServiceKey
+from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext, WorkerDriver
@@ -109,7 +109,7 @@ class Daemon:
             ),
             prober=NetworkProber(),
             driver=self._parts.driver,
-            lookup=lambda key: self._control.desired.services.get(key),
+            lookup=self._lookup,
             routed=self._routed,
             post=self._post,
         )
@@ -236,6 +236,9 @@ class Daemon:
 
     def _post(self, event: Event) -> None:
         self._control.post(event)
+
+    def _lookup(self, service: ServiceKey) -> ServiceSpec | None:
+        return self._control.desired.services.get(service)
 
     def _apply(self, desired: DesiredState) -> None:
         self._control.configure(desired)
