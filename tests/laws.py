@@ -73,5 +73,7 @@ class LawWatch:
             check_start(event, self._before, desired)
         if isinstance(event, ReplicaForgotten):
             old = self._before.replicas.get(event.replica)
-            assert old is None or old.phase not in ALIVE, f"{event.replica} forgotten while {old and old.phase}"
+            assert old is None or old.phase not in ALIVE, (
+                f"{event.replica} forgotten while {old and old.phase}"
+            )
         self._before = state

@@ -1,8 +1,9 @@
-"""Values for tests of the deciding functions: specs, devices, replicas, with everything but the matter at hand
-left at its default."""
+"""Values for tests of the deciding functions: specs, devices, replicas; all but the matter at hand is left
+at its default."""
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,12 @@ def wanting(*specs: ServiceSpec) -> DesiredState:
 
 def make_device(number: int, **changes: Any) -> Device:
     return Device(
-        uuid=f"GPU-{number}", name="Test GPU", index=number, memory_total=80 * GIB, type_key="gpu.test", **changes
+        uuid=f"GPU-{number}",
+        name="Test GPU",
+        index=number,
+        memory_total=80 * GIB,
+        type_key="gpu.test",
+        **changes,
     )
 
 
@@ -55,7 +61,10 @@ def make_replica(spec: ServiceSpec, tag: str = "a", phase: Phase = "ready", **ch
     name = f"{spec.name}-{tag}"
     made: dict[str, Any] = {"id": name, "service": spec.key, "revision": revision(spec), "phase": phase}
     if phase in ALIVE:
-        made |= {"handle": WorkerHandle(driver="fake", pid=abs(hash(name)) % 30000 + 2), "endpoint": f"127.0.0.1:{name}"}
+        made |= {
+            "handle": WorkerHandle(driver="fake", pid=zlib.crc32(name.encode()) % 30000 + 2),
+            "endpoint": f"127.0.0.1:{name}",
+        }
     if phase in ("ready", "unready", "draining", "stopping", "lost"):
         made |= {"ready_at": 0.0, "startup_seconds": 0.0}
     devices = changes.pop("devices", ())
