@@ -6,16 +6,17 @@ decision said it would change by itself (the end of a window). At rest nothing w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import anyio
 
-from stoker.decide.demand import LoadHistory
+from stoker.decide.demand import LoadHistory, pool_usage
 from stoker.decide.scaling import ScalingMemory, settle
 from stoker.model.event import DemandArrived, Event, Notice, TargetChanged
 from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Usage
+from stoker.model.replica import Replica
 from stoker.model.service import PolicySpec, ServiceKey, ServiceSpec
 from stoker.model.state import DesiredState, ObservedState
 from stoker.plugin.ports import Policy, PolicyInput
@@ -33,9 +34,6 @@ class _Pool:
     memory: ScalingMemory = field(default_factory=ScalingMemory)
     decision: Decision | None = None
     wake_at: float | None = None
-    cpu: float | None = None
-    gpu: float | None = None
-    usage_at: float = 0.0
 
 
 class Autoscaler:
@@ -46,7 +44,7 @@ class Autoscaler:
         self,
         *,
         policy: Callable[[str], Policy],
-        usage: Callable[[ServiceKey], object],
+        usage: Callable[[ServiceKey], Awaitable[Mapping[int, Usage]]],
         state: Callable[[], ObservedState],
         desired: Callable[[], DesiredState],
         post: Callable[[Event], None],
@@ -92,7 +90,7 @@ class Autoscaler:
 
     def window(self, service: ServiceKey, seconds: float) -> LoadWindow:
         """The load of a service over the last `seconds`."""
-        return self._window(self._pool(service), seconds)
+        return self._pool(service).history.window(seconds, anyio.current_time())
 
     # -- the loop --------------------------------------------------------------------------------------
 
@@ -124,19 +122,14 @@ class Autoscaler:
 
     async def _measure(self, key: ServiceKey) -> None:
         state = self._state()
-        ready = [replica for replica in state.of(key) if replica.phase == "ready"]
-        found = await self._usage(key)  # type: ignore[misc]
-        usages: Mapping[int, Usage] = found
-        pool = self._pool(key)
-        pids = [replica.handle.pid for replica in ready if replica.handle is not None]
-        cores = [usages[pid].cpu for pid in pids if pid in usages]
-        pool.cpu = sum(cores) / len(cores) if cores else None
-        devices = [state.inventory.get(held.uuid) for replica in ready for held in replica.reservations]
-        busy = [
-            device.utilization for device in devices if device is not None and device.utilization is not None
+        found = await self._usage(key)
+        readings = [
+            replace(found[replica.handle.pid], gpu=_device_use(state, replica))
+            for replica in state.of(key)
+            if replica.phase == "ready" and replica.handle is not None and replica.handle.pid in found
         ]
-        pool.gpu = sum(busy) / len(busy) if busy else None
-        pool.usage_at = anyio.current_time()
+        pool = self._pool(key)
+        pool.history = pool.history.add_usage(pool_usage(readings, anyio.current_time()))
         self._look_at(key)
 
     def _decide(self, key: ServiceKey) -> None:
@@ -155,7 +148,7 @@ class Autoscaler:
         else:
             view = _pool_state(state, key, before)
             answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
-            settled = settle(spec, answers, pool.memory, view, now)
+            settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
             pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
             target = settled.decision.target
         if target != before or key not in state.targets:
@@ -170,9 +163,10 @@ class Autoscaler:
                 PolicyInput(
                     service=spec,
                     policy=rule,
-                    window=lambda seconds: self._window(pool, seconds),
+                    window=lambda seconds: pool.history.window(seconds, now),
                     pool=view,
                     now=now,
+                    state=pool.memory.state_of(rule),
                 )
             )
         except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event
@@ -181,12 +175,6 @@ class Autoscaler:
             )
             self._post(Notice(message=message, severity="error", service=spec.key))
             return Decision(target=view.target, reason=message, valid=False, code="policy_failed")
-
-    def _window(self, pool: _Pool, seconds: float) -> LoadWindow:
-        from dataclasses import replace
-
-        found = pool.history.window(seconds, anyio.current_time())
-        return replace(found, cpu=pool.cpu, gpu=pool.gpu)
 
     def _pool(self, key: ServiceKey) -> _Pool:
         return self._pools.setdefault(key, _Pool())
@@ -207,6 +195,13 @@ def _fixed(spec: ServiceSpec) -> Decision:
             target=count, reason="held at zero by the operator (stoker start releases it)", code="held"
         )
     return Decision(target=count, reason=f"fixed at {count}: min_replicas = max_replicas", code="fixed")
+
+
+def _device_use(state: ObservedState, replica: Replica) -> float | None:
+    """Mean utilisation of a replica's devices, None where none of them tells."""
+    devices = [state.inventory.get(held.uuid) for held in replica.reservations]
+    busy = [device.utilization for device in devices if device is not None and device.utilization is not None]
+    return sum(busy) / len(busy) if busy else None
 
 
 def _pool_state(state: ObservedState, key: ServiceKey, target: int) -> PoolState:

@@ -19,7 +19,9 @@ from stoker.model.event import (
     ReplicaBecameReady,
     ReplicaEvent,
     TargetChanged,
+    WorkerAdopted,
     WorkerExited,
+    WorkerSpawned,
 )
 from stoker.model.load import Usage
 from stoker.model.replica import WorkerHandle
@@ -91,7 +93,7 @@ class Daemon:
         self._table = RoutingTable()
         self._table_changed = anyio.Event()
         self._systemd = SystemdNotifier(environ if options.systemd else {})
-        self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready)
+        self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready, self._worker_says)
         self._parts = Parts(registry, context, post=self._post)
         self._router = self._parts.router("stoker")
         self._journal = Journal(time.time)
@@ -105,7 +107,7 @@ class Daemon:
                 environ=environ,
                 url=addresses.url,
                 ports=WorkerPorts(),
-                notify_path=self._notify.open,
+                open_notify=lambda replica, uid: self._notify.open(replica, uid=uid),
             ),
             prober=NetworkProber(),
             driver=self._parts.driver,
@@ -269,8 +271,17 @@ class Daemon:
             reason = f"the worker says so{': ' + status if status else ''}"
             self._post(ReplicaBecameReady(replica=replica, service=known.service, reason=reason))
 
+    def _worker_says(self, replica: str, text: str) -> None:
+        known = self._control.state.replicas.get(replica)
+        self._post(Notice(message=f"{replica} {text}", service=known.service if known else ""))
+
     def _after_event(self, event: Event) -> None:
         match event:
+            case WorkerSpawned():
+                self._notify.claim(event.replica, event.handle.pid)
+            case WorkerAdopted() if not event.ready:
+                self._notify.open(event.replica)
+                self._notify.claim(event.replica, event.handle.pid)
             case ReplicaBecameReady():
                 self._actuator.became_ready(event.replica)
             case WorkerExited():

@@ -29,7 +29,8 @@ def base_path() -> str:
 
 
 class Launcher:
-    """Prepares starts for one daemon. `url` gives the address of a service by key."""
+    """Prepares starts for one daemon. `url` gives the address of a service by key; `open_notify` opens the
+    NOTIFY_SOCKET of a replica that runs as a uid."""
 
     def __init__(
         self,
@@ -39,14 +40,14 @@ class Launcher:
         environ: Mapping[str, str],
         url: Callable[[ServiceKey], str],
         ports: WorkerPorts,
-        notify_path: Callable[[str], str] | None = None,
+        open_notify: Callable[[str, int], str] | None = None,
     ) -> None:
         self._instance = instance
         self._logs = Path(state_dir) / "logs"
         self._environ = environ
         self._url = url
         self._ports = ports
-        self._notify_path = notify_path
+        self._open_notify = open_notify
         self.secrets_dirs: tuple[str, ...] = (str(Path(state_dir) / "secrets"),)
 
     def log_path(self, service: ServiceKey, replica: str) -> str:
@@ -59,7 +60,7 @@ class Launcher:
         Raises WorkerError naming what is missing (secret, account, variable).
         """
         secrets = {name: self._secret(name, spec) for name in spec.secrets}
-        account = _account(spec.user)
+        account, uid = _account(spec.user)
         port = self._ports.take()
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = {name: self._url(f"{spec.deployment}/{name}") for name in spec.depends}
@@ -149,13 +150,12 @@ def _port(endpoint: str) -> int:
     return int(endpoint.rpartition(":")[2])
 
 
-def _account(user: str | None) -> Account:
+def _account(user: str | None) -> tuple[Account, int]:
     try:
         entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.getuid())
     except KeyError:
         if user is None:
-            return Account(user=str(os.getuid()), home="/")
-        raise WorkerError(
-            f"there is no user {user!r} on this box; create it or change `user:`", permanent=True
-        ) from None
-    return Account(user=entry.pw_name, home=entry.pw_dir)
+            return Account(user=str(os.getuid()), home="/"), os.getuid()
+        message = f"there is no user {user!r} on this box; create it or change `user:`"
+        raise WorkerError(message, permanent=True) from None
+    return Account(user=entry.pw_name, home=entry.pw_dir), entry.pw_uid
