@@ -65,9 +65,9 @@ class Launcher:
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = {name: self._url(f"{spec.deployment}/{name}") for name in spec.depends}
         startup = spec.probes.startup
-        notify = (
-            self._notify_path(action.replica) if startup and startup.notify and self._notify_path else None
-        )
+        notify = None
+        if startup is not None and startup.notify and self._open_notify is not None:
+            notify = self._open_notify(action.replica, uid)
         cuda = cuda_environment(action.reservations)
         try:
             environ = worker_environment(
