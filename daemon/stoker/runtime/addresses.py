@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from stoker.errors import WorkerError
 from stoker.model.service import DesiredState, ServiceKey
@@ -60,10 +60,12 @@ class WorkerPorts:
 
 
 class ServiceAddresses:
-    """The stable address of each service: the declared one, or one chosen once and kept in the state."""
+    """The stable address of each service: the declared one, or one chosen once and kept in the state.
+    `trouble` is told what an operator must know; a service for which no port is left has no address."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, trouble: Callable[[str], None] = lambda message: None) -> None:
         self._store = store
+        self._trouble = trouble
         self._chosen: dict[ServiceKey, int] = {
             key: port for key, port in store.read("addresses").items() if isinstance(port, int)
         }
@@ -90,19 +92,29 @@ class ServiceAddresses:
         }
         before = dict(self._chosen)
         for key, spec in desired.services.items():
-            if key in table:
-                continue
-            if key not in self._chosen:
-                declared = (port for _, port in table.values())
-                self._chosen[key] = self._choose(spec.endpoint.host, declared)
-            table[key] = (spec.endpoint.host, self._chosen[key])
+            if key not in table:
+                port = self._chosen.get(key) or self._choose(spec.endpoint.host, table)
+                if port:
+                    self._chosen[key] = port
+                    table[key] = (spec.endpoint.host, port)
         if self._chosen != before:
-            self._store.write("addresses", self._chosen)
+            self._keep()
         return table
 
-    def _choose(self, host: str, declared: Iterable[int]) -> int:
-        used = {*self._chosen.values(), *declared}
+    def _keep(self) -> None:
+        try:
+            self._store.write("addresses", self._chosen)
+        except OSError as error:
+            self._trouble(
+                f"cannot record the services' addresses: {error}; the next daemon may choose others"
+            )
+
+    def _choose(self, host: str, table: Mapping[ServiceKey, tuple[str, int]]) -> int:
+        used = {*self._chosen.values(), *(port for _, port in table.values())}
         for port in SERVICE_PORTS:
             if port not in used and is_free(host, port):
                 return port
-        raise WorkerError(f"no free port for a service between {SERVICE_PORTS[0]} and {SERVICE_PORTS[-1]}")
+        self._trouble(
+            f"no free port for a service on {host} between {SERVICE_PORTS[0]} and {SERVICE_PORTS[-1]}"
+        )
+        return 0

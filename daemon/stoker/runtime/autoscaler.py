@@ -58,6 +58,7 @@ class Autoscaler:
         self._pools: dict[ServiceKey, _Pool] = {}
         self._due: set[ServiceKey] = set()
         self._wake = anyio.Event()
+        self._reconsidered = anyio.Event()
 
     # -- what arrives ----------------------------------------------------------------------------------
 
@@ -74,9 +75,12 @@ class Autoscaler:
         self._look_at(service)
 
     def reconsider(self, services: Iterable[ServiceKey] | None = None) -> None:
-        """Look at these services (or all): the configuration or the pool has changed."""
+        """Look at these services, whose pools have changed, or at all: the configuration has."""
         for key in self._desired().services if services is None else services:
             self._look_at(key)
+        if services is None:
+            reconsidered, self._reconsidered = self._reconsidered, anyio.Event()
+            reconsidered.set()
 
     # -- what others read ------------------------------------------------------------------------------
 
@@ -115,10 +119,13 @@ class Autoscaler:
     async def run_usage(self) -> None:
         """Measure CPU and devices for the services whose policies need it, until cancelled."""
         while True:
+            wanted = [key for key, spec in self._desired().services.items() if _needs_usage(spec)]
+            if not wanted:
+                await self._reconsidered.wait()
+                continue
             await anyio.sleep(USAGE_PERIOD)
-            for key, spec in self._desired().services.items():
-                if _scales(spec) and USAGE_METRICS & {policy.metric for policy in spec.scaling.policies}:
-                    await self._measure(key)
+            for key in wanted:
+                await self._measure(key)
 
     async def _measure(self, key: ServiceKey) -> None:
         state = self._state()
@@ -186,6 +193,10 @@ class Autoscaler:
 
 def _scales(spec: ServiceSpec) -> bool:
     return spec.scaling.min_replicas < spec.scaling.max_replicas and not spec.held
+
+
+def _needs_usage(spec: ServiceSpec) -> bool:
+    return _scales(spec) and any(policy.metric in USAGE_METRICS for policy in spec.scaling.policies)
 
 
 def _fixed(spec: ServiceSpec) -> Decision:

@@ -87,15 +87,16 @@ class Configuration:
             wanted = dict(self._overrides)
             change(wanted)
             effective = await self._read(wanted)
-            self._store.write("overrides", wanted)
+            self._keep("overrides", wanted)
             self._overrides = wanted
             self._take(effective)
 
     async def restart(self, service: ServiceKey) -> None:
         """Give a service a new revision, so that its workers are replaced."""
         async with self._lock:
-            self._tokens[service] = f"{int(self._tokens.get(service, '0')) + 1}"
-            self._store.write("tokens", self._tokens)
+            tokens = {**self._tokens, service: f"{int(self._tokens.get(service, '0')) + 1}"}
+            self._keep("tokens", tokens)
+            self._tokens = tokens
             if self.effective is not None:
                 self._take(self.effective)
 
@@ -117,6 +118,15 @@ class Configuration:
         if keys:
             raise NotFoundError(f"several deployments have a service {name!r}: {', '.join(sorted(keys))}")
         raise NotFoundError(nearest("service", name, [spec.name for spec in self.desired.services.values()]))
+
+    def _keep(self, name: str, value: Mapping[str, Any]) -> None:
+        """What cannot be kept is not done: it would be undone by the next daemon without a word."""
+        try:
+            self._store.write(name, value)
+        except OSError as error:
+            raise StokerError(
+                f"cannot record that in {self._store.directory}: {error}; nothing was changed"
+            ) from error
 
     def _request(self, overrides: Mapping[str, Any]) -> ConfigRequest:
         options = self._options

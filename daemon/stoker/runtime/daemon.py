@@ -97,7 +97,7 @@ class Daemon:
         self._parts = Parts(registry, context, post=self._post)
         self._router = self._parts.router("stoker")
         self._journal = Journal(time.time)
-        addresses = ServiceAddresses(store)
+        addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
             tasks=tasks,
             store=store,
@@ -244,7 +244,7 @@ class Daemon:
 
     def _apply(self, desired: DesiredState) -> None:
         self._control.configure(desired)
-        self._autoscaler.reconsider(desired.services)
+        self._autoscaler.reconsider()
 
     def _publish(self, table: RoutingTable) -> None:
         self._table = table
@@ -287,11 +287,20 @@ class Daemon:
             case WorkerExited():
                 self._notify.close(event.replica)
             case TargetChanged():
-                self._store.write("targets", self._control.state.targets)
+                self._keep_targets()
             case ConfigApplied():
                 self._systemd.status(self._status_line())
         if isinstance(event, ReplicaEvent):
             self._autoscaler.reconsider([event.service])
+
+    def _keep_targets(self) -> None:
+        try:
+            self._store.write("targets", self._control.state.targets)
+        except OSError as error:
+            self._trouble(f"cannot record the scale in force: {error}")
+
+    def _trouble(self, message: str) -> None:
+        self._post(Notice(message=message, severity="error"))
 
     async def _usage(self, service: ServiceKey) -> Mapping[int, Usage]:
         found: dict[int, Usage] = {}
