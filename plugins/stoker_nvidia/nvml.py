@@ -1,0 +1,181 @@
+"""Ask NVML for everything the daemon wants to know, as plain JSON values. Runs in the child process only.
+
+Nothing here raises for a sick GPU or driver: an error of the library is the whole answer
+(`{"error": 18, "text": ...}`), an error of one GPU is that GPU's entry. Imports stay few, because this
+process is to be small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pynvml as n
+
+Report = dict[str, Any]
+
+_WHOLE = (
+    n.NVML_ERROR_UNINITIALIZED,
+    n.NVML_ERROR_DRIVER_NOT_LOADED,
+    n.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+)
+"""Errors that speak of the driver, not of the device that was asked."""
+_FATAL = (*_WHOLE, n.NVML_ERROR_GPU_IS_LOST)
+"""Errors that end the reading of a device, whatever was asked. All others mean "does not tell"."""
+_SICK = (*_FATAL, n.NVML_ERROR_RESET_REQUIRED, n.NVML_ERROR_NO_PERMISSION, n.NVML_ERROR_UNKNOWN)
+"""The same where even the memory cannot be asked."""
+_NEARNESS = {
+    n.NVML_TOPOLOGY_INTERNAL: 50,
+    n.NVML_TOPOLOGY_SINGLE: 40,
+    n.NVML_TOPOLOGY_MULTIPLE: 30,
+    n.NVML_TOPOLOGY_HOSTBRIDGE: 20,
+    n.NVML_TOPOLOGY_NODE: 10,
+}
+"""Link score by common ancestor on the PCI bus; across sockets it is 0."""
+_NVLINK = 100
+"""What an NVLink between two GPUs adds to their score."""
+
+
+class Reader:
+    """One open NVML. Opened when first asked, again after the driver went away and came back."""
+
+    def __init__(self) -> None:
+        self._open = False
+        self._links: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+
+    def report(self) -> Report:
+        """All GPUs as they are now, or why they cannot be seen. Never raises for what NVML answers."""
+        try:
+            if not self._open:
+                n.nvmlInit()
+                self._open = True
+            return self._read()
+        except n.NVMLError as error:
+            self.close()
+            return {"error": error.value, "text": str(error)}
+        except n.NVMLLibraryMismatchError as error:
+            self.close()
+            return {"error": n.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "text": str(error)}
+
+    def close(self) -> None:
+        """Shut NVML down; a driver that is gone has nothing left to shut down."""
+        with contextlib.suppress(n.NVMLError):
+            n.nvmlShutdown()
+        self._open = False
+
+    def _read(self) -> Report:
+        handles: dict[str, Any] = {}
+        gpus = []
+        for index in range(n.nvmlDeviceGetCount()):
+            entry: Report = {"index": index}
+            try:
+                handle = n.nvmlDeviceGetHandleByIndex(index)
+                entry["uuid"] = n.nvmlDeviceGetUUID(handle)
+                entry |= _gpu(handle)
+                handles[entry["uuid"]] = handle
+            except n.NVMLError as error:
+                if error.value in _WHOLE:
+                    raise
+                entry |= {"error": error.value, "text": str(error)}
+            gpus.append(entry)
+        return {"driver": _ask(n.nvmlSystemGetDriverVersion), "gpus": gpus, "links": self._joints(handles)}
+
+    def _joints(self, handles: dict[str, Any]) -> list[tuple[str, str, int]]:
+        """The link score of each pair. Asked once per set of GPUs: it is the board that decides."""
+        key = tuple(handles)
+        if key not in self._links:
+            pairs = [(a, b) for i, a in enumerate(key) for b in key[i + 1 :]]
+            self._links = {key: [(a, b, _score(handles[a], handles[b])) for a, b in pairs]}
+        return self._links[key]
+
+
+def _gpu(handle: Any) -> Report:
+    """One GPU. Raises NVMLError if it cannot be used."""
+    bus_id = _ask(lambda: n.nvmlDeviceGetPciInfo(handle).busId, "")
+    found = {"name": _ask(lambda: n.nvmlDeviceGetName(handle), "NVIDIA GPU"), "bus_id": bus_id}
+    found |= {"numa_node": _numa_node(bus_id), **_use(handle)}
+    if _ask(lambda: n.nvmlDeviceGetMigMode(handle)[0], 0) == n.NVML_DEVICE_MIG_ENABLE:
+        found["instances"] = _instances(handle)
+    else:
+        found["utilization"] = _ask(lambda: n.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+    return found
+
+
+def _instances(parent: Any) -> list[Report]:
+    """The MIG instances of a GPU. Their numbers have holes, and they come and go at any time."""
+    found = []
+    for index in range(_ask(lambda: n.nvmlDeviceGetMaxMigDeviceCount(parent), 0)):
+        handle = _ask(lambda: n.nvmlDeviceGetMigDeviceHandleByIndex(parent, index))  # noqa: B023 - called at once
+        uuid = _ask(lambda: n.nvmlDeviceGetUUID(handle)) if handle is not None else None  # noqa: B023
+        if uuid is not None:
+            found.append({"uuid": uuid, "name": _instance_name(handle), **_use(handle)})
+    return found
+
+
+def _instance_name(handle: Any) -> str:
+    """The name ends in the profile ("... MIG 1g.5gb"); drivers that leave it out have told its parts."""
+    name: str = _ask(lambda: n.nvmlDeviceGetName(handle), "NVIDIA GPU")
+    if " MIG " in name:
+        return name
+    parts = _ask(lambda: n.nvmlDeviceGetAttributes_v2(handle))
+    profile = f"{parts.gpuInstanceSliceCount}g.{round(parts.memorySizeMB / 1024)}gb" if parts else "instance"
+    return f"{name} MIG {profile}"
+
+
+def _use(handle: Any) -> Report:
+    """Memory and processes. Raises NVMLError if the device cannot be used."""
+    memory = _ask(lambda: n.nvmlDeviceGetMemoryInfo(handle, n.nvmlMemory_v2), fatal=_SICK)
+    if memory is None:  # an old driver; its `used` includes what the driver keeps for itself
+        memory = _ask(lambda: n.nvmlDeviceGetMemoryInfo(handle), fatal=_SICK)
+    processes: dict[int, int | None] = {}
+    for kind in ("Compute", "Graphics"):
+        for process in _processes(handle, kind):
+            known = processes.get(process.pid)
+            used = process.usedGpuMemory
+            processes[process.pid] = used if known is None else max(known, used or 0)
+    return {
+        "memory_total": memory.total if memory else 0,
+        "memory_used": memory.used if memory else 0,
+        "processes": sorted(processes.items()),
+    }
+
+
+def _processes(handle: Any, kind: str) -> list[Any]:
+    """Processes of one kind. Old drivers lack the newest call; that error is no NVMLError."""
+    for version in ("_v3", "_v2"):
+        ask = getattr(n, f"nvmlDeviceGet{kind}RunningProcesses{version}", None)
+        if ask is not None:
+            found = _ask(lambda: ask(handle))  # noqa: B023 - called at once
+            if found is not None:
+                return list(found)
+    return []
+
+
+def _score(one: Any, other: Any) -> int:
+    """How close two GPUs are. Whatever cannot be asked counts as far apart."""
+    level = _ask(lambda: n.nvmlDeviceGetTopologyCommonAncestor(one, other), fatal=())
+    status = _ask(lambda: n.nvmlDeviceGetP2PStatus(one, other, n.NVML_P2P_CAPS_INDEX_NVLINK), fatal=())
+    return _NEARNESS.get(level, 0) + (_NVLINK if status == n.NVML_P2P_STATUS_OK else 0)
+
+
+def _numa_node(bus_id: str) -> int | None:
+    """The kernel's answer; -1 there (virtual machines) is none."""
+    domain, _, rest = bus_id.lower().partition(":")
+    try:
+        with open(f"/sys/bus/pci/devices/{domain[-4:]}:{rest}/numa_node") as file:
+            node = int(file.read())
+    except (OSError, ValueError):
+        return None
+    return node if node >= 0 else None
+
+
+def _ask(call: Any, default: Any = None, *, fatal: tuple[int, ...] = _FATAL) -> Any:
+    """The answer, or `default` where this GPU or driver does not tell. Raises NVMLError if it is `fatal`."""
+    try:
+        return call()
+    except n.NVMLError as error:
+        if error.value in fatal:
+            raise
+        return default
+    except n.NVMLLibraryMismatchError:
+        return default

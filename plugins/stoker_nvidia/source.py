@@ -1,0 +1,227 @@
+"""The device source: keeps a child process that asks NVML, and says what it learns.
+
+The child is asked once per period and answers in one line. One that does not answer in time is killed
+and replaced; meanwhile the devices stay as they were last seen, as `unreachable`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from stoker.errors import PluginError
+from stoker.model.device import Inventory
+from stoker.model.quantity import format_duration
+from stoker.plugin.ports import PluginContext
+from stoker_nvidia.inventory import allowed, differs, inventory_of, unreachable
+
+Publish = Callable[[Inventory], None]
+
+# -P: the child must import our package, never a file that happens to lie in the working directory.
+COMMAND = (sys.executable, "-P", "-m", "stoker_nvidia.child")
+_LINE_LIMIT = 4 * 2**20
+_GRACE = 2.0
+"""Seconds a killed child may take to go before we look away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds. A box without GPUs is asked only every `idle_period`. The first answer of a new child may
+    take `start_timeout`: so long it can take to open eight GPUs without persistence mode."""
+
+    period: float = 5.0
+    idle_period: float = 30.0
+    timeout: float = 10.0
+    start_timeout: float = 60.0
+    backoff: float = 1.0
+    max_backoff: float = 30.0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Timing:
+        """From the plugin's own options. Raises PluginError."""
+        given = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        for name, value in given.items():
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise PluginError(f"option {name} of device source nvidia is {value!r}; give seconds above 0")
+        return cls(**given)
+
+
+class _ChildFailed(Exception):
+    """The child is of no more use. `crashed`: it went by itself, so a new one may do better at once."""
+
+    def __init__(self, reason: str, *, crashed: bool = False) -> None:
+        self.reason = reason
+        self.crashed = crashed
+        super().__init__(reason)
+
+
+class NvidiaSource:
+    """The DeviceSource named `nvidia`. `command` starts the child; tests give their own."""
+
+    def __init__(self, context: PluginContext, *, command: tuple[str, ...] = COMMAND) -> None:
+        self._context = context
+        self._timing = Timing.of(context.options)
+        self._command = command
+        self._last = Inventory()
+        self._published: Inventory | None = None
+        self._failures = 0
+        self._told = ""
+        """The last reason that was logged: a lasting trouble is not logged at every try."""
+
+    async def run(self, publish: Publish) -> None:
+        """Publish the inventory first thing, then each change that matters, until cancelled."""
+        while True:
+            try:
+                await self._serve(publish)
+            except _ChildFailed as failure:
+                self._failures += 1
+                if failure.reason != self._told:
+                    self._told = failure.reason
+                    self._context.log(f"nvidia: {failure.reason}; asking again with a new process")
+                if failure.crashed and self._failures == 1:
+                    continue
+                self._say(unreachable(failure.reason, self._last), publish)
+            await anyio.sleep(self._backoff())
+
+    def _backoff(self) -> float:
+        return min(self._timing.backoff * 2.0 ** min(self._failures - 1, 16), self._timing.max_backoff)
+
+    async def _serve(self, publish: Publish) -> None:
+        """Start a child and ask it until it fails. Raises _ChildFailed."""
+        try:
+            # A session of its own: Ctrl-C in the daemon's terminal is not meant for the child.
+            process = await anyio.open_process(
+                self._command,
+                stderr=subprocess.STDOUT,
+                env=dict(self._context.environ) or None,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _ChildFailed(f"cannot start {self._command[0]}: {error.strerror}") from error
+        try:
+            await self._converse(_Conversation(process), publish)
+        finally:
+            await _end(process)
+
+    async def _converse(self, child: _Conversation, publish: Publish) -> None:
+        wait = self._timing.timeout
+        patience = self._timing.start_timeout
+        while True:
+            report = await child.ask(within=wait)
+            if report is None and patience > wait:
+                silence = f"the NVIDIA driver has not answered for {format_duration(wait)}"
+                limit = format_duration(patience)
+                self._say(unreachable(f"{silence}; waiting up to {limit} for its start", self._last), publish)
+                report = await child.answer(within=patience - wait)
+            if report is None:
+                reason = f"the NVIDIA driver has not answered for {format_duration(max(wait, patience))}"
+                self._say(unreachable(reason, self._last), publish)
+                raise _ChildFailed(reason)
+            patience = 0.0
+            self._take(report, publish)
+            idle = self._last.state == "none"
+            await anyio.sleep(self._timing.idle_period if idle else self._timing.period)
+
+    def _take(self, report: Mapping[str, Any], publish: Publish) -> None:
+        """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""
+        inventory = inventory_of(report, self._last)
+        self._say(inventory, publish)
+        if inventory.state == "unreachable":
+            raise _ChildFailed(inventory.reason)
+        self._failures, self._told = 0, ""
+
+    def _say(self, inventory: Inventory, publish: Publish) -> None:
+        self._last = inventory
+        shown = allowed(inventory, self._context.environ.get("CUDA_VISIBLE_DEVICES"))
+        if differs(shown, self._published):
+            self._published = shown
+            publish(shown)
+
+
+class _Conversation:
+    """Question and answer with one child."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin = process.stdin
+        self._lines = BufferedByteReceiveStream(process.stdout)
+        self._last_words = ""
+
+    async def ask(self, *, within: float) -> dict[str, Any] | None:
+        """One report, None if it takes longer than `within` seconds. Raises _ChildFailed."""
+        try:
+            await self._stdin.send(b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._died()
+        return await self.answer(within=within)
+
+    async def answer(self, *, within: float) -> dict[str, Any] | None:
+        """The answer to the last question, as in `ask`."""
+        try:
+            with anyio.move_on_after(within):
+                return await self._report()
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+            await self._died()
+        except anyio.DelimiterNotFound:
+            raise _ChildFailed(f"the NVML process said more than {_LINE_LIMIT} bytes in a line") from None
+        return None
+
+    async def _report(self) -> dict[str, Any]:
+        """The next line that is JSON; others are what libraries print, or a traceback."""
+        while True:
+            line = await self._lines.receive_until(b"\n", _LINE_LIMIT)
+            with contextlib.suppress(ValueError):
+                report = json.loads(line)
+                if isinstance(report, dict):
+                    return report
+            self._last_words = line.decode(errors="replace").strip()[:200] or self._last_words
+
+    async def _died(self) -> NoReturn:
+        """Raises _ChildFailed with how the process ended."""
+        with anyio.move_on_after(_GRACE):
+            await self._process.wait()
+        code = self._process.returncode
+        how = "closed its output" if code is None else f"ended with exit code {code}"
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        words = f": {self._last_words}" if self._last_words else ""
+        raise _ChildFailed(f"the NVML process {how}{words}", crashed=True)
+
+
+async def inventory_once(context: PluginContext) -> Inventory:
+    """The inventory as it is now, without a daemon: the source runs until its first word."""
+    found: list[Inventory] = []
+    async with anyio.create_task_group() as tasks:
+
+        def keep(inventory: Inventory) -> None:
+            found.append(inventory)
+            tasks.cancel_scope.cancel()
+
+        await NvidiaSource(context).run(keep)
+    return found[0]
+
+
+async def _end(process: Process) -> None:
+    """Kill and reap. A process that hangs inside the kernel cannot be killed: as long as it is there, no
+    second one is started to hang beside it."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    with anyio.move_on_after(_GRACE, shield=True):
+        await process.wait()
+    if process.returncode is None:
+        await process.wait()
+    with anyio.CancelScope(shield=True):
+        await process.aclose()
