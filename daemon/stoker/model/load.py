@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from stoker.model.service import ServiceKey
 
@@ -102,3 +103,7 @@ class Decision:
     valid: bool = True
     code: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
+    wake_at: float | None = None
+    """When a policy's answer may change though nothing new is measured (monotonic seconds; None: never)."""
+    state: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """JSON data a policy wants back as `PolicyInput.state` the next time."""
