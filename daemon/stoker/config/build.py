@@ -1,0 +1,299 @@
+"""Checked sections to a `ServiceSpec`, and what keys mean together. Pure."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoker.config.fields import plain
+from stoker.config.instance_types import CATALOGUE, find_type
+from stoker.config.launch import build_launch, variable_name
+from stoker.config.schema import (
+    ENV_NAME,
+    SERVICE_NAME,
+    InstanceTypeSection,
+    PolicySection,
+    ProbeSection,
+    ScalingSection,
+    ServiceSection,
+    StartupSection,
+    UpdateSection,
+)
+from stoker.config.tree import Node, Path, Report, find, found, suggest
+from stoker.model.service import (
+    Drain,
+    Endpoint,
+    Limits,
+    PolicySpec,
+    Probe,
+    Probes,
+    Resources,
+    Restart,
+    Scaling,
+    ServiceSpec,
+    Traffic,
+    Update,
+)
+
+CLOSED_METRICS = frozenset({"concurrency", "utilization", "gpu"})
+"""Metrics whose policies have no keys beyond the common ones; a plugin's policy may have its own."""
+STARTUP_ASK = 1.0
+"""Seconds one startup question may take; the probe's own `timeout` is for the whole start."""
+RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
+_ENV_NAME = re.compile(ENV_NAME)
+_SERVICE_NAME = re.compile(SERVICE_NAME)
+_UPDATE_DEFAULTS: dict[str, dict[str, int | str]] = {
+    "RollingUpdate": {"max_surge": 1, "max_unavailable": 0},
+    "RampedSlowRollout": {"max_surge": 1, "max_unavailable": 0},
+    "BestEffortControlledRollout": {"max_surge": 0, "max_unavailable": "20%"},
+    "Recreate": {"max_surge": 0, "max_unavailable": "100%"},
+}
+"""What a strategy means where the file gives no numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a service's values depend on. `derived` collects what no layer wrote: path -> (value, why)."""
+
+    deployment: str
+    folder: str
+    home: str
+    types: Mapping[str, Resources]
+    report: Report
+    notices: list[str] = field(default_factory=list)
+    derived: dict[Path, tuple[Any, str]] = field(default_factory=dict)
+
+
+def build_service(name: str, section: ServiceSection, context: Context) -> ServiceSpec:
+    """Return the spec; problems go to the context's report."""
+    path: Path = ("services", name)
+    report = context.report
+    if not _SERVICE_NAME.fullmatch(name):
+        report.add(path, "a service's name is made of letters, digits, - and _, at most 63 of them", key=True)
+    _check_variables(section, path, context)
+    if section.preload and section.python is None:
+        context.notices.append(f"{'.'.join(path)}.preload has no effect without `python:`")
+    scaling = _scaling(section.scaling, path, context)
+    return ServiceSpec(
+        deployment=context.deployment,
+        name=name,
+        launch=build_launch(section, report, path),
+        working_dir=absolute_folder(find(report.tree, (*path, "working_dir")), context.folder, context.home),
+        resources=_resources(section, path, context),
+        instance_type=section.instance_type,
+        scaling=scaling,
+        traffic=Traffic(**section.traffic.model_dump()),
+        probes=_probes(section, path, report),
+        update=_update(section.update, scaling.max_replicas, path, context),
+        drain=Drain(**section.drain.model_dump()),
+        restart=_restart(section, path, report),
+        limits=Limits(**section.limits.model_dump()),
+        endpoint=Endpoint(**section.endpoint.model_dump()),
+        envs=tuple(sorted(section.envs.items())),
+        secrets=tuple(section.secrets),
+        inherit_env=tuple(section.inherit_env),
+        depends=tuple(dict.fromkeys(section.depends)),
+        priority=section.priority,
+        standby=section.standby,
+        preload=tuple(section.preload),
+        slo_wait=section.slo.wait,
+        user=section.user,
+        backend=section.backend,
+        held=section.hold,
+    )
+
+
+def type_resources(section: InstanceTypeSection, builtin: Resources | None) -> Resources:
+    """Resources an entry of `instance_types` stands for; a built-in type of that name lies under it."""
+    values = section.model_dump(exclude_none=True, include=set(InstanceTypeSection.model_fields))
+    under = builtin or Resources()
+    return Resources(
+        **{**{name: getattr(under, name) for name in InstanceTypeSection.model_fields}, **values}
+    )
+
+
+def _check_variables(section: ServiceSection, path: Path, context: Context) -> None:
+    """Names of variables, and two sources of one variable."""
+    report, where = context.report, ".".join(path)
+    for name in section.envs:
+        if not _ENV_NAME.fullmatch(name):
+            example = "a variable's name is made of letters, digits and _, for example HF_HOME"
+            report.add((*path, "envs", name), example, key=True)
+        elif name in RESERVED or name.startswith("STOKER_"):
+            context.notices.append(f"{where}.envs.{name} has no effect: Stoker sets this variable itself")
+    given: dict[str, str] = {}
+    for index, secret in enumerate(section.secrets):
+        variable = variable_name(secret)
+        other = given.setdefault(variable, secret)
+        if other != secret:
+            message = f"{secret} and {other} would both be the variable {variable}; rename one"
+            report.add((*path, "secrets", str(index)), message)
+        elif variable in section.envs:
+            context.notices.append(
+                f"{where}.envs.{variable} has no effect: the secret {secret} takes its place"
+            )
+
+
+def absolute_folder(node: Node | None, main: str, home: str) -> str:
+    """The absolute directory a `working_dir` means: relative to the file that says it, by default `main`."""
+    if node is None or not isinstance(node.value, str) or not node.value:
+        return main
+    text = str(node.value)
+    if text == "~" or text.startswith("~/"):
+        text = home + text[1:]
+    return posixpath.normpath(posixpath.join(node.source.folder or main, text))
+
+
+def _resources(section: ServiceSection, path: Path, context: Context) -> Resources:
+    """The service's own words over those of its instance type."""
+    own = section.resources
+    values: dict[str, Any] = {}
+    if section.instance_type is not None:
+        kind = find_type(section.instance_type, context.types)
+        if kind is None:
+            names = [*context.types, *CATALOGUE]
+            message = f"unknown instance type {section.instance_type}"
+            context.report.add((*path, "instance_type"), message + suggest(section.instance_type, names))
+        else:
+            values = {key: getattr(kind, key) for key in InstanceTypeSection.model_fields}
+    written = own.model_dump(exclude_none=True, include=set(InstanceTypeSection.model_fields))
+    for key, value in values.items():
+        if key not in written and value:
+            context.derived[*path, "resources", key] = value, f"instance type {section.instance_type}"
+    values |= written
+    if not values.get("gpu"):
+        if "gpu" not in values:
+            _needs_gpu(written, path, context.report)
+        values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
+    return Resources(**values, devices=tuple(own.devices))
+
+
+def _needs_gpu(written: Mapping[str, Any], path: Path, report: Report) -> None:
+    for key in ("gpu_type", "gpu_memory"):
+        if key in written:
+            message = "says nothing of how many; add gpu: 1, or a share such as gpu: 0.25"
+            report.add((*path, "resources", key), message, key=True)
+
+
+def _scaling(section: ScalingSection, path: Path, context: Context) -> Scaling:
+    low, high = section.min_replicas, section.max_replicas
+    where, written = (*path, "scaling"), section.model_fields_set
+    if "max_replicas" not in written and low > high:
+        high = low
+        context.derived[*where, "max_replicas"] = high, "min_replicas"
+    if low > high:
+        message = f"min_replicas {low} is more than max_replicas {high}"
+        key = "min_replicas" if "min_replicas" in written else "max_replicas"
+        context.report.add((*where, key), message)
+    policies = tuple(
+        _policy(policy, (*where, "policy"), index, context) for index, policy in enumerate(section.policy)
+    )
+    return Scaling(min_replicas=low, max_replicas=high, policies=policies or (PolicySpec(),))
+
+
+def _policy(section: PolicySection, path: Path, index: int, context: Context) -> PolicySpec:
+    node = find(context.report.tree, path)
+    where = (*path, str(index)) if node is not None and isinstance(node.value, list) else path
+    params: list[tuple[str, str | float | bool]] = []
+    for key, raw in (section.model_extra or {}).items():
+        value = plain(raw)
+        if section.metric in CLOSED_METRICS:
+            known = list(PolicySection.model_fields)
+            context.report.add((*where, key), "unknown key" + suggest(key, known), key=True)
+        elif isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+            params.append((key, value))
+        elif value is not None:
+            message = f"must be text, a number, true or false; found {found(value)}"
+            context.report.add((*where, key), message)
+    return PolicySpec(
+        metric=section.metric,
+        target=section.target,
+        scale_up_stabilization_window=section.scale_up_stabilization_window,
+        scale_down_stabilization_window=section.scale_down_stabilization_window,
+        params=tuple(sorted(params)),
+    )
+
+
+def _probes(section: ServiceSection, path: Path, report: Report) -> Probes:
+    probes, where = section.probes, (*path, "probes")
+    startup = probes.startup
+    built = None
+    if startup is not None and (_ways(startup) or "period" in startup.model_fields_set):
+        built = _probe(startup, (*where, "startup"), report, timeout=STARTUP_ASK)
+    return Probes(
+        startup=built,
+        readiness=_probe(probes.readiness, (*where, "readiness"), report),
+        liveness=_probe(probes.liveness, (*where, "liveness"), report),
+        startup_timeout=(startup or StartupSection()).timeout,
+    )
+
+
+def _ways(section: ProbeSection) -> list[str]:
+    names = ("http", "tcp", "exec", "notify")
+    return [name for name in names if getattr(section, name, None) not in (None, False)]
+
+
+def _probe(
+    section: ProbeSection | None, path: Path, report: Report, timeout: float | None = None
+) -> Probe | None:
+    if section is None:
+        return None
+    ways = _ways(section)
+    choice = "http, tcp, exec or notify" if isinstance(section, StartupSection) else "http, tcp or exec"
+    if not ways:
+        report.add(path, f"asks nothing; add one of {choice}, for example http: /readyz", key=True)
+    elif len(ways) > 1:
+        report.add((*path, ways[1]), f"has {' and '.join(ways)}; a probe asks in one way", key=True)
+    return Probe(
+        http=section.http,
+        tcp=section.tcp,
+        exec=section.exec or (),
+        notify=getattr(section, "notify", False),
+        period=section.period,
+        timeout=section.timeout if timeout is None else timeout,
+        failures=section.failures,
+    )
+
+
+def _update(section: UpdateSection, replicas: int, path: Path, context: Context) -> Update:
+    """Counts; percents are of `max_replicas`, surge rounded up, unavailable down."""
+    where, written = (*path, "update"), section.model_fields_set
+    given: dict[str, int | str] = {
+        "max_surge": section.max_surge,
+        "max_unavailable": section.max_unavailable,
+    }
+    for key, default in _UPDATE_DEFAULTS[section.strategy].items():
+        if key not in written:
+            given[key] = default
+            if "strategy" in written:
+                context.derived[*where, key] = default, f"strategy {section.strategy}"
+    surge = _count(given["max_surge"], replicas, up=True)
+    unavailable = _count(given["max_unavailable"], replicas, up=False)
+    if surge == 0 and unavailable == 0:
+        if "max_unavailable" not in written and given["max_unavailable"] != 0:
+            unavailable = 1  # the strategy's own percentage may not come to nothing
+        else:
+            message = f"max_surge and max_unavailable come to 0 of {replicas} replicas: no update could begin"
+            key = "max_unavailable" if "max_unavailable" in written else "max_surge"
+            context.report.add((*where, key), f"{message}; make one of them at least 1")
+    return Update(strategy=section.strategy, max_surge=surge, max_unavailable=unavailable)
+
+
+def _count(value: int | str, replicas: int, *, up: bool) -> int:
+    if isinstance(value, int):
+        return value
+    share = int(value[:-1]) * replicas
+    return math.ceil(share / 100) if up else share // 100
+
+
+def _restart(section: ServiceSection, path: Path, report: Report) -> Restart:
+    restart = Restart(**section.restart.model_dump())
+    if restart.max_backoff < restart.backoff:
+        written = "max_backoff" if "max_backoff" in section.restart.model_fields_set else "backoff"
+        message = f"max_backoff {restart.max_backoff:g} s is less than backoff {restart.backoff:g} s"
+        report.add((*path, "restart", written), message)
+    return restart

@@ -1,0 +1,56 @@
+"""The catalogue of instance types: names for what a replica needs. Pure.
+
+`NAME.N` is NAME N times: `gpu.l4.2` has two L4. A GPU type asks for the GPU alone: how much of a
+machine's cores and memory comes with it is a cloud's business, on a box of one's own it is said in
+`resources`. The names and sizes of the CPU types are BentoCloud's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stoker.model.quantity import parse_bytes
+from stoker.model.service import Resources
+
+_GI = parse_bytes("1Gi")
+_GPUS = ("t4", "l4", "a10g", "l40s", "a100", "a100.40g", "a100.80g", "h100", "h100.80g", "h200", "b200")
+_CPU_SIZES = {1: 2, 2: 2, 3: 6, 4: 8, 5: 10, 6: 12, 7: 14, 8: 16}
+"""Virtual CPUs (halves of a core) and their GiB."""
+_CPU_NAMES = {"small": 1, "medium": 2, "large": 4}
+MAX_DEVICES = 64
+
+
+def _cpu(size: int) -> Resources:
+    return Resources(cpu=size / 2, memory=_CPU_SIZES[size] * _GI)
+
+
+CATALOGUE: Mapping[str, Resources] = {
+    **{f"cpu.{size}": _cpu(size) for size in _CPU_SIZES},
+    **{f"cpu.{name}": _cpu(size) for name, size in _CPU_NAMES.items()},
+    **{f"gpu.{model}": Resources(gpu=1.0, gpu_type=model) for model in _GPUS},
+    "gpu.any": Resources(gpu=1.0),
+}
+
+
+def find_type(name: str, own: Mapping[str, Resources]) -> Resources | None:
+    """What an instance type stands for; `own` are the file's, which beat the built-in ones. None: no such."""
+    catalogue = {**CATALOGUE, **own}
+    if name in catalogue:
+        return catalogue[name]
+    base, _, count = name.rpartition(".")
+    if base not in catalogue or not count.isascii() or not count.isdecimal() or len(count) > 2:
+        return None
+    return _times(catalogue[base], int(count)) if 1 <= int(count) <= MAX_DEVICES else None
+
+
+def _times(one: Resources, count: int) -> Resources | None:
+    """`count` of these together; None where that makes no sense (shares of a GPU, CPU types)."""
+    if one.gpu < 1:
+        return None
+    return Resources(
+        gpu=one.gpu * count,
+        gpu_type=one.gpu_type,
+        gpu_memory=one.gpu_memory,
+        cpu=one.cpu * count if one.cpu is not None else None,
+        memory=one.memory * count if one.memory is not None else None,
+    )

@@ -1,0 +1,87 @@
+"""JSON Schema (draft 2020-12) of the file, from the models that check it. Pure.
+
+It accepts what the loader accepts in a plain file: `envs` as mapping or list, numbers or quantities,
+null for "not set here", `${VAR}` where a value could stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stoker.config.schema import FileSection
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NOTES = frozenset({"description", "default", "examples"})
+_REFERENCE = {"$ref": "#/$defs/Reference"}
+_NULL = {"type": "null"}
+_VARIABLES = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "value"],
+        "properties": {
+            "name": {"type": "string"},
+            "value": {"type": ["string", "number", "boolean", "null"]},
+        },
+    },
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema as a JSON document, for editors and other tools."""
+    schema = FileSection.model_json_schema(mode="validation")
+    definitions: dict[str, Any] = schema.pop("$defs")
+    for section in (schema, *definitions.values()):
+        section.pop("title", None)
+        section["properties"] = {
+            name: _property(name, below) for name, below in section.get("properties", {}).items()
+        }
+    definitions["Reference"] = {
+        "type": "string",
+        "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}",
+        "description": "A text with ${VAR} or ${VAR:-default}, filled from the operator's environment.",
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "Stoker deployment",
+        **schema,
+        "required": ["services"],
+        "$defs": definitions,
+    }
+
+
+def _property(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """One key: its notes, and all forms its value may have."""
+    notes = {key: value for key, value in schema.items() if key in _NOTES and value is not None}
+    forms = _forms({key: value for key, value in schema.items() if key not in _NOTES | {"title"}})
+    if name == "envs":
+        forms.append(_VARIABLES)
+    elif name == "policy":
+        forms.insert(0, forms[0]["items"])
+    if "$ref" in schema or any("$ref" in form for form in forms):
+        notes.pop("default", None)  # the section's own keys have theirs
+    return {**notes, "anyOf": [*forms, _NULL]}
+
+
+def _forms(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The forms of a value without null, with a reference wherever a scalar could stand."""
+    alternatives = [form for form in schema.get("anyOf", [schema]) if form != _NULL]
+    forms = [_opened(form) for form in alternatives]
+    scalar = all(form.get("type") not in ("object", "array") and "$ref" not in form for form in forms)
+    return [*forms, _REFERENCE] if scalar else forms
+
+
+def _opened(schema: dict[str, Any]) -> dict[str, Any]:
+    """A list or mapping whose elements may be references; a mapping's values may also be null."""
+    opened = dict(schema)
+    if isinstance(schema.get("items"), dict):
+        opened["items"] = _one_of(_forms(schema["items"]))
+    below = schema.get("additionalProperties")
+    if isinstance(below, dict):
+        opened["additionalProperties"] = _one_of([*_forms(below), _NULL])
+    return opened
+
+
+def _one_of(forms: list[dict[str, Any]]) -> dict[str, Any]:
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}

@@ -1,0 +1,95 @@
+"""What a replica runs: exactly one way, with placeholders that can be filled. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+from stoker.config.schema import ServiceSection
+from stoker.config.tree import Path, Report, find, nearest, suggest
+from stoker.model.service import Command, Launch, PythonTarget
+
+PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z]+)(?::([A-Za-z0-9_.-]*))?\}")
+_ALWAYS = frozenset({"PATH", "HOME", "USER", "LANG", "TMPDIR", "SHELL", "PORT", "CUDA_VISIBLE_DEVICES"})
+"""Variables every worker has without a declaration; besides those that begin with STOKER_."""
+
+Complain = Callable[[str], None]
+
+
+def variable_name(secret: str) -> str:
+    """The variable a secret is given as: hf-token as HF_TOKEN."""
+    return re.sub(r"[^A-Za-z0-9]", "_", secret).upper()
+
+
+def build_launch(section: ServiceSection, report: Report, path: Path) -> Launch:
+    """Return the service's launch; complains of none, of two, and of placeholders."""
+    service = _keys(report, path)
+    if "command" in service and "python" in service:
+        report.add((*path, "python"), "a service has either `command` or `python`, not both", key=True)
+    elif not service & {"command", "python", "image", "bento"}:
+        report.add(path, "has nothing to run; add `command:` or `python:`", key=True)
+    if section.command is not None:
+        _check_command(section, report, path)
+        return Command(section.command)
+    return PythonTarget(section.python or "")
+
+
+def _keys(report: Report, path: Path) -> set[str]:
+    """The keys that are set (not null) in the mapping at a path."""
+    node = find(report.tree, path)
+    return {key for key, below in node.mapping.items() if below.value is not None} if node else set()
+
+
+def _check_command(section: ServiceSection, report: Report, path: Path) -> None:
+    where = (*path, "command")
+    words = section.command or ()
+    for index, word in enumerate(words):
+        spot = (*where, str(index))
+
+        def complain(message: str, spot: Path = spot) -> None:
+            report.add(spot if _is_list(report, where) else where, message)
+
+        for match in _PLACEHOLDER.finditer(word):
+            if match[1] is not None:
+                _check_placeholder(match[0], match[1], match[2], section, complain)
+
+
+def _is_list(report: Report, path: Path) -> bool:
+    node = find(report.tree, path)
+    return node is not None and isinstance(node.value, list)
+
+
+def _check_placeholder(
+    whole: str, word: str, name: str | None, section: ServiceSection, complain: Complain
+) -> None:
+    if word not in PLACEHOLDERS:
+        close = nearest(word, PLACEHOLDERS)
+        hint = (
+            f"did you mean {_shape(close)}?" if close else f"there are {', '.join(map(_shape, PLACEHOLDERS))}"
+        )
+        complain(f"unknown placeholder {whole}; {hint} ({{{whole}}} is plain text)")
+    elif (word in ("url", "env")) != bool(name):
+        complain(f"{whole} should be {_shape(word)}")
+    elif word == "url" and name not in section.depends:
+        complain(f"{whole} needs {name} in `depends`; add it" + _close(name, section.depends))
+    elif word == "env" and name is not None:
+        _check_variable(whole, name, section, complain)
+
+
+def _check_variable(whole: str, name: str, section: ServiceSection, complain: Complain) -> None:
+    secrets = {variable_name(secret) for secret in section.secrets}
+    declared = {*section.envs, *section.inherit_env}
+    if name in secrets:
+        complain(f"{whole} would show a secret on the command line; read {name} in the program")
+    elif name not in declared | _ALWAYS and not name.startswith("STOKER_"):
+        complain(f"{whole} needs {name} in `envs` or `inherit_env`; add it" + _close(name, declared))
+
+
+def _shape(word: str) -> str:
+    return f"{{{word}:NAME}}" if word in ("url", "env") else f"{{{word}}}"
+
+
+def _close(name: str | None, names: Collection[str]) -> str:
+    hint = suggest(name or "", sorted(names))
+    return hint if "did you mean" in hint else ""

@@ -1,0 +1,32 @@
+"""The one door: a request in, the configuration in force out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stoker.config.changes import changed_keys
+from stoker.config.resolve import EffectiveConfig, resolve
+from stoker.config.sources import ConfigRequest, read, watch_paths
+from stoker.errors import ConfigError, ConfigProblem
+
+__all__ = ["ConfigRequest", "EffectiveConfig", "LoadError", "changed_keys", "load", "resolve", "watch_paths"]
+
+
+class LoadError(ConfigError):
+    """The configuration was refused. `watch`: paths whose change may mend it."""
+
+    def __init__(self, problems: Sequence[ConfigProblem], watch: tuple[str, ...]) -> None:
+        self.watch = watch
+        super().__init__(*problems)
+
+
+def load(request: ConfigRequest) -> EffectiveConfig:
+    """Read and check everything. Blocking: reads files, may run `python:` modules in child processes.
+
+    Raises LoadError with every problem.
+    """
+    raw = read(request)
+    try:
+        return resolve(raw)
+    except ConfigError as error:
+        raise LoadError(error.problems, raw.watch) from None

@@ -1,0 +1,188 @@
+"""Layers to the wanted state: merge, fill, check, build. Pure.
+
+Everything is checked, also what stands beside a fault, so that all problems are told at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoker.config.assemble import Deployment, RawLayers
+from stoker.config.build import Context, build_service, type_resources
+from stoker.config.cross import check_box, check_depends, check_deployments, check_names, check_ports
+from stoker.config.instance_types import CATALOGUE
+from stoker.config.interpolate import fill
+from stoker.config.layers import Layer, merge_layers
+from stoker.config.schema import DEPLOYMENT_NAME, BoxSection, FileSection, ServiceSection
+from stoker.config.tree import Node, Path, Report, find, found, place
+from stoker.config.validate import check
+from stoker.errors import ConfigError, ConfigProblem
+from stoker.model.service import BoxSpec, DesiredState, ServiceSpec
+
+MAX_SERVICES = 1000
+MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """One deployment as it came out. `tree` is the merged one, references filled; `derived` holds values
+    that no layer wrote: path -> (value, why)."""
+
+    name: str
+    file: str
+    layers: tuple[Layer, ...]
+    tree: Node
+    derived: Mapping[Path, tuple[Any, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectiveConfig:
+    """A configuration that was found good. `watch`: absolute paths at or below which a change concerns it,
+    existing or not. `idle_overrides`: live overrides of services that are not there."""
+
+    desired: DesiredState
+    watch: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    layers: tuple[Resolved, ...] = ()
+    idle_overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A deployment with its specs, those of faulty services too."""
+
+    resolved: Resolved
+    file: FileSection
+    specs: dict[str, ServiceSpec]
+    report: Report
+    notices: list[str]
+
+
+def resolve(raw: RawLayers) -> EffectiveConfig:
+    """Return the wanted state. Raises ConfigError with every problem, of reading and of meaning."""
+    problems = list(raw.problems)
+    checked = [_deployment(one, raw.environ) for one in raw.deployments]
+    check_deployments([(one.resolved.name, one.resolved.file, one.report) for one in checked])
+    check_ports((spec, one.report) for one in checked for spec in one.specs.values())
+    box = _box(checked)
+    problems += [problem for one in checked for problem in one.report.problems]
+    if problems:
+        raise ConfigError(*_told(problems))
+    specs = [spec for one in checked for spec in one.specs.values()]
+    idle = tuple(f"override {path} has no effect: its service does not exist" for path in raw.idle_overrides)
+    return EffectiveConfig(
+        desired=DesiredState(services={spec.key: spec for spec in specs}, box=box),
+        watch=raw.watch,
+        notices=(*raw.notices, *idle, *(notice for one in checked for notice in one.notices)),
+        files=raw.files,
+        layers=tuple(one.resolved for one in checked),
+        idle_overrides=raw.idle_overrides,
+    )
+
+
+def _told(problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
+    """In the order of their places, each once, and not more than anyone reads."""
+    order = sorted(dict.fromkeys(problems), key=lambda one: (one.file, one.line, one.column, one.path))
+    if len(order) <= MAX_PROBLEMS:
+        return order
+    last = order[MAX_PROBLEMS - 1]
+    more = ConfigProblem(
+        f"and {len(order) - MAX_PROBLEMS + 1} more problems", last.file, last.line, last.column
+    )
+    return [*order[: MAX_PROBLEMS - 1], more]
+
+
+def _deployment(deployment: Deployment, environ: Mapping[str, str]) -> _Checked:
+    tree, faults = fill(merge_layers(deployment.layers), environ)
+    report = Report(tree)
+    report.problems += faults
+    whole = FileSection()
+    if isinstance(tree.value, dict):
+        top = tree._replace(value={key: node for key, node in tree.value.items() if key != "services"})
+        section, faults = check(FileSection, top, ())
+        report.problems += faults
+        whole = section or whole
+    name = _name(whole, deployment, report)
+    context = Context(
+        deployment=name,
+        folder=deployment.source.folder,
+        home=environ.get("HOME", "/"),
+        types={
+            key: type_resources(section, CATALOGUE.get(key)) for key, section in whole.instance_types.items()
+        },
+        report=report,
+    )
+    specs = _services(context)
+    resolved = Resolved(
+        name=name,
+        file=deployment.source.label,
+        layers=deployment.layers,
+        tree=tree,
+        derived=_derived(context),
+    )
+    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in context.notices])
+
+
+def _name(whole: FileSection, deployment: Deployment, report: Report) -> str:
+    if whole.name is not None:
+        return whole.name
+    if not re.fullmatch(DEPLOYMENT_NAME, deployment.stem) and find(report.tree, ("name",)) is None:
+        report.add(
+            ("name",), "the file's own name is no deployment name; add `name:` (letters, digits, . _ -)"
+        )
+    return deployment.stem
+
+
+def _derived(context: Context) -> Mapping[Path, tuple[Any, str]]:
+    """Values that no layer wrote, the name from the file's own among them."""
+    if find(context.report.tree, ("name",)) is None:
+        context.derived["name",] = context.deployment, "the file's own name"
+    return context.derived
+
+
+def _services(context: Context) -> dict[str, ServiceSpec]:
+    """The specs of all services that can be read at all."""
+    report = context.report
+    services = find(report.tree, ("services",))
+    if services is None or services.value is None:
+        report.add(("services",), "no services; add for example services: {web: {command: python app.py}}")
+        return {}
+    if not isinstance(services.value, dict):
+        report.add(("services",), f"must be a mapping of services by name; found {found(services.value)}")
+        return {}
+    if len(services.value) > MAX_SERVICES:
+        report.add(("services",), f"{len(services.value)} services; at most {MAX_SERVICES} are possible")
+        return {}
+    specs: dict[str, ServiceSpec] = {}
+    for name, node in services.value.items():
+        section, faults = check(ServiceSection, node, ("services", name))
+        report.problems += faults
+        if section is not None:
+            specs[name] = build_service(name, section, context)
+    check_names(services.value, report)
+    check_depends(specs, list(services.value), report)
+    return specs
+
+
+def _box(checked: Sequence[_Checked]) -> BoxSpec:
+    """The one box of all files."""
+    values: dict[str, Any] = {}
+    for key in BoxSection.model_fields:
+        given = [
+            (getattr(one.file.box, key), _box_place(one, key), one.report)
+            for one in checked
+            if key in one.file.box.model_fields_set
+        ]
+        if given:
+            check_box(key, given)
+            values[key] = given[0][0]
+    return BoxSpec(**values)
+
+
+def _box_place(one: _Checked, key: str) -> str:
+    node = find(one.resolved.tree, ("box", key))
+    return place(node.source, node.line, node.column) if node is not None else one.resolved.file

@@ -1,0 +1,332 @@
+"""The file, key by key. The docstring under a key is its documentation: `stoker schema` prints it.
+
+Models check types and bounds of single keys; what keys mean together is checked where the values are
+built (`build`, `launch`, `cross`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from stoker.config.fields import (
+    CORES,
+    SECONDS,
+    SECONDS_ABOVE_ZERO,
+    SIZE,
+    Argv,
+    CountOrPercent,
+    Devices,
+    Flag,
+    Number,
+    Signal,
+    Text,
+    Variable,
+    Whole,
+)
+
+ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+PYTHON_TARGET = r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*"
+DEPLOYMENT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+
+
+class Section(BaseModel):
+    """Base of all mappings in the file: unknown keys are errors, null means "not set here"."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def drop_nulls(cls, data: Any) -> Any:
+        """Leave out known keys that are null; a section that is null is empty."""
+        if data is None:
+            return {}
+        if not isinstance(data, dict):
+            return data
+        known = cls.model_fields
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+def _drop_null_values(data: Any) -> Any:
+    return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+def _as_list(data: Any) -> Any:
+    return [data] if isinstance(data, dict) else data
+
+
+EnvName = Annotated[str, Text("the name of a variable", "HF_HOME", ENV_NAME)]
+SecretName = Annotated[
+    str, Text("a secret's name of letters, digits, . _ and -", "hf-token", r"[A-Za-z0-9._-]+")
+]
+ServiceName = Annotated[str, Text("the name of a service", "tokenize", SERVICE_NAME)]
+ModuleName = Annotated[str, Text("the name of a module", "torch", r"[A-Za-z_][A-Za-z0-9_.]*")]
+Envs = Annotated[dict[str, Annotated[str, Variable()]], BeforeValidator(_drop_null_values)]
+Seconds = Annotated[float, SECONDS]
+SecondsAboveZero = Annotated[float, SECONDS_ABOVE_ZERO]
+Bytes = Annotated[int, SIZE]
+Cores = Annotated[float, CORES]
+Bool = Annotated[bool, Flag()]
+AnyText = Annotated[str, Text()]
+
+
+class InstanceTypeSection(Section):
+    """What an instance type stands for; each value is the default of the same key of `resources`."""
+
+    gpu: Annotated[float, Devices()] | None = None
+    """Number of GPUs, or a share of one below 1."""
+    gpu_type: AnyText | None = None
+    """Model of the GPU: h100, a100.80g, l4 ..."""
+    gpu_memory: Bytes | None = None
+    """Memory needed on each GPU: 40Gi."""
+    cpu: Cores | None = None
+    """Cores: 4, 0.5 or 500m."""
+    memory: Bytes | None = None
+    """Main memory: 16Gi."""
+
+
+class ResourcesSection(InstanceTypeSection):
+    """What one replica needs."""
+
+    devices: list[AnyText] = Field(default=[], examples=[["GPU-8f2c"]])
+    """UUIDs, or beginnings of them, of the GPUs that replicas are confined to."""
+
+
+class PolicySection(Section):
+    """One rule by which a service is scaled."""
+
+    model_config = ConfigDict(extra="allow")
+
+    metric: AnyText = "concurrency"
+    """What is measured: concurrency, utilization, gpu, or a metric of a plugin."""
+    target: Annotated[float, Number()] | None = None
+    """What one replica should bear, in the metric's unit; for concurrency `traffic.concurrency` if absent."""
+    scale_up_stabilization_window: Seconds = 0.0
+    """The load must be higher for so long before replicas are added."""
+    scale_down_stabilization_window: Seconds = 60.0
+    """The load must be lower for so long before replicas are taken away."""
+
+
+Policies = Annotated[
+    list[PolicySection], BeforeValidator(_as_list), Field(examples=[{"metric": "concurrency", "target": 4}])
+]
+
+
+class ScalingSection(Section):
+    """Bounds and rules for the number of replicas."""
+
+    min_replicas: Annotated[int, Whole(0, 10_000, 1)] = 1
+    """At least so many replicas; 0 lets the service go to zero."""
+    max_replicas: Annotated[int, Whole(1, 10_000, 4)] = 1
+    """At most so many replicas. If only `min_replicas` is given, as many as that."""
+    policy: Policies = Field(default=[])
+    """A rule, or a list of rules of which the one with the largest answer wins."""
+
+
+class TrafficSection(Section):
+    """How requests reach the replicas."""
+
+    concurrency: Annotated[int, Whole(1, 1_000_000, 4)] | None = None
+    """Requests one replica gets at a time; the rest queue. Absent: no limit."""
+    timeout: SecondsAboveZero = 60.0
+    """Longest time for a whole answer."""
+    max_queue: Annotated[int, Whole(0, 10_000_000, 1000)] = 1000
+    """Requests that may wait; more are refused with 503."""
+    max_concurrency: Annotated[int, Whole(1, 10_000_000, 100)] | None = None
+    """Requests of the whole service at a time, queued ones included; more are refused."""
+    protocol: Literal["http", "grpc"] = "http"
+    """What the service speaks."""
+    retry: Literal["idempotent", "always", "never"] = "idempotent"
+    """Which requests go to another replica if one dies before it has answered."""
+
+
+class SloSection(Section):
+    """What is promised to callers."""
+
+    wait: SecondsAboveZero | None = None
+    """Longest good wait in the queue."""
+
+
+class ProbeSection(Section):
+    """A question to a replica, in exactly one of the ways http, tcp, exec."""
+
+    http: Annotated[str, Text("a path that begins with /", "/readyz", r"/\S*")] | None = None
+    """Good if GET of this path answers 2xx or 3xx."""
+    tcp: Bool = False
+    """Good if the port accepts a connection."""
+    exec: Annotated[tuple[str, ...], Argv()] | None = None
+    """Good if this command exits with 0."""
+    period: SecondsAboveZero = 1.0
+    """Time from one question to the next."""
+    timeout: SecondsAboveZero = 1.0
+    """Longest time for an answer."""
+    failures: Annotated[int, Whole(1, 1000, 3)] = 3
+    """So many bad answers in a row count as a failure."""
+
+
+class StartupSection(ProbeSection):
+    """When a new replica counts as up. Exactly one of http, tcp, exec, notify, or only a `timeout`."""
+
+    notify: Bool = False
+    """The replica says itself that it is up, by sd_notify (READY=1)."""
+    timeout: SecondsAboveZero = 120.0
+    """Longest time a replica may take to start."""
+
+
+class LivenessSection(ProbeSection):
+    """Whether a replica is to be replaced."""
+
+    period: SecondsAboveZero = 5.0
+    """Time from one question to the next."""
+    timeout: SecondsAboveZero = 5.0
+    """Longest time for an answer."""
+    failures: Annotated[int, Whole(1, 1000, 6)] = 6
+    """So many bad answers in a row and the replica is replaced."""
+
+
+class ProbesSection(Section):
+    """Questions to each replica."""
+
+    startup: StartupSection | None = None
+    """Asked until the replica is up. Absent: it is up when its port answers."""
+    readiness: ProbeSection | None = None
+    """Asked all the time; while it fails the replica gets no new requests."""
+    liveness: LivenessSection | None = None
+    """Asked all the time; if it fails the replica is replaced."""
+
+
+class UpdateSection(Section):
+    """How replicas of a new revision replace the old ones."""
+
+    strategy: Literal["RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout"] = (
+        "RollingUpdate"
+    )
+    """RollingUpdate: step by step. Recreate: all old ones end first."""
+    max_surge: Annotated[int | str, CountOrPercent()] = 1
+    """Replicas beyond the wanted number during an update: a number or a percentage of `max_replicas`."""
+    max_unavailable: Annotated[int | str, CountOrPercent()] = 0
+    """Replicas that may be missing during an update: a number or a percentage of `max_replicas`."""
+
+
+class DrainSection(Section):
+    """How a replica ends."""
+
+    timeout: Seconds = 30.0
+    """Time for requests in flight to finish."""
+    signal: Annotated[int, Signal()] = 15
+    """Signal that asks the process to end, by name or number."""
+    grace: Seconds = 10.0
+    """Time after the signal until the process tree is killed."""
+
+
+class RestartSection(Section):
+    """What happens after a failure."""
+
+    backoff: Seconds = 1.0
+    """Wait before the first restart; doubles with each failure in a row."""
+    max_backoff: Seconds = 60.0
+    """The longest wait."""
+    crash_loop: Annotated[int, Whole(1, 1000, 5)] = 5
+    """After so many failures in a row the replica is reported as crash-looping."""
+
+
+class LimitsSection(Section):
+    """Limits of each worker process."""
+
+    nofile: Annotated[int, Whole(8, 2**31, 65536)] | None = None
+    """Open files."""
+    pids: Annotated[int, Whole(1, 2**22, 4096)] | None = None
+    """Processes and threads."""
+
+
+class EndpointSection(Section):
+    """The service's stable address."""
+
+    host: Annotated[str, Text("a host name or address", "127.0.0.1", r"[A-Za-z0-9.:_-]+", 255)] = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Whole(0, 65535, 8001)] = 0
+    """Port to listen on; 0 is chosen once and kept."""
+
+
+class ServiceSection(Section):
+    """One service: a command or a Python application, what it needs, its bounds."""
+
+    command: Annotated[tuple[str, ...], Argv()] | None = None
+    """What a replica runs, as a list or one text split without a shell. Filled in: {port}, {replica},
+    {service}, {devices}, {url:NAME}, {env:NAME}."""
+    python: Annotated[str, Text("MODULE:ATTRIBUTE", "app:app", PYTHON_TARGET)] | None = None
+    """In place of `command`: an ASGI application, or a factory of one, that Stoker serves itself."""
+    working_dir: AnyText | None = None
+    """Directory a replica starts in, relative to the file that says it. Default: that of the main file."""
+    instance_type: AnyText | None = None
+    """Name of an instance type; its values are the defaults of `resources`."""
+    resources: ResourcesSection = ResourcesSection()
+    """What one replica needs."""
+    priority: Annotated[int, Whole(-1_000_000, 1_000_000, 10)] = 0
+    """Who gets the box when all want more: the highest number."""
+    scaling: ScalingSection = ScalingSection()
+    """Bounds and rules for the number of replicas."""
+    traffic: TrafficSection = TrafficSection()
+    """How requests reach the replicas."""
+    slo: SloSection = SloSection()
+    """What is promised to callers; chooses the SLO policy."""
+    standby: Annotated[int, Whole(0, 10_000, 1)] = 0
+    """Warm replicas beyond need."""
+    preload: list[ModuleName] = Field(default=[], examples=[["torch"]])
+    """Python services: modules to import before replicas are forked."""
+    envs: Envs = Field(default={}, examples=[{"LOG_LEVEL": "info"}])
+    """Variables of this service; a mapping or a list of {name, value}."""
+    secrets: list[SecretName] = Field(default=[], examples=[["hf-token"]])
+    """Secrets handed over as variables: hf-token as HF_TOKEN."""
+    inherit_env: list[EnvName] = Field(default=[], examples=[["http_proxy"]])
+    """Variables of the daemon's own environment that replicas get."""
+    depends: list[ServiceName] = Field(default=[], examples=[["tokenize"]])
+    """Services this one calls; it starts after them and gets their addresses as STOKER_URL_NAME."""
+    probes: ProbesSection = ProbesSection()
+    """Questions to each replica."""
+    update: UpdateSection = UpdateSection()
+    """How a new revision replaces the old one."""
+    drain: DrainSection = DrainSection()
+    """How a replica ends."""
+    restart: RestartSection = RestartSection()
+    """What happens after a failure."""
+    limits: LimitsSection = LimitsSection()
+    """Limits of each worker process."""
+    user: Annotated[str, Text("a user's name", "svc", r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")] | None = None
+    """User to run as; needs root."""
+    endpoint: EndpointSection = EndpointSection()
+    """The service's stable address."""
+    backend: Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")] = "process"
+    """What runs the replicas."""
+    hold: Bool = False
+    """Kept at zero replicas whatever the bounds and the load (`stoker stop`)."""
+
+
+class BoxSection(Section):
+    """The whole box."""
+
+    idle: Literal["fill", "release"] = "release"
+    """Spare devices: fill them with replicas, or leave them free."""
+    router: Annotated[str, Text("the name of a router", "stoker", r"[A-Za-z0-9_-]+")] = "stoker"
+    """What carries the requests."""
+
+
+class FileSection(Section):
+    """A Stoker deployment file."""
+
+    name: Annotated[str, Text("the name of a deployment", "rag", DEPLOYMENT_NAME)] | None = None
+    """The deployment's name. Default: the file's name without its ending."""
+    envs: Envs = Field(default={}, examples=[{"LOG_LEVEL": "info"}])
+    """Variables of every service; a mapping or a list of {name, value}."""
+    secrets: list[SecretName] = Field(default=[], examples=[["hf-token"]])
+    """Names of files in the secrets directory that services may list."""
+    instance_types: dict[str, InstanceTypeSection] = Field(default={}, examples=[{"gpu.big": {"gpu": 2}}])
+    """Instance types beside the built-in ones, or changes of these."""
+    services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])
+    """The services by name."""
+    box: BoxSection = BoxSection()
+    """The whole box."""
