@@ -63,7 +63,7 @@ class Endpoints:
 
     async def plan(self, request: Request) -> Response:
         """The files in force, read again."""
-        return JSONResponse(plan_document(await self._facade.preview(())))
+        return JSONResponse(plan_document(await self._facade.preview(()), self._facade.snapshot().now))
 
     async def explain(self, request: Request) -> Response:
         """A replica, a service or a config path."""
@@ -128,7 +128,8 @@ class Endpoints:
         body = await self._body(request, "plan_files")
         profile = requests.text(body, "profile") if body.get("profile") is not None else None
         files, sets = requests.texts(body, "files"), requests.texts(body, "sets")
-        return JSONResponse(plan_document(await self._facade.preview(files, profile=profile, sets=sets)))
+        preview = await self._facade.preview(files, profile=profile, sets=sets)
+        return JSONResponse(plan_document(preview, self._facade.snapshot().now))
 
     async def scale(self, request: Request) -> Response:
         """New bounds for a service."""

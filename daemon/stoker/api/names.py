@@ -54,6 +54,6 @@ def nearest(name: str, known: Iterable[str], what: str) -> str:
 
 
 def _spellings(keys: list[ServiceKey]) -> list[str]:
-    """Short names first where they are enough, so that the hint can be typed as it stands."""
+    """The short name where it is enough, so that the hint can be typed as it stands."""
     short = [key.partition("/")[2] for key in keys]
-    return [name if short.count(name) == 1 else key for name, key in zip(short, keys, strict=True)] + keys
+    return [name if short.count(name) == 1 else key for name, key in zip(short, keys, strict=True)]

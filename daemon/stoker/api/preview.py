@@ -6,80 +6,87 @@ from collections.abc import Sequence
 from typing import Any
 
 from stoker.api.facade import PlanPreview
+from stoker.api.forecast import Forecast, forecast
 from stoker.api.narrate import plain
 from stoker.model.action import Action, AddReplica, DrainReplica, HoldReplica, StartReplica, StopReplica
-from stoker.model.service import REVISION_FIELDS, ServiceKey, ServiceSpec, revision
+from stoker.model.service import REVISION_FIELDS, DesiredState, ServiceKey, ServiceSpec, revision
 from stoker.model.state import ObservedState
 
 WRITTEN = {"launch": "command", "restart_token": "restart"}
 """How fields of a spec are called in the file, where the names differ."""
 
 
-def plan_document(preview: PlanPreview) -> dict[str, Any]:
-    """`GET|POST /v1/plan`. `changes` says whether anything would happen at all."""
-    keys = sorted({*preview.before.services, *preview.after.services, *_touched(preview.plan.actions)})
-    services = [_service(preview, key) for key in keys]
-    changed = [service for service in services if service["change"] != "none"]
+def plan_document(preview: PlanPreview, now: float) -> dict[str, Any]:
+    """`GET|POST /v1/plan`: what applying the configuration would do, played out to its end.
+
+    `changes` says whether it differs at all from what is in force; what the daemon does anyway (a backoff
+    that ends, a replica that starts) is no change.
+    """
+    before, after = preview.before, preview.after
+    changes = [key for key in _all_keys(before, after) if before.services.get(key) != after.services.get(key)]
+    box = before.box != after.box
+    ahead = Forecast(actions=(), observed=preview.observed)
+    if changes or box:
+        ahead = forecast(after, preview.observed, now)
+    touched = {action.service for action in ahead.actions}
+    drawn_in = [key for key in _all_keys(before, after) if key in touched and key not in changes]
+    services = [_service(preview, ahead, key) for key in [*changes, *drawn_in]]
     return {
-        "changes": bool(changed),
+        "changes": bool(changes) or box,
+        "box": box,
         "services": services,
-        "actions": [_action(action) for action in preview.plan.actions],
-        "generation": preview.before.generation,
-        "summary": _summary(changed),
+        "actions": [_action(action) for action in ahead.actions],
+        "generation": before.generation,
+        "summary": _summary(services, box=box),
     }
 
 
-def _touched(actions: Sequence[Action]) -> set[ServiceKey]:
-    return {action.service for action in actions}
+def _all_keys(before: DesiredState, after: DesiredState) -> list[ServiceKey]:
+    return list(dict.fromkeys([*after.services, *before.services]))
 
 
-def _service(preview: PlanPreview, key: ServiceKey) -> dict[str, Any]:
+def _service(preview: PlanPreview, ahead: Forecast, key: ServiceKey) -> dict[str, Any]:
     before, after = preview.before.services.get(key), preview.after.services.get(key)
-    mine = [action for action in preview.plan.actions if action.service == key]
+    mine = [action for action in ahead.actions if action.service == key]
     causes = _causes(before, after)
-    acts = any(not isinstance(action, HoldReplica) for action in mine)
-    running = sum(not replica.leaving for replica in preview.observed.of(key))
-    planned = _wanted(preview.observed, after)
     keys = list(preview.changed.get(key, ()))
+    running = sum(not replica.leaving for replica in preview.observed.of(key))
+    wanted = sum(not replica.leaving for replica in ahead.observed.of(key))
     deployment, _, name = key.partition("/")
     return {
         "deployment": deployment,
         "name": name,
-        "change": _change(before, after, causes=causes, acts=acts, keys=bool(keys)),
+        "change": _change(before, after, causes=bool(causes), scales=running != wanted),
         "keys": keys,
         "restart_causes": causes,
         "strategy": after.update.strategy if after else "",
-        "replicas": {"running": running, "wanted": planned},
+        "replicas": {"running": running, "wanted": wanted},
         "bounds": _bounds(after),
         "revision": {"before": revision(before) if before else "", "after": revision(after) if after else ""},
-        "devices": _devices(mine),
-        "waits": [
-            {"replica": a.replica, "reason": a.reason}
-            for a in mine
-            if isinstance(a, HoldReplica) and a.reason
-        ],
-        "actions": [_action(action) for action in mine],
+        "starts": _starts(mine),
+        "stops": sorted({action.replica for action in mine if isinstance(action, _ENDS) and action.leave}),
+        "waits": _waits(ahead.observed, key),
+        "actions": [_action(action) for action in mine if not isinstance(action, HoldReplica)],
     }
 
 
-def _change(
-    before: ServiceSpec | None, after: ServiceSpec | None, *, causes: list[str], acts: bool, keys: bool
-) -> str:
-    """`add`, `remove`, `restart`, `scale`, `in-place` or `none`."""
+_ENDS = (DrainReplica, StopReplica)
+
+
+def _change(before: ServiceSpec | None, after: ServiceSpec | None, *, causes: bool, scales: bool) -> str:
+    """`add`, `remove`, `restart`, `scale` or `in-place`."""
     if after is None:
-        return "remove" if before or acts else "none"
+        return "remove"
     if before is None:
         return "add"
     if causes:
         return "restart"
-    if acts:
-        return "scale"
-    return "in-place" if keys else "none"
+    return "scale" if scales else "in-place"
 
 
 def _causes(before: ServiceSpec | None, after: ServiceSpec | None) -> list[str]:
     """The keys whose change needs new workers; of mappings the exact entries. Never a value."""
-    if before is None or after is None:
+    if before is None or after is None or revision(before) == revision(after):
         return []
     causes: list[str] = []
     for name in REVISION_FIELDS:
@@ -87,38 +94,39 @@ def _causes(before: ServiceSpec | None, after: ServiceSpec | None) -> list[str]:
         if old == new:
             continue
         if name == "envs":
-            changed = {key for key, _ in set(old) ^ set(new)}
-            causes += [f"envs.{key}" for key in sorted(changed)]
+            causes += [f"envs.{key}" for key in sorted({key for key, _ in set(old) ^ set(new)})]
         elif name in {"resources", "limits"}:
             one, two = plain(old), plain(new)
             causes += [f"{name}.{key}" for key in one if one[key] != two[key]]
         else:
             causes.append(WRITTEN.get(name, name))
-    if not causes and revision(before) != revision(after):
-        causes.append("probes.startup")
-    return causes
-
-
-def _wanted(observed: ObservedState, after: ServiceSpec | None) -> int:
-    if after is None or after.held or observed.stopping:
-        return 0
-    low, high = after.scaling.min_replicas, after.scaling.max_replicas
-    return max(low, min(high, observed.targets.get(after.key, low)))
+    return causes or ["probes.startup"]
 
 
 def _bounds(after: ServiceSpec | None) -> dict[str, int]:
-    if after is None:
-        return {"min_replicas": 0, "max_replicas": 0}
-    return {"min_replicas": after.scaling.min_replicas, "max_replicas": after.scaling.max_replicas}
+    low, high = (after.scaling.min_replicas, after.scaling.max_replicas) if after else (0, 0)
+    return {"min_replicas": low, "max_replicas": high}
 
 
-def _devices(actions: Sequence[Action]) -> list[dict[str, Any]]:
+def _starts(actions: Sequence[Action]) -> list[dict[str, Any]]:
     return [
-        {"replica": action.replica, "devices": [r.uuid for r in action.reservations],
-         "reason": action.devices_reason}
+        {
+            "replica": action.replica,
+            "devices": [reservation.uuid for reservation in action.reservations],
+            "reason": action.devices_reason,
+        }
         for action in actions
-        if isinstance(action, StartReplica) and action.reservations
-    ]  # fmt: skip
+        if isinstance(action, StartReplica)
+    ]
+
+
+def _waits(observed: ObservedState, key: ServiceKey) -> list[dict[str, str]]:
+    """Replicas that could not start even then, and why."""
+    return [
+        {"replica": replica.id, "reason": replica.reason}
+        for replica in observed.of(key)
+        if replica.phase == "pending"
+    ]
 
 
 def _action(action: Action) -> dict[str, Any]:
@@ -130,17 +138,23 @@ def _action(action: Action) -> dict[str, Any]:
     }
     if isinstance(action, AddReplica | StartReplica):
         document["revision"] = action.revision
-    if isinstance(action, DrainReplica | StopReplica):
+    if isinstance(action, _ENDS):
         document["leave"] = action.leave
     return document
 
 
-def _summary(changed: list[dict[str, Any]]) -> str:
-    if not changed:
-        return "no changes"
+def _summary(services: Sequence[dict[str, Any]], *, box: bool) -> str:
     counts: dict[str, int] = {}
-    for service in changed:
+    for service in services:
         counts[service["change"]] = counts.get(service["change"], 0) + 1
-    words = {"add": "to add", "remove": "to remove", "restart": "to restart", "scale": "to scale",
-             "in-place": "to change in place"}  # fmt: skip
-    return ", ".join(f"{counts[kind]} {text}" for kind, text in words.items() if kind in counts)
+    words = {
+        "add": "to add",
+        "remove": "to remove",
+        "restart": "to restart",
+        "scale": "to scale",
+        "in-place": "to change in place",
+    }
+    parts = [f"{counts[kind]} {text}" for kind, text in words.items() if kind in counts]
+    if box:
+        parts.append("the box's own settings change")
+    return ", ".join(parts) or "no changes"

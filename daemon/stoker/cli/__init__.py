@@ -1,1 +1,1 @@
-"""Floor 4: one module per command; a thin client of the API."""
+"""Floor 4: the command line, a thin client of the API. One module per command, loaded when it is called."""

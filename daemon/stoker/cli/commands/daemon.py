@@ -1,0 +1,33 @@
+"""`stoker daemon`: the same for systemd."""
+
+from __future__ import annotations
+
+import click
+
+from stoker.cli.session import session_of, session_options
+
+
+@click.command()
+@click.option(
+    "--config", default="/etc/stoker", show_default=True, type=click.Path(), help="Directory of the files."
+)
+@session_options
+@click.pass_context
+def command(context: click.Context, config: str) -> int:
+    """Run the daemon for systemd: no terminal, sd_notify, watchdog.
+
+    SIGTERM ends the daemon alone: workers and router go on, and the next daemon takes them over.
+    """
+    import os
+
+    from stoker.cli import launch
+    from stoker.cli.exits import UsageError
+    from stoker.cli.observers import plain_lines
+    from stoker.runtime.daemon import run_daemon
+
+    if not os.path.exists(config):
+        raise UsageError(f"there is no {config}; make it and put deployment files there, or name another")
+    options = launch.options_for(
+        session_of(context), (config,), systemd=True, stop_on_exit=False, observers=(plain_lines,)
+    )
+    return run_daemon(options)

@@ -1,0 +1,16 @@
+"""`stoker restart`."""
+
+from __future__ import annotations
+
+import click
+
+from stoker.cli.session import service_argument, session_of, session_options
+
+
+@click.command()
+@service_argument()
+@session_options
+@click.pass_context
+def command(context: click.Context, service: str) -> None:
+    """Replace the workers of SERVICE one after the other, by its update strategy."""
+    click.echo(session_of(context).client().post("/v1/restart", {"service": service})["message"])

@@ -1,0 +1,39 @@
+"""`stoker up`: a daemon in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from stoker.cli.session import config_options, session_of, session_options
+
+
+@click.command()
+@config_options
+@click.option("-d", "--detach", is_flag=True, help="Go on in the background once all is in force.")
+@session_options
+@click.pass_context
+def command(
+    context: click.Context, files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, detach: bool
+) -> int:
+    """Run the services of ./stoker.yaml or of the FILEs until Ctrl-C, which drains and stops them all.
+
+    A second Ctrl-C makes it short. In a terminal the state is shown live, elsewhere as plain lines.
+    """
+    import os
+
+    from stoker.cli import launch
+
+    session = session_of(context)
+    chosen = launch.default_files(files)
+    if detach:
+        arguments = [os.path.abspath(path) for path in chosen]
+        arguments += [f"--set={text}" for text in sets]
+        arguments += ["--profile", profile] if profile else []
+        return launch.in_background(session, arguments)
+    from stoker.cli.observers import observers_for_terminal
+    from stoker.runtime.daemon import run_daemon
+
+    options = launch.options_for(
+        session, chosen, profile=profile, sets=sets, observers=observers_for_terminal()
+    )
+    return run_daemon(options)

@@ -1,0 +1,115 @@
+"""Starting a daemon: here in the foreground, or in the background and seen to be up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stoker.cli.exits import FAILED, OK, UsageError
+from stoker.cli.session import Session
+from stoker.errors import StokerError
+
+if TYPE_CHECKING:
+    from stoker.runtime.options import DaemonOptions
+
+DEFAULT_FILES = ("stoker.yaml", "stoker.yml")
+PATIENCE = 60.0
+"""Seconds a daemon in the background gets to put its configuration in force."""
+
+
+def default_files(files: Sequence[str]) -> tuple[str, ...]:
+    """The named files, or `./stoker.yaml`. Raises UsageError where there is none."""
+    if files:
+        return tuple(files)
+    for name in DEFAULT_FILES:
+        if os.path.exists(name):
+            return (name,)
+    raise UsageError(f"there is no stoker.yaml in {os.getcwd()}; name a file, or go where one is")
+
+
+def options_for(
+    session: Session,
+    files: Sequence[str],
+    *,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    **more: Any,
+) -> DaemonOptions:
+    """What a daemon is started with, all paths absolute."""
+    from stoker.runtime.options import DaemonOptions
+
+    return DaemonOptions(
+        files=tuple(os.path.abspath(path) for path in files),
+        socket=session.socket,
+        state_dir=session.state_dir,
+        runtime_dir=session.runtime_dir,
+        profile=profile,
+        sets=tuple(sets),
+        **more,
+    )
+
+
+def in_background(session: Session, arguments: Sequence[str]) -> int:
+    """Start `stoker up ARGUMENTS` in a session of its own and wait until its configuration is in force."""
+    log = _log_file(session)
+    command = [sys.executable, "-m", "stoker.cli", "up", *arguments]
+    command += ["--socket", session.socket, "--state-dir", session.state_dir]
+    with log.open("ab") as output:
+        start = output.tell()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        status = _status(session)
+        if status is not None and status["daemon"]["pid"] == process.pid and _in_force(status):
+            _report(session, status, log)
+            return OK
+        if time.monotonic() > deadline:
+            raise StokerError(f"the daemon (pid {process.pid}) is not ready yet; see {log}")
+        time.sleep(0.05)
+    sys.stderr.write(_last_words(log, start))
+    return process.returncode if process.returncode > 0 else FAILED
+
+
+def _in_force(status: dict[str, Any]) -> bool:
+    return bool(status["daemon"]["config"]["generation"])
+
+
+def _report(session: Session, status: dict[str, Any], log: Path) -> None:
+    sys.stdout.write(f"stoker is up, pid {status['daemon']['pid']}, {len(status['services'])} services\n")
+    for service in status["services"]:
+        sys.stdout.write(f"  {service['name']}  {service['url']}\n")
+    sys.stdout.write(f"  socket  {session.socket}\n  log     {log}\n")
+
+
+def _log_file(session: Session) -> Path:
+    directory = Path(session.state_dir)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise StokerError(
+            f"cannot use the state directory {directory}: {error.strerror}; choose another with --state-dir"
+        ) from error
+    return directory / "daemon.log"
+
+
+def _status(session: Session) -> dict[str, Any] | None:
+    from stoker.cli.client import Client
+
+    try:
+        return Client([session.socket], timeout=5).get("/v1/status")
+    except StokerError:
+        return None
+
+
+def _last_words(log: Path, start: int) -> str:
+    with log.open("rb") as output:
+        output.seek(start)
+        text = output.read()[-4000:].decode("utf-8", "replace")
+    return text or f"stoker: the daemon ended without a word; see {log}\n"

@@ -1,0 +1,191 @@
+"""The pool table, made from the status document: for `stoker status`, `top` and `up` alike. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stoker.cli.table import Cell, Column, Table
+from stoker.model.quantity import format_bytes, format_duration
+
+Document = Mapping[str, Any]
+
+PHASE_STYLES = {
+    "ready": "green",
+    "pending": "yellow",
+    "starting": "cyan",
+    "unready": "yellow",
+    "draining": "blue",
+    "stopping": "blue",
+    "exited": "dim",
+    "lost": "red",
+}
+HEALTH_STYLES = {"healthy": "green", "probation": "yellow", "suspect": "yellow", "draining": "blue"}
+MANY = 40
+"""Replicas beyond which a table of all services leaves out those that are simply ready."""
+
+
+def service_names(status: Document) -> dict[str, str]:
+    """How to show each service: its name, with the deployment where there are several."""
+    services = status["services"]
+    several = len({service["deployment"] for service in services}) > 1
+    return {key_of(service): key_of(service) if several else service["name"] for service in services}
+
+
+def key_of(service: Document) -> str:
+    """`deployment/name`."""
+    return f"{service['deployment']}/{service['name']}"
+
+
+def service_table(status: Document) -> Table:
+    """One row per service."""
+    names = service_names(status)
+    columns = (
+        Column("SERVICE", shrink=True),
+        Column("READY", right=True),
+        Column("TARGET", right=True),
+        Column("BOUNDS"),
+        Column("BUSY", right=True),
+        Column("QUEUED", right=True),
+        Column("RPS", right=True),
+        Column("P50", right=True),
+        Column("P99", right=True),
+        Column("ADDRESS"),
+    )
+    return Table(columns, tuple(_service_row(service, names) for service in status["services"]))
+
+
+def _service_row(service: Document, names: Mapping[str, str]) -> tuple[Cell, ...]:
+    load = service["load"]
+    ready, target = service["ready"], service["target"]
+    style = "green" if ready >= target else "yellow"
+    if ready == 0 and target > 0:
+        style = "red"
+    return (
+        Cell(names[key_of(service)], "bold"),
+        Cell(str(ready), style if target or ready else "dim"),
+        Cell(str(target)),
+        Cell(_bounds(service), "dim"),
+        Cell(str(load["in_flight"]) if load["in_flight"] else "-"),
+        Cell(str(load["queued"]) if load["queued"] else "-", "yellow" if load["queued"] else ""),
+        Cell(f"{load['rps']:.1f}" if load["rps"] else "-"),
+        Cell(_milliseconds(load["p50_ms"])),
+        Cell(_milliseconds(load["p99_ms"])),
+        Cell(service["url"], "cyan"),
+    )
+
+
+def _bounds(service: Document) -> str:
+    if service.get("removed"):
+        return "removed"
+    if service.get("held"):
+        return "held"
+    low, high = service["min_replicas"], service["max_replicas"]
+    return str(low) if low == high else f"{low}..{high}"
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value / 1000:.1f}s" if value >= 10_000 else f"{value:.0f}ms" if value >= 10 else f"{value:.1f}ms"
+    )
+
+
+def shown_replicas(status: Document, *, everything: bool) -> tuple[list[tuple[str, Document]], int]:
+    """(service key, replica) to be shown, and how many ready ones are left out."""
+    found = [(key_of(service), replica) for service in status["services"] for replica in service["replicas"]]
+    if everything or len(found) <= MANY:
+        return found, 0
+    notable = [(key, replica) for key, replica in found if replica["phase"] != "ready"]
+    return notable, len(found) - len(notable)
+
+
+def replica_table(replicas: Sequence[tuple[str, Document]], devices: Sequence[Document]) -> Table:
+    """One row per replica."""
+    indexes = {device["uuid"]: device["index"] for device in devices}
+    columns = (
+        Column("REPLICA"),
+        Column("PHASE"),
+        Column("SINCE", right=True),
+        Column("PID", right=True),
+        Column("ENDPOINT"),
+        Column("GPU"),
+        Column("RESTARTS", right=True),
+        Column("WHY", shrink=True),
+    )
+    return Table(columns, tuple(_replica_row(replica, indexes) for _, replica in replicas))
+
+
+def _replica_row(replica: Document, indexes: Mapping[str, int]) -> tuple[Cell, ...]:
+    restarts = replica["restarts"]
+    why = replica["reason"] if replica["phase"] != "ready" or restarts else ""
+    return (
+        Cell(replica["id"]),
+        Cell(replica["phase"], PHASE_STYLES.get(replica["phase"], "")),
+        Cell(format_duration(replica["since_s"]) if replica["since_s"] >= 1 else "now"),
+        Cell(str(replica["pid"] or "")),
+        Cell(replica["endpoint"]),
+        Cell(",".join(str(indexes.get(uuid, uuid[:12])) for uuid in replica["devices"])),
+        Cell(str(restarts) if restarts else "", "yellow"),
+        Cell(why, "" if replica["phase"] in {"ready", "starting"} else "yellow"),
+    )
+
+
+def device_table(devices: Sequence[Document]) -> Table:
+    """One row per device."""
+    columns = (
+        Column("GPU", right=True),
+        Column("NAME", shrink=True),
+        Column("UUID", shrink=True),
+        Column("MEMORY", right=True),
+        Column("BUSY", right=True),
+        Column("HEALTH"),
+        Column("HELD BY", shrink=True),
+    )
+    return Table(columns, tuple(_device_row(device) for device in devices))
+
+
+def _device_row(device: Document) -> tuple[Cell, ...]:
+    health, used, total = device["health"], device.get("memory_used", 0), device.get("memory_total", 0)
+    reason = device.get("health_reason", "")
+    busy = device.get("utilization")
+    return (
+        Cell(str(device["index"])),
+        Cell(device["name"]),
+        Cell(device["uuid"]),
+        Cell(f"{format_bytes(used)}/{format_bytes(total)}" if total else ""),
+        Cell("" if busy is None else f"{busy:.0%}"),
+        Cell(f"{health}: {reason}" if reason else health, HEALTH_STYLES.get(health, "red")),
+        Cell(_owners(device)),
+    )
+
+
+def _owners(device: Document) -> str:
+    held = device.get("reservations", ())
+    parts = [
+        owner["replica"] if owner["share"] >= 1 else f"{owner['replica']} ({owner['share']:g})"
+        for owner in held
+    ]
+    return ", ".join(parts) or ", ".join(device["reserved_by"]) or "-"
+
+
+def headline(status: Document) -> str:
+    """The daemon in one line."""
+    daemon = status["daemon"]
+    config = daemon["config"]
+    state = "in force" if config["state"] == "in-force" else "in force, a newer one is REJECTED"
+    text = (
+        f"stoker {daemon['version']}, pid {daemon['pid']}, up {format_duration(daemon['uptime_s'])}; "
+        f"config generation {config['generation']} {state}"
+    )
+    return f"{text}; stopping" if daemon.get("stopping") else text
+
+
+def error_lines(status: Document) -> list[str]:
+    """The faults of a rejected configuration, as `stoker check` prints them."""
+    lines = []
+    for error in status["daemon"]["config"]["errors"]:
+        where = error["file"] + (f":{error['line']}:{error['column']}" if error["line"] else "")
+        lines.append(": ".join(part for part in (where, error["path"], error["message"]) if part))
+    return lines

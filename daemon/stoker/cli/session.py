@@ -1,0 +1,145 @@
+"""What every command shares: where the daemon is, how the answer is wanted. Options work before and after
+the command's name."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from stoker.cli import paths
+
+if TYPE_CHECKING:
+    from stoker.cli.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """The options given so far; the rest comes from the environment."""
+
+    socket_option: str | None = None
+    state_option: str | None = None
+
+    def client(self, timeout: float | None = None) -> Client:
+        """A client for the daemon that is meant."""
+        from stoker.cli.client import TIMEOUT, Client
+
+        sockets = paths.client_sockets(self.socket_option, os.environ, os.geteuid())
+        return Client(sockets, timeout or TIMEOUT)
+
+    @property
+    def socket(self) -> str:
+        """Where a new daemon opens its socket."""
+        return paths.daemon_socket(self.socket_option, os.environ, os.geteuid())
+
+    @property
+    def state_dir(self) -> str:
+        """Where a new daemon keeps its state."""
+        return paths.state_directory(self.state_option, os.environ, os.geteuid())
+
+    @property
+    def runtime_dir(self) -> str:
+        """Where a new daemon keeps its inner sockets."""
+        return paths.runtime_directory(self.state_dir, os.environ, os.geteuid())
+
+
+def session_of(context: click.Context) -> Session:
+    """The one session of this invocation."""
+    return context.find_root().ensure_object(Session)
+
+
+def _keep_socket(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value:
+        session_of(context).socket_option = value
+
+
+def _keep_state(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value:
+        session_of(context).state_option = value
+
+
+def session_options(command: F) -> F:
+    """--socket and --state-dir, for the group and for each command."""
+    path = click.Path(dir_okay=True)
+    for option in (
+        click.option(
+            "--state-dir",
+            type=path,
+            expose_value=False,
+            callback=_keep_state,
+            help="The state directory.",
+        ),
+        click.option(
+            "--socket", type=path, expose_value=False, callback=_keep_socket, help="The daemon's unix socket."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def output_option(command: F) -> F:
+    """-o json."""
+    option = click.option(
+        "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="json prints one JSON document and nothing else.",
+    )  # fmt: skip
+    return option(command)
+
+
+def config_options(command: F) -> F:
+    """FILE..., --set and --profile."""
+    for option in (
+        click.option("--profile", metavar="P", help="Lay the profile file of that name over the file."),
+        click.option("--set", "sets", multiple=True, metavar="K=V", help="Override a value by its path."),
+        click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path()),
+    ):
+        command = option(command)
+    return command
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def complete_names(
+    *, replicas: bool = False, services: bool = True
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """A completion that asks the daemon for its services and replicas; silent where none answers."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from stoker.errors import StokerError
+
+        try:
+            status = session_of(context).client(timeout=0.5).get("/v1/status")
+        except StokerError:
+            return []
+        names: list[str] = []
+        known = [service["name"] for service in status["services"]]
+        for service in status["services"]:
+            key = f"{service['deployment']}/{service['name']}"
+            if services:
+                names.append(service["name"] if known.count(service["name"]) == 1 else key)
+            if replicas:
+                names += [replica["id"] for replica in service["replicas"]]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def service_argument(*, required: bool = True, replicas: bool = False) -> Callable[[F], F]:
+    """SERVICE, completed by asking the daemon."""
+    return click.argument(
+        "service",
+        required=required,
+        metavar="[SERVICE]" if not required else "SERVICE",
+        shell_complete=complete_names(replicas=replicas),
+    )
