@@ -1,1 +1,1 @@
-"""Scaling policies: concurrency (default), utilization, gpu."""
+"""Scaling policies: concurrency (default), utilization, gpu, queue, static."""

@@ -118,8 +118,8 @@ def settle(
     policies recommend it only without arrivals and with nothing in flight or queued.
     """
     if spec.held:
-        stopped = Decision(target=0, reason="held at zero: stopped by the operator (stoker start releases it)", code="held")
-        return Settled(decision=stopped, memory=ScalingMemory())
+        reason = "held at zero: stopped by the operator (stoker start releases it)"
+        return Settled(decision=Decision(target=0, reason=reason, code="held"), memory=ScalingMemory())
     present = max(0, pool.target - spec.standby)
     rules: dict[str, RuleMemory] = {}
     opinions: list[_Opinion] = []
