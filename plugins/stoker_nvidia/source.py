@@ -100,13 +100,13 @@ class NvidiaSource:
     async def _serve(self, publish: Publish) -> None:
         """Start a child and ask it until it fails. Raises _ChildFailed."""
         try:
-            # A session of its own: Ctrl-C in the daemon's terminal is not meant for the child.
-            process = await anyio.open_process(
-                self._command,
-                stderr=subprocess.STDOUT,
-                env=dict(self._context.environ) or None,
-                start_new_session=True,
-            )
+            with anyio.CancelScope(shield=True):  # else a cancellation could lose a process just started
+                process = await anyio.open_process(
+                    self._command,
+                    stderr=subprocess.STDOUT,
+                    env=dict(self._context.environ) or None,
+                    start_new_session=True,  # Ctrl-C in the daemon's terminal is not meant for the child
+                )
         except OSError as error:
             raise _ChildFailed(f"cannot start {self._command[0]}: {error.strerror}") from error
         try:
