@@ -7,7 +7,27 @@ import zlib
 from dataclasses import replace
 from typing import Any
 
+from stoker.model.action import (
+    Action,
+    AddReplica,
+    DrainReplica,
+    ForgetReplica,
+    HoldReplica,
+    KillReplica,
+    StartReplica,
+    StopReplica,
+)
 from stoker.model.device import Device, Inventory, Reservation
+from stoker.model.event import (
+    DrainRequested,
+    Event,
+    KillSignalled,
+    ReplicaAdded,
+    ReplicaForgotten,
+    ReplicaHeld,
+    StartRequested,
+    StopSignalled,
+)
 from stoker.model.replica import ALIVE, Phase, Replica, WorkerHandle
 from stoker.model.service import (
     Command,
@@ -76,3 +96,30 @@ def seeing(*replicas: Replica, **changes: Any) -> ObservedState:
     return replace(
         ObservedState(replicas={replica.id: replica for replica in replicas}, serial=len(replicas)), **changes
     )
+
+
+def event_of(action: Action, at: float) -> Event:
+    """The fact that the actuator reports at once for each action."""
+    who: dict[str, Any] = {
+        "replica": action.replica,
+        "service": action.service,
+        "at": at,
+        "id": "e",
+        "cause": action.cause,
+    }
+    match action:
+        case AddReplica():
+            return ReplicaAdded(**who, revision=action.revision, reason=action.reason)
+        case HoldReplica():
+            return ReplicaHeld(**who, reason=action.reason)
+        case StartReplica():
+            return StartRequested(**who, revision=action.revision, reservations=action.reservations)
+        case DrainReplica():
+            return DrainRequested(**who, reason=action.reason, leave=action.leave)
+        case StopReplica():
+            return StopSignalled(**who, reason=action.reason, leave=action.leave)
+        case KillReplica():
+            return KillSignalled(**who, reason=action.reason)
+        case ForgetReplica():
+            return ReplicaForgotten(**who, reason=action.reason)
+    raise AssertionError(f"no event for {action}")

@@ -283,9 +283,9 @@ def test_demand_of_a_service_that_serves_or_is_unknown_is_old_news() -> None:
     assert after(DemandArrived(service="app/gone")).demand == frozenset()
 
 
-def test_a_target_of_zero_ends_the_demand() -> None:
+def test_a_target_that_was_decided_before_the_demand_was_known_does_not_end_it() -> None:
     event = TargetChanged(service=SPEC.key, before=1, target=0, decision=Decision(target=0, reason="idle"))
-    assert after(event, demand=frozenset({SPEC.key})).demand == frozenset()
+    assert after(event, demand=frozenset({SPEC.key})).demand == {SPEC.key}
 
 
 def test_an_inventory_replaces_the_one_before() -> None:

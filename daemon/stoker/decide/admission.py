@@ -102,7 +102,8 @@ def _gate(
 
 def _full(pool: Pool, spec: ServiceSpec, alive: int) -> str:
     """Why no further worker may live now, "" if one may: workers that are still stopping count."""
-    surge = bounds(spec.update)[0] if pool.updating else 0
+    update = any(replica.revision != pool.revision for replica in pool.alive)
+    surge = bounds(spec.update)[0] if update else 0
     if alive < spec.scaling.max_replicas + surge:
         return ""
     beyond = f" + {surge} during the update" if surge else ""

@@ -159,7 +159,10 @@ def _spawned(replica: Replica, event: WorkerSpawned, desired: DesiredState) -> R
 
 
 def _ready(replica: Replica, event: ReplicaBecameReady, desired: DesiredState) -> Replica:
+    """One that was lost on its way out goes on with that when it is seen again."""
     del desired
+    if replica.leave or replica.kill_sent:
+        return replica
     changes: dict[str, Any] = {}
     if replica.ready_at is None:
         changes = {"ready_at": event.at, "startup_seconds": event.at - replica.started}
@@ -286,11 +289,9 @@ def _why_waiting(why: str, verdict: Verdict, restart: int) -> str:
 
 
 def _target_changed(state: ObservedState, event: TargetChanged, desired: DesiredState) -> ObservedState:
-    """A target of 0 is a word about the load: whoever waited is gone."""
     del desired
-    demand = state.demand if event.target else state.demand - {event.service}
     targets = {**state.targets, event.service: event.target}
-    return replace(state, targets=targets, demand=demand, causes={**state.causes, event.service: event.id})
+    return replace(state, targets=targets, causes={**state.causes, event.service: event.id})
 
 
 def _demand_arrived(state: ObservedState, event: DemandArrived, desired: DesiredState) -> ObservedState:
