@@ -1,0 +1,91 @@
+"""Descendants of workers whose parents have ended, where they become the daemon's own children.
+
+That is so for a daemon that is a subreaper (without cgroups) or PID 1 of a container. Only we can then
+take their zombies away; zombies of others (the router's, a probe's) must be left to their owners.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import anyio
+
+from stoker_process import procfs
+from stoker_process.procfs import Stat
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A living process that lost its parent; `mark` is "" if its environment does not tell."""
+
+    stat: Stat
+    mark: str
+
+
+class Orphans:
+    """`is_worker` says which of our children are workers: not orphans, and reaped elsewhere."""
+
+    def __init__(self, instance: str, is_worker: Callable[[int], bool]) -> None:
+        self._prefix = f"{instance}:"
+        self._is_worker = is_worker
+        self._session = os.getsid(0)
+        self._marked: dict[tuple[int, int], str] = {}
+        self._seat = anyio.Lock()
+
+    def come_to_us(self) -> None:
+        """From now on orphans of our descendants become our children. For the life of the daemon."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+    def collect(self) -> list[Orphan]:
+        """Take away the zombies among the orphans and return the living."""
+        living = []
+        for pid in procfs.children_of_main_thread():
+            stat = None if self._is_worker(pid) else procfs.read_stat(pid)
+            if stat is None:
+                continue
+            if not stat.zombie:
+                living.append(Orphan(stat, self._mark(stat)))
+            elif self._is_orphan(stat):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+                self._marked.pop((pid, stat.start_time), None)
+        return living
+
+    def among(self, children: Iterable[Stat]) -> Iterator[Stat]:
+        """Those of our children that are not workers themselves."""
+        return (stat for stat in children if not self._is_worker(stat.pid))
+
+    async def attend(self) -> None:
+        """Collect orphans as they die, until cancelled. Every waiting task runs this; one at a time acts,
+        and the next takes its seat when its worker ends. Exits of workers are not learned this way."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals cannot be received here; orphans are collected whenever a worker ends
+        async with self._seat:
+            with anyio.open_signal_receiver(signal.SIGCHLD) as deaths:
+                self.collect()
+                async for _ in deaths:
+                    self.collect()
+
+    def _mark(self, stat: Stat) -> str:
+        key = (stat.pid, stat.start_time)
+        if key not in self._marked:
+            mark = procfs.read_mark(stat.pid)
+            if not mark.startswith(self._prefix):
+                return mark
+            self._marked[key] = mark
+        return self._marked[key]
+
+    def _is_orphan(self, zombie: Stat) -> bool:
+        """A child that was spawned by this process is in our session or leads its own; any other came
+        from elsewhere. One that leads its own is an orphan only if its mark was read while it lived."""
+        if (zombie.pid, zombie.start_time) in self._marked:
+            return True
+        return zombie.session not in (zombie.pid, self._session)
