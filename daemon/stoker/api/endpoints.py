@@ -112,13 +112,13 @@ class Endpoints:
         def listing() -> Sequence[LogFile]:
             return self._facade.logs(name)
 
-        listing()
         stream = LogTail(
             listing,
             follow=requests.flag(request, "follow", default=False),
             tail=None if tail is None else int(tail),
             since=requests.number(request, "since"),
         )
+        await stream.open()
         return EndlessResponse(stream.lines(), self.closing, media_type=JSON_LINES)
 
     # --- changing ---

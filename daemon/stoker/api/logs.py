@@ -39,14 +39,14 @@ class LogReader:
 
     def read(self, *, last: bool) -> list[str]:
         """The next complete lines, [] at the end. `last`: an unfinished line counts as a line."""
-        piece = self._piece()
-        if not piece:
-            rest, self._rest = (self._rest, b"") if last else (b"", self._rest)
-            return [_text(rest)] if rest else []
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            lines, self._rest = [*lines, self._rest], b""
-        return [_text(line) for line in lines]
+        while piece := self._piece():
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            if len(self._rest) > LONGEST_LINE:
+                lines, self._rest = [*lines, self._rest], b""
+            if lines:
+                return [_text(line) for line in lines]
+        rest, self._rest = (self._rest, b"") if last else (b"", self._rest)
+        return [_text(rest)] if rest else []
 
     def close(self) -> None:
         """Close the file."""
@@ -94,10 +94,14 @@ class LogTail:
         self._gone: set[str] = set()
         self._ended = False
 
+    async def open(self) -> None:
+        """Open the files: what is written from now on is new. Raises NotFoundError for an unknown name."""
+        self._listing()
+        await to_thread.run_sync(self._look, self._tail)
+
     async def lines(self) -> AsyncIterator[bytes]:
         """JSON lines, until the end or, following, until cancelled."""
         try:
-            await to_thread.run_sync(self._look, self._tail)
             while True:
                 lines = await to_thread.run_sync(self._round)
                 if lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 
@@ -49,6 +48,8 @@ def runtime_directory(state_dir: str, environ: Mapping[str, str], uid: int) -> s
     beside = f"{state_dir}/run"
     if len(os.fsencode(beside)) <= LONGEST_RUNTIME:
         return beside
+    import hashlib
+
     return f"{runtime_base(environ, uid)}/{hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]}"
 
 

@@ -1,0 +1,71 @@
+"""/metrics says what the contract names, in a form Prometheus' own parser reads."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from api.fakes import GPU, SPARE, snapshot
+from stoker.api.metrics import exposition
+
+INFER = {"deployment": "rag", "service": "infer"}
+
+
+def samples(**changes: object) -> list[Sample]:
+    text = exposition(snapshot(**changes)).decode()
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def value(name: str, **labels: str) -> float:
+    found = [s.value for s in samples() if s.name == name and labels.items() <= s.labels.items()]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+def test_every_name_of_the_contract_is_there() -> None:
+    names = {sample.name for sample in samples()}
+    assert {
+        "stoker_replicas", "stoker_target_replicas", "stoker_requests_in_flight", "stoker_requests_queued",
+        "stoker_requests_total", "stoker_request_seconds_bucket", "stoker_request_seconds_sum",
+        "stoker_request_seconds_count", "stoker_restarts_total", "stoker_config_generation",
+        "stoker_config_rejected", "stoker_device_health", "stoker_device_reserved_ratio",
+        "stoker_reconcile_seconds",
+    } <= names  # fmt: skip
+
+
+def test_pools() -> None:
+    assert value("stoker_replicas", **INFER, phase="ready") == 1
+    assert value("stoker_replicas", **INFER, phase="pending") == 1
+    assert value("stoker_replicas", **INFER, phase="lost") == 0
+    assert value("stoker_target_replicas", **INFER) == 2
+    assert value("stoker_restarts_total", **INFER, reason="crashed") == 2
+
+
+def test_requests() -> None:
+    assert value("stoker_requests_in_flight", **INFER) == 7
+    assert value("stoker_requests_queued", **INFER) == 3
+    assert value("stoker_requests_total", **INFER, code="2xx") == 10
+
+
+def test_the_histogram_is_cumulative_and_ends_with_infinity() -> None:
+    assert value("stoker_request_seconds_bucket", **INFER, le="0.1") == 6
+    assert value("stoker_request_seconds_bucket", **INFER, le="1.0") == 10
+    assert value("stoker_request_seconds_bucket", **INFER, le="+Inf") == 11
+    assert value("stoker_request_seconds_count", **INFER) == 11
+    assert value("stoker_request_seconds_sum", **INFER) == 7.5
+
+
+def test_devices() -> None:
+    assert value("stoker_device_health", uuid=GPU, health="healthy") == 1
+    assert value("stoker_device_health", uuid=SPARE, health="healthy") == 0
+    assert value("stoker_device_health", uuid=SPARE, health="quarantined") == 1
+    assert value("stoker_device_reserved_ratio", uuid=GPU) == 1
+    assert value("stoker_device_reserved_ratio", uuid=SPARE) == 0
+
+
+def test_a_rejected_configuration_raises_the_flag() -> None:
+    assert value("stoker_config_rejected") == 0
+    found = {s.name: s.value for s in samples(config_state="rejected", rejected_total=3)}
+    assert found["stoker_config_rejected"] == 1
+    assert found["stoker_config_rejections_total"] == 3
+    assert found["stoker_config_generation"] == 4

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from api.fakes import snapshot, spec, specs
+from stoker.api.names import resolve_replica, resolve_service
+from stoker.errors import ConflictError, NotFoundError
+from stoker.model.service import DesiredState
+
+TWO = snapshot(desired=DesiredState(services=specs() | {"chat/infer": spec("infer", "chat")}))
+
+
+@pytest.mark.parametrize("name", ["infer", "rag/infer"])
+def test_a_service_goes_by_its_name_or_its_key(name: str) -> None:
+    assert resolve_service(snapshot(), name) == "rag/infer"
+
+
+def test_a_name_in_two_deployments_is_refused_with_the_candidates() -> None:
+    with pytest.raises(ConflictError, match="write one of rag/infer, chat/infer"):
+        resolve_service(TWO, "infer")
+    assert resolve_service(TWO, "chat/infer") == "chat/infer"
+
+
+def test_a_misspelt_service_gets_the_nearest_name_as_it_can_be_typed() -> None:
+    with pytest.raises(NotFoundError, match="did you mean 'tokenize'"):
+        resolve_service(TWO, "tokenise")
+    with pytest.raises(NotFoundError, match="did you mean 'chat/infer'"):
+        resolve_service(TWO, "chat/infr")
+
+
+def test_a_name_that_is_near_to_nothing_gets_the_list() -> None:
+    with pytest.raises(NotFoundError, match="there are: tokenize, infer"):
+        resolve_service(snapshot(), "zzz")
+
+
+def test_no_services_at_all_is_said() -> None:
+    empty = snapshot(desired=DesiredState(), observed=type(snapshot().observed)())
+    with pytest.raises(NotFoundError, match="there are no services"):
+        resolve_service(empty, "infer")
+
+
+def test_a_misspelt_replica_gets_the_nearest() -> None:
+    assert resolve_replica(snapshot(), "infer-k3x9").phase == "ready"
+    with pytest.raises(NotFoundError, match="did you mean 'infer-k3x9'"):
+        resolve_replica(snapshot(), "infer-k3x8")
