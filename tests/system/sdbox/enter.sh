@@ -1,5 +1,5 @@
 #!/bin/bash
-# The inside half of box.py: in fresh namespaces, build a root over the host's own one, enter it, become systemd.
+# The inside half of machine.py: in fresh namespaces, build a root over the host's own one, enter it, become systemd.
 #   enter.sh HOME CGROUPS [PATH...]
 # HOME: an empty directory. CGROUPS: "v2", or the v1 controllers that are mounted, with "unified" among them for a
 # hybrid. PATHs are shown inside, read-only, at the same place. Nothing of this is seen outside the namespaces.

@@ -26,7 +26,7 @@ BOOT_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 20.0
 
 
-class BoxError(Exception):
+class MachineError(Exception):
     """The box did not boot; the message holds what its console showed."""
 
 
@@ -41,8 +41,8 @@ def obstacle() -> str:
     return ""
 
 
-class Box:
-    """One box. `show` lists host directories that are visible inside, read-only, at the same path."""
+class Machine:
+    """One machine in a box. `show` lists host directories that it sees, read-only, at the same path."""
 
     def __init__(self, name: str, show: Iterable[Path] = ()) -> None:
         self._name = name
@@ -59,7 +59,7 @@ class Box:
         return Path(f"/proc/{self._pid1}/root")
 
     def boot(self) -> None:
-        """Start systemd and wait until it is up. Raises BoxError with the console's text."""
+        """Start systemd and wait until it is up. Raises MachineError with the console's text."""
         (self._home / "mount").mkdir()
         for group in self._groups.values():
             _make_group(group)
@@ -133,7 +133,7 @@ class Box:
         deadline = time.monotonic() + BOOT_TIMEOUT
         while not condition():
             if self._outer.poll() is not None or time.monotonic() > deadline:
-                raise BoxError(
+                raise MachineError(
                     f"systemd did not come up:\n{self._console.read_text(errors='replace')[-2000:]}"
                 )
             time.sleep(0.02)

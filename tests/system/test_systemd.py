@@ -1,0 +1,250 @@
+"""The unit under a real systemd: what start, reload, restart, stop, a crash and a hang do to the workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from system.sdbox.machine import Machine
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
+UNITS = sorted(SYSTEMD.glob("*.service"))
+BIN = Path(sys.executable).parent
+FILE = """
+name: app
+services:
+  idle:
+    command: [sleep, "100000"]
+    scaling: {min_replicas: 2, max_replicas: 2}
+    drain: {timeout: 1s, grace: 1s}
+"""
+DROP_IN = f"""
+[Service]
+Environment=PATH={BIN}:/usr/bin:/bin
+Environment=PYTHONDONTWRITEBYTECODE=1
+WatchdogSec=2s
+RestartSec=200ms
+"""
+
+
+class Stoker:
+    """The unit on a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def install(self) -> None:
+        root = self.machine.root
+        shutil.copy(SYSTEMD / "stoker.service", root / "etc/systemd/system/stoker.service")
+        shutil.copy(SYSTEMD / "stoker.sysusers", root / "usr/lib/sysusers.d/stoker.conf")
+        shutil.copy(SYSTEMD / "stoker.tmpfiles", root / "usr/lib/tmpfiles.d/stoker.conf")
+        self.machine.run("systemd-sysusers")
+        self.machine.run("systemd-tmpfiles", "--create", "stoker.conf")
+        (root / "etc/systemd/system/stoker.service.d").mkdir()
+        (root / "etc/systemd/system/stoker.service.d/test.conf").write_text(DROP_IN)
+        self.machine.run("systemctl", "daemon-reload")
+
+    def write(self, text: str) -> None:
+        """Put the deployment file in place."""
+        (self.machine.root / "etc/stoker/app.yaml").write_text(text)
+
+    def ctl(self, verb: str, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`systemctl VERB stoker`."""
+        try:
+            return self.machine.run("systemctl", verb, *args, "stoker", check=check)
+        except subprocess.CalledProcessError as error:
+            error.add_note(self.log())
+            raise
+
+    def property(self, name: str) -> str:
+        """One property of the unit."""
+        return self.machine.run("systemctl", "show", "--value", "-p", name, "stoker").stdout.strip()
+
+    def cli(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`stoker ARGS` as root on that machine."""
+        return self.machine.run("env", f"PATH={BIN}:/usr/bin:/bin", "stoker", *args, check=check)
+
+    def status(self) -> dict[str, Any]:
+        """The status document, empty while no daemon answers."""
+        done = self.cli("status", "-o", "json", check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def workers(self) -> set[int]:
+        """The pids of the ready workers."""
+        return {
+            replica["pid"]
+            for service in self.status().get("services", ())
+            for replica in service["replicas"]
+            if replica["phase"] == "ready"
+        }
+
+    def alive(self) -> set[int]:
+        """The pids of all workers that exist on the machine, whoever started them."""
+        found = self.machine.run("pgrep", "-x", "sleep", check=False).stdout.split()
+        return {int(pid) for pid in found}
+
+    def log(self) -> str:
+        """The journal of the unit."""
+        return self.machine.run("journalctl", "-u", "stoker", "--no-pager", "-o", "cat").stdout[-3000:]
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+        """Wait for a condition; the failure shows the journal."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}\n{self.log()}"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def stoker(machine: Machine) -> Iterator[Stoker]:
+    """The unit, installed, started, with two ready workers."""
+    unit = Stoker(machine)
+    if not (machine.root / "etc/systemd/system/stoker.service").exists():
+        unit.install()
+    unit.write(FILE)
+    unit.ctl("start")
+    unit.until(lambda: len(unit.workers()) == 2, "two ready workers")
+    yield unit
+    unit.ctl("stop")
+    unit.until(lambda: not unit.alive(), "the machine is empty again")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
+    """It returns 0 for keys that it does not know: only its silence counts."""
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_the_unit_is_no_more_exposed_than_it_says() -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", SYSTEMD / "stoker.service"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    exposure = float(said.rpartition(": ")[2].split()[0])
+    assert exposure <= 6.1
+    assert f"rates the unit {exposure}" in (SYSTEMD / "README.md").read_text()
+
+
+def test_start_returns_once_the_daemon_is_ready(stoker: Stoker) -> None:
+    assert stoker.property("ActiveState") == "active"
+    assert "1 services" in stoker.property("StatusText") or "1 service" in stoker.property("StatusText")
+    assert int(stoker.property("MainPID")) == stoker.status()["daemon"]["pid"]
+    assert stoker.workers() == stoker.alive()
+
+
+def test_the_cgroup_of_the_unit_holds_every_worker(stoker: Stoker) -> None:
+    group = stoker.property("ControlGroup")
+    for pid in stoker.workers():
+        assert group in stoker.machine.run("cat", f"/proc/{pid}/cgroup").stdout
+
+
+def test_reload_takes_the_new_files_and_touches_no_worker(stoker: Stoker) -> None:
+    before = stoker.workers()
+    stoker.write(FILE.replace("{min_replicas: 2, max_replicas: 2}", "{min_replicas: 3, max_replicas: 3}"))
+    stoker.ctl("reload")
+    stoker.until(lambda: len(stoker.workers()) == 3, "three ready workers")
+    assert before < stoker.workers()
+    assert stoker.property("ActiveState") == "active"
+
+
+def test_reload_of_refused_files_fails_and_changes_nothing(stoker: Stoker) -> None:
+    before = stoker.workers()
+    stoker.write(FILE.replace("max_replicas: 2", "max_replicas: 1"))
+    assert stoker.ctl("reload", check=False).returncode != 0
+    assert stoker.property("ActiveState") == "active"
+    assert stoker.status()["daemon"]["config"]["state"] == "rejected"
+    assert stoker.workers() == before
+    assert "app.yaml:" in stoker.log()
+
+
+def test_sighup_reloads_as_notify_reload_wants_it(stoker: Stoker) -> None:
+    stoker.write(FILE.replace("{min_replicas: 2, max_replicas: 2}", "{min_replicas: 1, max_replicas: 1}"))
+    stoker.ctl("kill", "--kill-who=main", "--signal=HUP")
+    stoker.until(lambda: len(stoker.workers()) == 1, "one ready worker")
+    assert stoker.property("ActiveState") == "active"
+
+
+def test_restart_keeps_every_worker(stoker: Stoker) -> None:
+    workers, daemon = stoker.workers(), stoker.property("MainPID")
+    stoker.ctl("restart")
+    stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
+    assert stoker.property("MainPID") != daemon
+    assert stoker.alive() == workers
+
+
+def test_try_restart_keeps_every_worker_too(stoker: Stoker) -> None:
+    workers = stoker.workers()
+    stoker.ctl("try-restart")
+    stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
+
+
+def test_stop_drains_everything(stoker: Stoker) -> None:
+    stoker.ctl("stop")
+    assert stoker.alive() == set()
+    assert stoker.property("ActiveState") == "inactive"
+    assert stoker.property("Result") == "success"
+    assert stoker.property("TasksCurrent") in ("[not set]", "0"), "the router is gone as well"
+
+
+def test_a_killed_daemon_is_started_again_and_takes_its_workers_over(stoker: Stoker) -> None:
+    workers, daemon = stoker.workers(), stoker.property("MainPID")
+    stoker.ctl("kill", "--kill-who=main", "--signal=KILL")
+    stoker.until(lambda: stoker.property("MainPID") not in ("0", daemon), "a new daemon")
+    stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
+    assert stoker.alive() == workers
+    assert int(stoker.property("NRestarts")) >= 1
+
+
+def test_a_daemon_that_hangs_is_replaced_by_the_watchdog(stoker: Stoker) -> None:
+    workers, daemon = stoker.workers(), stoker.property("MainPID")
+    stoker.ctl("kill", "--kill-who=main", "--signal=STOP")
+    stoker.until(lambda: stoker.property("MainPID") not in ("0", daemon), "a new daemon")
+    stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
+    assert stoker.alive() == workers
+
+
+def test_down_is_final(stoker: Stoker) -> None:
+    stoker.cli("down")
+    stoker.until(lambda: stoker.property("ActiveState") == "inactive", "the unit rests")
+    assert stoker.alive() == set()
+    assert stoker.property("Result") == "success"
+    assert stoker.property("SubState") == "dead", "and is not started again"
+
+
+def test_a_daemon_without_a_good_file_waits_for_one_under_the_watchdog(stoker: Stoker) -> None:
+    """Longer than the watchdog tolerates silence: a daemon that waits must give signs of life as well."""
+    stoker.ctl("stop")
+    stoker.write("services: {idle: {comand: sleep 1}}\n")
+    stoker.ctl("start")
+    daemon, began = stoker.property("MainPID"), time.monotonic()
+    stoker.until(lambda: time.monotonic() - began > 3, "more than the two seconds of the watchdog")
+    assert stoker.property("MainPID") == daemon, stoker.log()
+    stoker.write(FILE)
+    stoker.until(lambda: len(stoker.workers()) == 2, "two ready workers")
+
+
+def test_a_worker_of_another_user_says_that_it_is_ready(stoker: Stoker) -> None:
+    say = "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+    say += "s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'READY=1'); time.sleep(100000)"
+    spoken = {
+        "command": ["/usr/bin/python3", "-c", say],
+        "user": "stoker",
+        "working_dir": "/",
+        "probes": {"startup": {"notify": True, "timeout": "20s"}},
+    }
+    stoker.write(FILE + f"  spoken: {json.dumps(spoken)}\n")
+    stoker.until(lambda: len(stoker.workers()) == 3, "the notifying worker is ready")
+    (pid,) = stoker.workers() - stoker.alive()
+    assert os.stat(stoker.machine.root / f"proc/{pid}").st_uid != 0
