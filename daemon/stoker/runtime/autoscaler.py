@@ -158,7 +158,7 @@ class Autoscaler:
             settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
             pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
             target = settled.decision.target
-        if target != before or key not in state.targets:
+        if target != before:
             self._post(TargetChanged(service=key, before=before, target=target, decision=pool.decision))
 
     def _ask(self, spec: ServiceSpec, rule: PolicySpec, pool: _Pool, view: PoolState, now: float) -> Decision:
