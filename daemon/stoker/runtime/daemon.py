@@ -28,7 +28,7 @@ from stoker.model.replica import WorkerHandle
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import PluginContext, WorkerDriver
+from stoker.plugin.ports import PluginContext, Router, WorkerDriver
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt
@@ -95,7 +95,6 @@ class Daemon:
         self._systemd = SystemdNotifier(environ if options.systemd else {})
         self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready, self._worker_says)
         self._parts = Parts(registry, context, post=self._post)
-        self._router = self._parts.router("stoker")
         self._journal = Journal(time.time)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
@@ -161,12 +160,13 @@ class Daemon:
         await self._adopt()
         for observer in self._options.observers:
             start(self._observe, observer)
-        start(self._router.run, self._link)
+        router = self._parts.router(self._control.desired.box.router)
+        start(router.run, self._link)
+        start(self._route, router)
         for name in registry.names("device source"):
             start(self._parts.run_devices, name)
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._journal)
-        start(self._route)
         start(self._control.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
@@ -174,6 +174,9 @@ class Daemon:
         start(self._systemd.run_watchdog)
         self._systemd.ready(self._status_line())
         await self._ended.wait()
+        if self._control.state.stopping:
+            await self._control.until_empty()
+            await router.stop(ROUTER_GRACE)
         self._systemd.stopping()
 
     async def _configure(self) -> None:
@@ -223,15 +226,9 @@ class Daemon:
             self._systemd.ready(self._status_line())
 
     def _end(self) -> None:
-        if not self._control.state.stopping:
-            self._control.stop()
-            self._tasks.start_soon(self._wind_down)
-
-    async def _wind_down(self) -> None:
-        """Wait until every worker is gone, then end the router and the daemon."""
+        """Begin to drain everything; `run` waits for it."""
+        self._control.stop()
         self._systemd.stopping("draining")
-        await self._control.until_empty()
-        await self._router.stop(ROUTER_GRACE)
         self._ended.set()
 
     # -- reactions -------------------------------------------------------------------------------------
@@ -243,6 +240,10 @@ class Daemon:
         return self._control.desired.services.get(service)
 
     def _apply(self, desired: DesiredState) -> None:
+        before = self._control.desired
+        if before.generation and before.box.router != desired.box.router:
+            message = f"box.router: {desired.box.router} takes effect when the daemon is started next"
+            self._post(Notice(message=message, severity="warning"))
         self._control.configure(desired)
         self._autoscaler.reconsider()
 
@@ -250,12 +251,12 @@ class Daemon:
         self._table = table
         self._table_changed.set()
 
-    async def _route(self) -> None:
+    async def _route(self, router: Router) -> None:
         """Hand the newest table to the router, one at a time and in order."""
         while True:
             await self._table_changed.wait()
             self._table_changed = anyio.Event()
-            await self._router.apply(self._table)
+            await router.apply(self._table)
 
     async def _observe(self, observer: Observer) -> None:
         await observer(self.facade)

@@ -153,6 +153,8 @@ class WorkerNotify:
         self.close(replica)
         path = self.path_for(replica)
         owner = os.geteuid() if uid is None else uid
+        if owner != os.geteuid():
+            _let_through(self._directory.parent)
         line = _Line(path=path, uid=owner, receiver=_bind(path, owner))
         self._lines[replica] = line
         if self._group is not None:
@@ -217,6 +219,13 @@ class WorkerNotify:
 def _status_line(text: str) -> str:
     """STATUS= with the text on one line, or "" for none."""
     return f"STATUS={' '.join(text.split())}" if text else ""
+
+
+def _let_through(directory: Path) -> None:
+    """Workers of other users must pass through the runtime directory; they still cannot list it."""
+    with contextlib.suppress(OSError):  # binding names what is wrong with it
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(directory.stat().st_mode | 0o011)
 
 
 def _bind(path: str, owner: int) -> socket.socket:

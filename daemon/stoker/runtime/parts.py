@@ -49,16 +49,23 @@ class Parts:
     def check(self, desired: DesiredState) -> None:
         """Raise ConfigError if the configuration names a part that no plugin brings."""
         problems = []
+        if desired.box.router not in self.registry.names("router"):
+            problems.append(self._missing("router", desired.box.router, "box.router"))
         for key, spec in desired.services.items():
             wanted = [("driver", spec.backend, "backend")]
             wanted += [("policy", rule.metric, "scaling.policy.metric") for rule in spec.scaling.policies]
             for kind, name, where in wanted:
-                try:
-                    self.registry.factory(kind, name)
-                except PluginError as error:
-                    problems.append(ConfigProblem(str(error), file=key, path=f"services.{spec.name}.{where}"))
+                if name not in self.registry.names(kind):
+                    problems.append(self._missing(kind, name, f"services.{spec.name}.{where}", key))
         if problems:
             raise ConfigError(*problems)
+
+    def _missing(self, kind: str, name: str, path: str, service: str = "") -> ConfigProblem:
+        try:
+            self.registry.factory(kind, name)
+        except PluginError as error:
+            return ConfigProblem(str(error), file=service, path=path)
+        raise AssertionError(f"{kind} {name} is there")
 
     async def run_devices(self, name: str) -> None:
         """Run one device source and post the joined inventory whenever it changes."""
