@@ -161,9 +161,10 @@ async def test_a_sender_that_is_gone_already_is_believed(heard: Heard) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to run a process as another user")
 async def test_another_user_is_refused(tmp_path: Path) -> None:
-    heard = Heard(tmp_path)
     for directory in (tmp_path, *tmp_path.parents):
         directory.chmod(directory.stat().st_mode | 0o011)
+    (tmp_path / "run").mkdir(mode=0o700)
+    heard = Heard(tmp_path / "run")
     async with heard.listening():
         path = heard.notify.open("a-1", uid=12345)
         assert os.stat(path).st_uid == 12345

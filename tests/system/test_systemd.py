@@ -106,18 +106,23 @@ class Stoker:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def stoker(machine: Machine) -> Iterator[Stoker]:
-    """The unit, installed, started, with two ready workers."""
+@pytest.fixture(scope="module")
+def unit(machine: Machine) -> Iterator[Stoker]:
+    """The unit, installed."""
     unit = Stoker(machine)
-    if not (machine.root / "etc/systemd/system/stoker.service").exists():
-        unit.install()
-    unit.write(FILE)
-    unit.ctl("start")
-    unit.until(lambda: len(unit.workers()) == 2, "two ready workers")
+    unit.install()
     yield unit
     unit.ctl("stop")
-    unit.until(lambda: not unit.alive(), "the machine is empty again")
+    assert unit.alive() == set()
+
+
+@pytest.fixture
+def stoker(unit: Stoker) -> Stoker:
+    """The unit, started, with two ready workers; it goes on from test to test."""
+    unit.write(FILE)
+    unit.ctl("start")
+    unit.until(lambda: len(unit.workers()) == 2 == len(unit.alive()), "two ready workers and no other")
+    return unit
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
@@ -242,6 +247,7 @@ def test_a_worker_of_another_user_says_that_it_is_ready(stoker: Stoker) -> None:
         "command": ["/usr/bin/python3", "-c", say],
         "user": "stoker",
         "working_dir": "/",
+        "drain": {"timeout": "1s", "grace": "1s"},
         "probes": {"startup": {"notify": True, "timeout": "20s"}},
     }
     stoker.write(FILE + f"  spoken: {json.dumps(spoken)}\n")
