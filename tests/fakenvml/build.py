@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -46,15 +47,16 @@ def _build() -> Path:
 
 
 def _writable() -> Path:
-    """`build/` beside the sources, or a place of our own where the checkout is read-only."""
+    """`build/` beside the sources, or a place of our own where that cannot be written."""
     beside = HERE / "build"
-    try:
+    with contextlib.suppress(OSError):
         beside.mkdir(exist_ok=True)
-    except OSError:
-        digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((HERE / "src").iterdir())))
-        beside = Path(tempfile.gettempdir()) / f"fakenvml-{os.getuid()}-{digest.hexdigest()[:12]}"
-        beside.mkdir(mode=0o700, exist_ok=True)
-    return beside
+    if os.access(beside, os.W_OK):
+        return beside
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((HERE / "src").iterdir())))
+    own = Path(tempfile.gettempdir()) / f"fakenvml-{os.getuid()}-{digest.hexdigest()[:12]}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
 
 
 def _plain_environment() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fakenvml.cuda import visible
@@ -23,7 +25,8 @@ def anyio_backend():
 
 async def fill(box: FakeBox, **needs) -> tuple[list[Replica], str]:
     """Place replicas until one is refused; also return the refusal."""
-    context = PluginContext(instance="t", state_dir="/", runtime_dir="/", environ=box.environ)
+    mine = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    context = PluginContext(instance="t", state_dir="/", runtime_dir="/", environ={**mine, **box.environ})
     inventory = await inventory_once(context)
     spec = ServiceSpec(
         deployment="d", name="s", launch=Command(("x",)), working_dir="/", resources=Resources(**needs)

@@ -58,13 +58,13 @@ class Seen:
 
 
 def context(environ: dict[str, str], log: list[str] | None = None, **options) -> PluginContext:
-    whole = {"PATH": os.environ["PATH"], **environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     keep = log.append if log is not None else lambda _: None
     return PluginContext(
         instance="t",
         state_dir="/nowhere",
         runtime_dir="/nowhere",
-        environ=whole,
+        environ={**kept, **environ},
         options={**QUICK, **options},
         log=keep,
     )
