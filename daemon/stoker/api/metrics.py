@@ -10,7 +10,6 @@ from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 from stoker.api.documents import wanted
 from stoker.api.facade import ServiceLoad, ServiceTotals, Snapshot
@@ -90,7 +89,7 @@ def _buckets(latency: Mapping[float, int]) -> list[tuple[str, float]]:
     for bound in sorted(latency):
         running += latency[bound]
         if bound != float("inf"):
-            buckets.append((floatToGoString(bound), float(running)))
+            buckets.append((str(float(bound)), float(running)))
     return [*buckets, ("+Inf", float(running))]
 
 

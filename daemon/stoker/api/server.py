@@ -13,17 +13,14 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from stoker.api.problems import MEDIA_TYPE, plain_problem
 from stoker.api.unixsocket import Peer, allowed, identity_of, listen, peer_of, remove
 
 GRACE = 3
 """Seconds that running answers get at the end."""
-
-REFUSAL = (
-    b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s"
-)
 
 
 async def serve(
@@ -66,7 +63,7 @@ async def _run(server: QuietServer, listener: socket.socket) -> None:
 
 
 class CheckedProtocol(HttpToolsProtocol):
-    """HTTP with peers that are allowed; the others get one refusal."""
+    """HTTP with peers that are allowed; to the others every request is refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Ask the kernel who it is."""
@@ -74,8 +71,8 @@ class CheckedProtocol(HttpToolsProtocol):
         peer = _peer(transport.get_extra_info("socket"))
         app: Any = self.config.app
         if peer is None or not app.state.admit(peer):
-            transport.write(refusal(peer))
-            transport.close()
+            # Answered like a request, not by hanging up: a client that still writes would see only that.
+            self.app = refusal(peer)
 
 
 class QuietServer(uvicorn.Server):
@@ -126,11 +123,13 @@ def _peer(connection: socket.socket) -> Peer | None:
         return None
 
 
-def refusal(peer: Peer | None) -> bytes:
-    """The answer to a peer that may not talk to the daemon."""
+def refusal(peer: Peer | None) -> JSONResponse:
+    """The application a peer gets that may not talk to the daemon."""
     who = f"uid {peer.uid}" if peer else "an unknown peer"
-    body = (
-        '{"type":"about:blank","title":"Forbidden","status":403,'
-        f'"detail":"{who} may not talk to this daemon: it is neither its user nor in the socket\'s group"}}'
-    ).encode()
-    return REFUSAL % (len(body), body)
+    detail = f"{who} may not talk to this daemon: it is neither its user nor in the socket's group"
+    return JSONResponse(
+        plain_problem(403, "Forbidden", detail),
+        status_code=403,
+        media_type=MEDIA_TYPE,
+        headers={"connection": "close"},
+    )

@@ -55,7 +55,7 @@ def screen(status: Mapping[str, Any], *, height: int) -> RenderableType:
         if len(errors) > len(shown):
             shown.append(Text(f"and {len(errors) - len(shown)} more: stoker status", style="dim"))
         parts.append(
-            Panel(Group(*shown), title="config rejected; the last good one is kept", border_style="red")
+            Panel(Group(*shown), title="config rejected; the last good one runs", border_style="red")
         )
     if status["services"]:
         parts.append(_rich(rows.service_table(status)))

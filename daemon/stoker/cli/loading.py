@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from stoker.model.device import Inventory
 
 PATIENCE = 5.0
-"""Seconds a device source gets to report."""
+"""Seconds the first device source gets to report."""
+SETTLING = 0.5
+"""Seconds the others get after it."""
 
 
 def load(files: Sequence[str], *, profile: str | None, sets: Sequence[str]) -> EffectiveConfig:
@@ -52,7 +55,7 @@ def plan_on_empty_box(effective: EffectiveConfig, state_dir: str) -> dict[str, A
 
 
 async def _inventory(state_dir: str) -> Inventory:
-    """What all device sources report first, joined."""
+    """What the device sources report first, joined. A source may have nothing to say and stay silent."""
     import anyio
 
     from stoker.model.device import Inventory
@@ -66,28 +69,28 @@ async def _inventory(state_dir: str) -> Inventory:
         instance="plan", state_dir=state_dir, runtime_dir="", environ=dict(os.environ), log=lambda _: None
     )
     found: dict[str, Inventory] = {}
+    names = registry.names("device source")
+    somebody, everybody = anyio.Event(), anyio.Event()
 
-    async def ask(name: str) -> None:
-        reported = anyio.Event()
+    def publish(name: str, inventory: Inventory) -> None:
+        found[name] = inventory
+        somebody.set()
+        if len(found) == len(names):
+            everybody.set()
 
-        def publish(inventory: Inventory) -> None:
-            found[name] = inventory
-            reported.set()
-
-        async def run() -> None:
-            try:
-                source: DeviceSource = registry.factory("device source", name)(context)
-                await source.run(publish)
-            except Exception as error:  # noqa: BLE001 - a stranger's code; it costs its own devices only
-                publish(Inventory(state="unreachable", reason=f"device source {name} failed: {error}"))
-
-        with anyio.move_on_after(PATIENCE):
-            async with anyio.create_task_group() as group:
-                group.start_soon(run)
-                await reported.wait()
-                group.cancel_scope.cancel()
+    async def run(name: str) -> None:
+        try:
+            source: DeviceSource = registry.factory("device source", name)(context)
+            await source.run(partial(publish, name))
+        except Exception as error:  # noqa: BLE001 - a stranger's code; it costs its own devices only
+            publish(name, Inventory(state="unreachable", reason=f"device source {name} failed: {error}"))
 
     async with anyio.create_task_group() as sources:
-        for name in registry.names("device source"):
-            sources.start_soon(ask, name)
+        for name in names:
+            sources.start_soon(run, name)
+        with anyio.move_on_after(PATIENCE if names else 0):
+            await somebody.wait()
+        with anyio.move_on_after(SETTLING):
+            await everybody.wait()
+        sources.cancel_scope.cancel()
     return join(found) if found else Inventory()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.shell_completion import shell_complete
 
 from stoker import __version__
 from stoker.cli import exits
@@ -19,6 +20,10 @@ COMMANDS = (
     "stop", "start", "down", "logs", "events", "gpus", "schema", "plugins", "reload", "completion",
 )  # fmt: skip
 """In the order of help: each is `command` in the module of its name under `stoker.cli.commands`."""
+
+
+COMPLETE = "_STOKER_COMPLETE"
+"""The variable by which a shell's completion script asks."""
 
 
 class LazyGroup(click.Group):
@@ -59,7 +64,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _run(args: Sequence[str] | None) -> int:
     try:
-        result = cli.main(args=args, prog_name="stoker", standalone_mode=False)
+        if instruction := os.environ.get(COMPLETE):
+            return shell_complete(cli, {}, "stoker", COMPLETE, instruction)
+        # Not cli.main(): it has its own ideas of what a closed pipe and Ctrl-C mean.
+        with cli.make_context("stoker", list(sys.argv[1:] if args is None else args)) as context:
+            result = cli.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
     except BrokenPipeError:

@@ -14,6 +14,8 @@ def command(context: click.Context, shell: str) -> None:
 
     bash: eval "$(stoker completion bash)"; fish: stoker completion fish | source
     """
+    from stoker.cli.main import COMPLETE
+
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(context.find_root().command, {}, "stoker", "_STOKER_COMPLETE").source())
+    click.echo(found(context.find_root().command, {}, "stoker", COMPLETE).source())

@@ -10,6 +10,6 @@ from stoker.cli.session import print_json
 @click.command()
 def command() -> None:
     """Print the JSON Schema of stoker.yaml, for editors and checks."""
-    from stoker.config.schema import json_schema
+    from stoker.config.json_schema import json_schema
 
     print_json(json_schema())
