@@ -1,0 +1,59 @@
+"""Every example folder is run, as it stands, but on free ports."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from system.harness import Box
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+EXAMPLES = sorted(
+    path.parent for path in (Path(__file__).resolve().parents[2] / "examples").glob("*/stoker.yaml")
+)
+EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES
+
+
+@EVERY
+def test_its_files_and_profiles_are_valid(example: Path, tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.run("check", str(example / "stoker.yaml"))
+    for profile in example.glob("stoker.*.yaml"):
+        name = profile.name.removeprefix("stoker.").removesuffix(".yaml")
+        box.run("check", str(example / "stoker.yaml"), "--profile", name)
+
+
+@EVERY
+def test_it_runs_and_its_door_answers(example: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "example"
+    shutil.copytree(example, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    services = yaml.safe_load((copy / "stoker.yaml").read_text())["services"]
+    doors = [name for name, service in services.items() if "endpoint" in service]
+    assert doors, "an example has an address to try"
+    with Box(tmp_path) as box:
+        box.file = copy / "stoker.yaml"
+        box.up(*(f"--set=services.{name}.endpoint.port=0" for name in doors))
+        wanted = {s["name"]: s["min_replicas"] for s in box.status()["services"]}
+        for name, count in wanted.items():
+            box.until(
+                lambda name=name, count=count: len(box.replicas(name, "ready")) >= count,
+                f"{name} is ready",
+                60,
+            )
+        for name in doors:
+            request = urllib.request.Request(box.service(name)["url"] + "/", data=b"Wo ist der Bahnhof?")
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    assert answer.status == 200
+            except urllib.error.HTTPError as error:
+                pytest.fail(f"{name} answers {error.code}: {error.read()[:500]!r}")
