@@ -87,6 +87,10 @@ class CgroupTrees:
             for stray in outside:
                 _join(directory, stray)
 
+    def encloses(self, pid: int) -> bool:
+        """Whether a process, dead or alive, is in a worker's directory of this instance."""
+        return self.directory_of(pid) is not None
+
     def directory_of(self, pid: int) -> Path | None:
         """The worker directory of this instance that a process is in, wherever the daemon then lived."""
         path = procfs.unified_cgroup(pid)

@@ -42,17 +42,17 @@ class ProcessDriver:
         self._log = context.log
         self._workers: dict[int, Worker] = {}
         self._records = Records(Path(context.state_dir, "workers"), context.log)
-        self._orphans = Orphans(context.instance, lambda pid: pid in self._workers)
-        self._sessions = SessionTrees(self._orphans, context.log)
         wanted = context.options.get("cgroup", True)
         found = (
             CgroupTrees.open(context.instance, context.log) if wanted else "switched off by `cgroup: false`"
         )
         self._cgroups = found if isinstance(found, CgroupTrees) else None
         self._why_not = "" if isinstance(found, CgroupTrees) else found
-        self._buries = self._cgroups is None or os.getpid() == 1
+        is_enclosed = self._cgroups.encloses if self._cgroups is not None else lambda _: False
+        self._orphans = Orphans(context.instance, self._workers.__contains__, is_enclosed)
+        self._sessions = SessionTrees(self._orphans, context.log)
         if self._cgroups is None:
-            self._orphans.come_to_us()
+            self._orphans.call()
         self._discovery = Discovery(context.instance, self._records, self._cgroups, context.log)
 
     @property
@@ -173,7 +173,7 @@ class ProcessDriver:
         """Wait for the main process to end; where orphans come to us, look after them meanwhile."""
         closed = False
         async with anyio.create_task_group() as tasks:
-            if self._buries:
+            if self._orphans.come_to_us:
                 tasks.start_soon(self._orphans.attend)
             try:
                 if worker.pidfd is not None:
@@ -193,6 +193,9 @@ class ProcessDriver:
         return ExitStatus(code=status.code, signal=status.signal, detail=last_line(worker.record.log_path))
 
     def _forget(self, worker: Worker) -> None:
+        if self._orphans.come_to_us:
+            self._orphans.collect()
+            self._orphans.forget(worker.mark)
         # The zombie was kept until now: it reserves the pid, and with it the names of session and group.
         if worker.pidfd is not None:
             reap(worker.pidfd)
@@ -223,8 +226,7 @@ class ProcessDriver:
 
     def _without_cgroup(self, error: OSError) -> None:
         self._log(f"a worker runs without a cgroup of its own ({error}); its tree is held by its session")
-        self._buries = True
-        self._orphans.come_to_us()
+        self._orphans.call()
 
 
 def _handle(record: Record) -> WorkerHandle:

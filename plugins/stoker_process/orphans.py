@@ -19,6 +19,7 @@ from stoker_process import procfs
 from stoker_process.procfs import Stat
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +31,40 @@ class Orphan:
 
 
 class Orphans:
-    """`is_worker` says which of our children are workers: not orphans, and reaped elsewhere."""
+    """`is_worker` says which of our children are workers: not orphans, and reaped elsewhere. `is_enclosed`
+    says of a pid, also a zombie's, whether it is in the cgroup of a worker."""
 
-    def __init__(self, instance: str, is_worker: Callable[[int], bool]) -> None:
+    def __init__(
+        self, instance: str, is_worker: Callable[[int], bool], is_enclosed: Callable[[int], bool]
+    ) -> None:
         self._prefix = f"{instance}:"
         self._is_worker = is_worker
+        self._is_enclosed = is_enclosed
         self._session = os.getsid(0)
-        self._marked: dict[tuple[int, int], str] = {}
+        self._marks: dict[tuple[int, int], str] = {}
+        """Of processes that were seen alive: (pid, start time) -> mark."""
         self._seat = anyio.Lock()
+        self._libc = ctypes.CDLL(None, use_errno=True)
 
-    def come_to_us(self) -> None:
+    def call(self) -> None:
         """From now on orphans of our descendants become our children. For the life of the daemon."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        if self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+    @property
+    def come_to_us(self) -> bool:
+        """Whether orphans become our children."""
+        answer = ctypes.c_int()
+        self._libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+        return os.getpid() == 1 or bool(answer.value)
+
+    def expect(self, mark: str, processes: Iterable[Stat]) -> None:
+        """These processes of a worker are about to die: their zombies will be ours to take away."""
+        self._marks.update({(stat.pid, stat.start_time): mark for stat in processes})
+
+    def forget(self, mark: str) -> None:
+        """Nothing is left of that worker."""
+        self._marks = {key: of for key, of in self._marks.items() if of != mark}
 
     def collect(self) -> list[Orphan]:
         """Take away the zombies among the orphans and return the living."""
@@ -56,7 +77,7 @@ class Orphans:
                 living.append(Orphan(stat, self._mark(stat)))
             elif self._is_orphan(stat):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-                self._marked.pop((pid, stat.start_time), None)
+                self._marks.pop((pid, stat.start_time), None)
         return living
 
     def among(self, children: Iterable[Stat]) -> Iterator[Stat]:
@@ -76,16 +97,16 @@ class Orphans:
 
     def _mark(self, stat: Stat) -> str:
         key = (stat.pid, stat.start_time)
-        if key not in self._marked:
+        if key not in self._marks:
             mark = procfs.read_mark(stat.pid)
             if not mark.startswith(self._prefix):
                 return mark
-            self._marked[key] = mark
-        return self._marked[key]
+            self._marks[key] = mark
+        return self._marks[key]
 
     def _is_orphan(self, zombie: Stat) -> bool:
         """A child that was spawned by this process is in our session or leads its own; any other came
         from elsewhere. One that leads its own is an orphan only if its mark was read while it lived."""
-        if (zombie.pid, zombie.start_time) in self._marked:
+        if zombie.session not in (zombie.pid, self._session) or self._is_enclosed(zombie.pid):
             return True
-        return zombie.session not in (zombie.pid, self._session)
+        return (zombie.pid, zombie.start_time) in self._marks

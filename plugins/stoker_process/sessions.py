@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from stoker_process.exits import signal_pidfd
 from stoker_process.orphans import Orphans
@@ -29,16 +29,13 @@ class SessionTrees:
         if worker.pidfd is not None:
             rest = self._rest(worker, ProcessTable(), thorough=not worker.child)
             signal_pidfd(worker.pidfd, signal.SIGKILL)
-            for stat in rest:
-                kill_process(stat.pid, stat.start_time)
+            self._kill(worker, rest)
 
     async def clear(self, worker: Worker) -> None:
         """Kill leftovers until none is found any more."""
         while left := self._leftovers(worker):
-            for stat in left:
-                kill_process(stat.pid, stat.start_time)
+            self._kill(worker, left)
             await until_gone((stat.pid for stat in left), self._log)
-        self._orphans.collect()
 
     def measure(self, workers: Iterable[Worker]) -> Mapping[int, Measure]:
         """Sums over the living, their reaped children included; one reading of /proc for all."""
@@ -50,6 +47,11 @@ class SessionTrees:
             seconds = sum(stat.ticks for stat in tree) / TICKS
             found[worker.pid] = Measure(seconds, sum(stat.resident for stat in tree))
         return found
+
+    def _kill(self, worker: Worker, processes: Sequence[Stat]) -> None:
+        self._orphans.expect(worker.mark, processes)
+        for stat in processes:
+            kill_process(stat.pid, stat.start_time)
 
     def _leftovers(self, worker: Worker) -> list[Stat]:
         """Living processes of a worker whose main process has ended. For our own child this is quick: its

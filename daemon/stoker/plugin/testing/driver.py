@@ -1,0 +1,58 @@
+"""The conformance suite of worker drivers.
+
+    # test_my_driver.py
+    from stoker.plugin.testing.driver import DriverSuite
+
+    class TestMyDriver(DriverSuite):
+        factory = "my_package.driver:MyDriver"      # called with a PluginContext, also in other processes
+        options = {"color": "blue"}
+
+The tests start real workers (`/bin/sh` and the running Python) and look at them from outside, through
+files and `/proc`. Every wait has a deadline of its own; nothing is left running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from stoker.plugin.ports import WorkerDriver
+from stoker.plugin.testing.driver_bench import Bench, end_everything
+from stoker.plugin.testing.driver_ends import Ends
+from stoker.plugin.testing.driver_heirs import Heirs
+from stoker.plugin.testing.driver_starts import Starts
+
+
+class DriverSuite(Starts, Ends, Heirs):
+    """Subclass it with a name that pytest collects and set `factory`."""
+
+    factory: ClassVar[str] = ""
+    """"module:attribute" of the driver's factory."""
+    options: ClassVar[Mapping[str, Any]] = {}
+    """`PluginContext.options` for it."""
+    environ: ClassVar[Mapping[str, str]] = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    """What every worker's environment holds besides its mark."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """The event loop the daemon uses."""
+        return "asyncio"
+
+    @pytest.fixture
+    async def bench(self, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Bench]:
+        """Ends whatever the test has left running."""
+        bench = Bench(tmp_path, factory=self.factory, options=self.options, environ=self.environ)
+        yield bench
+        await end_everything(bench.instance)
+
+    @pytest.fixture
+    async def driver(self, bench: Bench) -> AsyncIterator[WorkerDriver]:
+        """The driver under test."""
+        async with aclosing(bench.driver()) as driver:
+            yield driver

@@ -1,0 +1,270 @@
+"""What the suite of worker drivers works with: requests, other daemons, a look from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from stoker.errors import WorkerError
+from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest, WorkerDriver
+
+DEADLINE = 15.0
+"""Seconds any single expectation may take."""
+
+TREE = """
+import os, signal, subprocess, sys, time
+directory, ending = sys.argv[1:]
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def become(name):
+    with open(f"{directory}/{name}.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{directory}/{name}.new", f"{directory}/{name}.pid")
+def sleep_on():
+    while True:
+        time.sleep(60)
+if os.fork() == 0:
+    become("child"); sleep_on()
+if os.fork() == 0:
+    os.setsid(); become("session"); sleep_on()
+middle = os.fork()
+if middle == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.chdir("/"); become("daemon"); sleep_on()
+    os._exit(0)
+os.waitpid(middle, 0)
+while not all(os.path.exists(f"{directory}/{name}.pid") for name in ("child", "session", "daemon")):
+    time.sleep(0.01)
+become("main")
+if ending == "exit":
+    sys.exit(7)
+sleep_on()
+"""
+"""A worker that ignores SIGTERM and has a child, a child in a session of its own and a daemon."""
+
+FIRST_DAEMON = "from stoker.plugin.testing.driver_bench import first_daemon; first_daemon()"
+
+
+class Bench:
+    """What a test works with: drivers, requests, and a directory of its own."""
+
+    def __init__(
+        self, directory: Path, *, factory: str, options: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> None:
+        self.directory = directory
+        self.instance = f"suite-{os.getpid()}-{time.monotonic_ns():x}"
+        self.factory = factory
+        self.options = options
+        self.places = {"state_dir": str(directory / "state"), "runtime_dir": str(directory / "run")}
+        self.zombies = own_zombies()
+        """Those that were there before the test."""
+        self._environ = environ
+        self._serial = 0
+
+    def driver(self, **changes: str) -> WorkerDriver:
+        """A new driver, as a new daemon on the same state directory would make it."""
+        values: dict[str, Any] = {
+            "instance": self.instance,
+            "options": self.options,
+            **self.places,
+            **changes,
+        }
+        return make_driver(self.factory, PluginContext(**values))
+
+    def request(self, *argv: str, **changes: Any) -> StartRequest:
+        """A request for a worker that runs this command."""
+        self._serial += 1
+        replica = f"web-{self._serial}"
+        mark = f"{self.instance}:suite/web:{replica}"
+        environ = {**self._environ, "STOKER_ID": mark, **changes.pop("environ", {})}
+        values: dict[str, Any] = {
+            "replica": replica,
+            "service": "suite/web",
+            "mark": mark,
+            "argv": argv,
+            "environ": environ,
+            "working_dir": str(self.directory),
+            "log_path": str(self.directory / "logs" / f"{replica}.log"),
+            "endpoint": "127.0.0.1:1",
+        }
+        return StartRequest(**(values | changes))
+
+    async def start_tree(
+        self, driver: WorkerDriver, ending: str = "stay"
+    ) -> tuple[WorkerHandle, StartRequest]:
+        """Start a worker with a whole family (see `TREE`)."""
+        request = self.request(sys.executable, "-c", TREE, str(self.directory), ending)
+        return await driver.start(request), request
+
+    async def family(self) -> dict[str, int]:
+        """The pids of that family, once all of it is there."""
+        names = ("main", "child", "session", "daemon")
+        files = {name: self.directory / f"{name}.pid" for name in names}
+        await until(lambda: all(file.exists() for file in files.values()), "the worker's family")
+        return {name: int(file.read_text()) for name, file in files.items()}
+
+    async def run(self, driver: WorkerDriver, request: StartRequest) -> tuple[ExitStatus, str]:
+        """Start a worker, wait for its end, return how it ended and what it wrote."""
+        status = await ended(driver, await driver.start(request))
+        return status, text_of(request.log_path)
+
+
+async def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; fail when it takes longer than `DEADLINE`."""
+    with anyio.move_on_after(DEADLINE):
+        while not true():  # noqa: ASYNC110 - other processes set no event of ours
+            await anyio.sleep(0.005)
+        return
+    pytest.fail(f"{what}: not seen within {DEADLINE:.0f} s")
+
+
+async def ended(driver: WorkerDriver, handle: WorkerHandle) -> ExitStatus:
+    """How the worker ended, within `DEADLINE`."""
+    with anyio.move_on_after(DEADLINE):
+        return await driver.wait(handle)
+    pytest.fail(f"worker {handle.pid} did not end within {DEADLINE:.0f} s")
+
+
+async def only(driver: WorkerDriver) -> FoundWorker:
+    """The one worker that is found."""
+    found = await driver.find()
+    assert len(found) == 1, found
+    return found[0]
+
+
+async def refused(driver: WorkerDriver, request: StartRequest, *words: str) -> str:
+    """The message with which a start is refused for good: all these words, on one or two lines."""
+    with pytest.raises(WorkerError) as caught:
+        await driver.start(request)
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    assert caught.value.permanent
+    assert message.count("\n") <= 1
+    return message
+
+
+def make_driver(factory: str, context: PluginContext) -> WorkerDriver:
+    """Call the factory "module:attribute"."""
+    module, _, attribute = factory.partition(":")
+    made: WorkerDriver = getattr(import_module(module), attribute)(context)
+    return made
+
+
+def start_in_a_daemon_that_dies(bench: Bench, *argv: str) -> tuple[str, int]:
+    """Start a worker in another process, kill that process with SIGKILL, return the mark and the pid."""
+    request = bench.request(*argv)
+    task = {
+        "factory": bench.factory,
+        "context": {"instance": bench.instance, **bench.places, "options": dict(bench.options)},
+        "request": {name: getattr(request, name) for name in (*_TEXTS, "argv", "environ")},
+    }
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", FIRST_DAEMON],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon, daemon.stdin, daemon.stdout:
+        daemon.stdin.write(json.dumps(task).encode() + b"\n")
+        daemon.stdin.flush()
+        pid = int(daemon.stdout.readline())
+        daemon.kill()
+    return request.mark, pid
+
+
+_TEXTS = ("replica", "service", "mark", "working_dir", "log_path", "endpoint")
+
+
+def first_daemon() -> None:
+    """The other process: start what standard input asks for, print the pid, wait to be killed."""
+    task = json.loads(sys.stdin.readline())
+    request = StartRequest(**(task["request"] | {"argv": tuple(task["request"]["argv"])}))
+
+    async def serve() -> None:
+        driver = make_driver(task["factory"], PluginContext(**task["context"], log=_to_stderr))
+        handle = await driver.start(request)
+        print(handle.pid, flush=True)  # noqa: T201 - the answer to the test
+        await driver.wait(handle)
+
+    anyio.run(serve)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def text_of(path: str) -> str:
+    """What a file holds; "" if there is none."""
+    return Path(path).read_text(errors="replace") if os.path.exists(path) else ""
+
+
+def script(path: Path, body: str) -> Path:
+    """Write an executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
+    return path
+
+
+def state_of(pid: int) -> str:
+    """The state letter of a process, "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def running(pid: int) -> bool:
+    """Whether a process still runs (a zombie does not)."""
+    return state_of(pid) not in ("", "Z", "X")
+
+
+def processes_of(instance: str) -> list[int]:
+    """Running processes whose environment carries a mark of that instance."""
+    sign = f"STOKER_ID={instance}:".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if sign in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+async def end_everything(instance: str) -> None:
+    """SIGKILL whatever still carries a mark of that instance, until nothing does."""
+    while pids := processes_of(instance):
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        await anyio.sleep(0.005)
+
+
+def own_zombies() -> set[int]:
+    """Dead children of this process that nobody has taken away."""
+    lists = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return {int(pid) for text in lists for pid in text.split() if state_of(int(pid)) == "Z"}
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads() -> int:
+    """How many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
