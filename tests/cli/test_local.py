@@ -56,7 +56,7 @@ def test_plan_without_a_daemon_is_against_nothing(stoker: Stoker, folder: Path) 
     (folder / "stoker.yaml").write_text(GOOD)
     result = stoker("plan")
     assert result.code == 2
-    assert "+ stoker/web: new, 1 replicas" in result.out
+    assert "+ stoker/web: new, 1 replica" in result.out
     document = json.loads(stoker("plan", "-o", "json").out)
     assert {service["change"] for service in document["services"]} == {"add"}
 

@@ -19,7 +19,7 @@ from stoker.model.state import ObservedState
 
 def picture(status: dict[str, Any], *, width: int = 100, height: int = 40) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    console.print(screen(status, height=height))
+    console.print(screen(status, width=width, height=height))
     return console.export_text().splitlines()
 
 

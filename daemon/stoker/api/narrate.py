@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from stoker.model import event as facts
 from stoker.model.device import Inventory
 from stoker.model.event import Event
 from stoker.model.quantity import format_duration
+from stoker.model.replica import ExitStatus
 
 _COMMON = {"at", "wall", "id", "cause"}
 
@@ -49,9 +51,14 @@ def severity(event: Event) -> str:
         return event.severity
     if isinstance(event, facts.SpawnFailed | facts.ConfigRejected):
         return "error"
-    failed = isinstance(event, facts.WorkerExited) and event.status.code not in {0, None}
+    failed = isinstance(event, facts.WorkerExited) and not _orderly(event.status)
     warned = facts.LivenessFailed | facts.ReplicaBecameUnready | facts.KillSignalled | facts.WorkerLost
     return "warning" if failed or isinstance(event, warned) else "info"
+
+
+def _orderly(status: ExitStatus) -> bool:
+    """Whether a worker ended as one does that was asked to."""
+    return status.signal in {None, signal.SIGTERM} and status.code in {None, 0, 128 + signal.SIGTERM}
 
 
 def plain(value: Any) -> Any:
@@ -89,12 +96,12 @@ def sentence(event: Event) -> str:
 
 @_clause.register
 def _(event: facts.ReplicaAdded) -> str:
-    return f"wanted{_because(event.reason)}"
+    return f"added{_because(event.reason)}"
 
 
 @_clause.register
 def _(event: facts.ReplicaHeld) -> str:
-    return f"waits{_because(event.reason)}"
+    return event.reason if event.reason.startswith("waits") else f"waits{_because(event.reason)}"
 
 
 @_clause.register
@@ -185,7 +192,8 @@ def _(event: facts.DemandArrived) -> str:
 @_clause.register
 def _(event: facts.InventoryChanged) -> str:
     inventory = event.inventory
-    return f"devices: {event.summary or inventory.reason or f'{len(inventory.devices)} found'}"
+    text = event.summary or inventory.reason or f"{len(inventory.devices)} devices"
+    return text if "device" in text else f"devices: {text}"
 
 
 @_clause.register
@@ -210,6 +218,7 @@ class Narrator:
 
     def __init__(self) -> None:
         self._spawned: dict[str, float] = {}
+        self._stopping: set[str] = set()
 
     def tell(self, event: Event) -> Iterator[str]:
         """The lines for one event: none for steps that only matter in a replica's story."""
@@ -217,10 +226,15 @@ class Narrator:
             self._spawned[event.replica] = event.at
         elif isinstance(event, facts.ReplicaForgotten):
             self._spawned.pop(event.replica, None)
+        elif isinstance(event, facts.StopSignalled):
+            self._stopping.add(event.replica)
         if isinstance(event, _QUIET):
             return
         if isinstance(event, facts.ReplicaBecameReady) and (since := self._spawned.pop(event.replica, None)):
             yield f"{event.replica} ready after {format_duration(event.at - since)}"
+        elif isinstance(event, facts.WorkerExited) and event.replica in self._stopping:
+            self._stopping.discard(event.replica)
+            yield f"{event.replica} stopped" + ("" if _orderly(event.status) else f": {event.status}")
         else:
             yield sentence(event)
 

@@ -83,9 +83,11 @@ def _in_force(status: dict[str, Any]) -> bool:
 
 def _report(session: Session, status: dict[str, Any], log: Path) -> None:
     sys.stdout.write(f"stoker is up, pid {status['daemon']['pid']}, {len(status['services'])} services\n")
+    width = max((len(service["name"]) for service in status["services"]), default=0)
+    width = max(width, len("socket"))
     for service in status["services"]:
-        sys.stdout.write(f"  {service['name']}  {service['url']}\n")
-    sys.stdout.write(f"  socket  {session.socket}\n  log     {log}\n")
+        sys.stdout.write(f"  {service['name']:<{width}}  {service['url']}\n")
+    sys.stdout.write(f"  {'socket':<{width}}  {session.socket}\n  {'log':<{width}}  {log}\n")
 
 
 def _log_file(session: Session) -> Path:

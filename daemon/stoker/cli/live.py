@@ -9,11 +9,10 @@ import anyio
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from stoker.cli import rows
-from stoker.cli.table import Table
+from stoker.cli.table import Table, render, shorten
 
 if TYPE_CHECKING:
     from stoker.api.facade import DaemonFacade
@@ -33,7 +32,7 @@ async def live_screen(facade: DaemonFacade) -> None:
 
         def draw() -> None:
             status = status_document(facade.snapshot())
-            live.update(screen(status, height=console.size.height - 4), refresh=True)
+            live.update(screen(status, width=console.width, height=console.height - 4), refresh=True)
 
         async def tell() -> None:
             async for line, severity in told(facade):
@@ -47,8 +46,12 @@ async def live_screen(facade: DaemonFacade) -> None:
                 await anyio.sleep(TICK)
 
 
-def screen(status: Mapping[str, Any], *, height: int) -> RenderableType:
-    """The status document as one picture of at most about `height` lines. Pure."""
+def screen(status: Mapping[str, Any], *, width: int, height: int) -> RenderableType:
+    """The status document as one picture for a terminal of that size. Pure.
+
+    It leaves some columns free at the right: a `^C` echoed there must not wrap and shift the picture.
+    """
+    columns = width - 4
     parts: list[RenderableType] = [Text(rows.headline(status), style="dim")]
     if errors := rows.error_lines(status):
         shown = [Text(line) for line in errors[:5]]
@@ -58,15 +61,16 @@ def screen(status: Mapping[str, Any], *, height: int) -> RenderableType:
             Panel(Group(*shown), title="config rejected; the last good one runs", border_style="red")
         )
     if status["services"]:
-        parts.append(_rich(rows.service_table(status)))
-        parts += _reasons(status)
+        parts.append(_picture(rows.service_table(status), columns))
+        parts += _reasons(status, columns)
     room = height - len(status["services"]) * 2 - len(parts) - 4
     replicas, left_out = rows.shown_replicas(status, everything=False)
     if replicas and room > 2:
         shown_replicas = replicas[: room - 2]
         left_out += len(replicas) - len(shown_replicas)
+        table = rows.replica_table(shown_replicas, status["devices"], brief=True)
         parts.append(Text())
-        parts.append(_rich(rows.replica_table(shown_replicas, status["devices"])))
+        parts.append(_picture(table, columns))
     if left_out:
         parts.append(Text(f"and {left_out} more replicas: stoker status SERVICE", style="dim"))
     if status["devices"]:
@@ -74,14 +78,14 @@ def screen(status: Mapping[str, Any], *, height: int) -> RenderableType:
     return Group(*parts)
 
 
-def _reasons(status: Mapping[str, Any]) -> list[RenderableType]:
+def _reasons(status: Mapping[str, Any], columns: int) -> list[RenderableType]:
     names = rows.service_names(status)
     lines = [
         f"  {names[rows.key_of(service)]}: {service['decision']['reason']}"
         for service in status["services"]
         if service["decision"]["reason"]
     ]
-    return [Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines]
+    return [Text(shorten(line, columns), style="dim") for line in lines]
 
 
 def _devices(status: Mapping[str, Any]) -> str:
@@ -92,18 +96,7 @@ def _devices(status: Mapping[str, Any]) -> str:
     return ", ".join([f"{len(devices)} GPUs, {held} held", *words])
 
 
-def _rich(table: Table) -> RichTable:
-    """The same table for rich."""
-    used = table.used()
-    made = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for i in used:
-        column = table.columns[i]
-        made.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    for row in table.rows:
-        made.add_row(*(Text(row[i].text, style=row[i].style) for i in used))
-    return made
+def _picture(table: Table, columns: int) -> RenderableType:
+    """The same lines as `stoker status` prints."""
+    lines = render(table, columns=columns, colour=True)
+    return Group(*(Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines))

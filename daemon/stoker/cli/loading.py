@@ -46,7 +46,7 @@ def plan_on_empty_box(effective: EffectiveConfig, state_dir: str) -> dict[str, A
 
     inventory = anyio.run(_inventory, state_dir, backend="asyncio")
     preview = PlanPreview(
-        before=DesiredState(),
+        before=DesiredState(box=effective.desired.box),
         after=effective.desired,
         observed=ObservedState(inventory=inventory),
         plan=Plan(),

@@ -101,8 +101,10 @@ def shown_replicas(status: Document, *, everything: bool) -> tuple[list[tuple[st
     return notable, len(found) - len(notable)
 
 
-def replica_table(replicas: Sequence[tuple[str, Document]], devices: Sequence[Document]) -> Table:
-    """One row per replica."""
+def replica_table(
+    replicas: Sequence[tuple[str, Document]], devices: Sequence[Document], *, brief: bool = False
+) -> Table:
+    """One row per replica; `brief` leaves the room of the endpoint to the reason."""
     indexes = {device["uuid"]: device["index"] for device in devices}
     columns = (
         Column("REPLICA"),
@@ -114,22 +116,26 @@ def replica_table(replicas: Sequence[tuple[str, Document]], devices: Sequence[Do
         Column("RESTARTS", right=True),
         Column("WHY", shrink=True),
     )
-    return Table(columns, tuple(_replica_row(replica, indexes) for _, replica in replicas))
+    return Table(columns, tuple(_replica_row(replica, indexes, brief=brief) for _, replica in replicas))
 
 
-def _replica_row(replica: Document, indexes: Mapping[str, int]) -> tuple[Cell, ...]:
+def _replica_row(replica: Document, indexes: Mapping[str, int], *, brief: bool) -> tuple[Cell, ...]:
     restarts = replica["restarts"]
     why = replica["reason"] if replica["phase"] != "ready" or restarts else ""
     return (
         Cell(replica["id"]),
         Cell(replica["phase"], PHASE_STYLES.get(replica["phase"], "")),
-        Cell(format_duration(replica["since_s"]) if replica["since_s"] >= 1 else "now"),
+        Cell(_age(replica["since_s"])),
         Cell(str(replica["pid"] or "")),
-        Cell(replica["endpoint"]),
+        Cell("" if brief else replica["endpoint"]),
         Cell(",".join(str(indexes.get(uuid, uuid[:12])) for uuid in replica["devices"])),
         Cell(str(restarts) if restarts else "", "yellow"),
         Cell(why, "" if replica["phase"] in {"ready", "starting"} else "yellow"),
     )
+
+
+def _age(seconds: float) -> str:
+    return "now" if seconds < 1 else format_duration(float(int(seconds)))
 
 
 def device_table(devices: Sequence[Document]) -> Table:
@@ -176,7 +182,7 @@ def headline(status: Document) -> str:
     config = daemon["config"]
     state = "in force" if config["state"] == "in-force" else "in force, a newer one is REJECTED"
     text = (
-        f"stoker {daemon['version']}, pid {daemon['pid']}, up {format_duration(daemon['uptime_s'])}; "
+        f"stoker {daemon['version']}, pid {daemon['pid']}, up {_age(daemon['uptime_s'])}; "
         f"config generation {config['generation']} {state}"
     )
     return f"{text}; stopping" if daemon.get("stopping") else text

@@ -76,6 +76,11 @@ def render(table: Table, *, columns: int | None, colour: bool) -> list[str]:
     return [_line(table, row, sizes, colour) for row in (tuple(heading), *table.rows)] if used else []
 
 
+def shorten(text: str, size: int) -> str:
+    """The text in at most `size` columns. Pure."""
+    return text if len(text) <= size else text[: max(0, size - 1)] + "…"
+
+
 def show(table: Table) -> None:
     """Print the table for this stdout."""
     for line in render(table, columns=width(), colour=coloured()):
@@ -107,7 +112,7 @@ def _line(table: Table, row: Sequence[Cell], sizes: dict[int, int], colour: bool
     parts = []
     last = max(sizes)
     for i, size in sizes.items():
-        text = row[i].text if len(row[i].text) <= size else row[i].text[: size - 1] + "…"
+        text = shorten(row[i].text, size)
         padding = " " * (size - len(text))
         painted = paint(text, row[i].style, colour=colour)
         if table.columns[i].right:

@@ -91,9 +91,7 @@ def _print_service(service: dict[str, Any]) -> None:
     if in_place:
         say(f"    {'also ' if service['restart_causes'] else ''}changes {', '.join(in_place)}")
     for start in service["starts"]:
-        where = f" on {', '.join(start['devices'])}" if start["devices"] else ""
-        why = f" ({start['reason']})" if start["devices"] and start["reason"] else ""
-        say(f"    start {start['replica']}{where}{why}")
+        say(f"    start {start['replica']}{_where(start)}")
     for replica in service["stops"]:
         say(f"    stop  {replica}")
     for waiting in service["waits"]:
@@ -101,15 +99,27 @@ def _print_service(service: dict[str, Any]) -> None:
     say()
 
 
+def _where(start: dict[str, Any]) -> str:
+    devices, reason = start["devices"], start["reason"]
+    if not devices:
+        return ""
+    # The placement's reason names the devices itself; only if it does not they are listed.
+    return f" on {reason}" if devices[0] in reason else f" on {', '.join(devices)}: {reason}"
+
+
 def _headline(service: dict[str, Any]) -> str:
     running, wanted = service["replicas"]["running"], service["replicas"]["wanted"]
-    counts = f"{running} replicas" if running == wanted else f"{running} -> {wanted} replicas"
+    counts = _replicas(running) if running == wanted else f"{running} -> {_replicas(wanted)}"
     low, high = service["bounds"]["min_replicas"], service["bounds"]["max_replicas"]
     words = {
-        "add": f"new, {wanted} replicas (bounds {low}..{high})",
-        "remove": f"removed, {running} replicas stop",
+        "add": f"new, {_replicas(wanted)} (bounds {low}..{high})",
+        "remove": f"removed, {_replicas(running)} to stop",
         "restart": f"new workers, {counts}",
         "scale": f"{counts} (bounds {low}..{high})",
         "in-place": "changes in place, no worker restarts",
     }
     return words[service["change"]]
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count} replicas"

@@ -32,7 +32,7 @@ def command(context: click.Context) -> int:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
-                live.update(screen(status, height=console.size.height), refresh=True)
+                live.update(screen(status, width=console.width, height=console.height), refresh=True)
                 time.sleep(REFRESH)
                 status = client.get("/v1/status")
         except KeyboardInterrupt:
