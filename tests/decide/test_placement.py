@@ -152,9 +152,13 @@ def test_only_healthy_devices_are_given(health):
     assert not place(service(0.5), box(gpu(0, health=health)), []).placed
 
 
-def test_a_shared_gpu_is_never_given_whole():
+def test_a_shared_gpu_is_never_given_whole_nor_a_whole_one_shared():
     inventory = box(gpu(0))
-    assert not place(service(), inventory, [holds("a", inventory.devices[0], share=0.1, memory=GIB)]).placed
+    shared, whole = holds("a", inventory.devices[0], share=0.1, memory=GIB), holds("b", inventory.devices[0])
+    assert place(service(), inventory, [shared]).reason == "needs 1 whole GPU: GPU 0 is held by a"
+    refusal = place(service(0.1), inventory, [whole])
+    assert not refusal.placed
+    assert refusal.reason == "needs a share of 0.1 of a GPU: GPU 0 is held by b"
 
 
 def test_reservations_of_excluded_replicas_do_not_count():
@@ -243,6 +247,12 @@ def test_a_gpu_with_a_stranger_on_it_is_avoided_and_said_so():
     assert "avoided for memory in use by other processes: GPU 0 (20Gi)" in placement.reason
 
 
+def test_links_do_not_outweigh_a_stranger_even_one_whose_process_cannot_be_seen():
+    first, second, third = pairs_of_two(3)
+    inventory = box(replace(first, memory_used=20 * GIB), second, third)
+    assert indices(service(2), inventory) == [1, 2]
+
+
 def test_a_gpu_with_a_stranger_is_taken_when_no_other_is_free():
     placement = place(service(), box(crowded(0, 20)), [])
     assert placement.placed
@@ -276,6 +286,16 @@ def test_a_pair_is_the_bridged_one():
 def test_a_single_gpu_does_not_break_a_whole_pair():
     inventory = box(*pairs_of_two(4))
     assert indices(service(1), inventory, holds("a", inventory.devices[2])) == [3]
+
+
+def test_a_partner_that_is_lost_makes_no_pair():
+    devices = pairs_of_two(4)
+    assert indices(service(1), box(*devices[:3], replace(devices[3], health="lost"))) == [2]
+
+
+def test_links_come_before_equal_types():
+    inventory = box(*joined([gpu(0), gpu(1), t4(2)], {(0, 2): 110}))
+    assert indices(service(2), inventory) == [0, 2]
 
 
 def test_pairs_of_equal_score_leave_the_best_rest():
