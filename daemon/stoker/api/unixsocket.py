@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from stoker.errors import ConflictError, StokerError
 
@@ -79,7 +78,8 @@ def listen(path: str) -> socket.socket:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _make_directory(Path(path).parent)
+        # Private to us and our group; a directory that is already there keeps its mode.
+        os.makedirs(os.path.dirname(path) or ".", mode=0o750 if os.geteuid() == 0 else 0o700, exist_ok=True)
         _clear(path)
         with address(path) as where:
             # Nobody else may connect between bind and chmod; changing the umask would race with threads,
@@ -110,10 +110,6 @@ def identity_of(path: str) -> tuple[int, int]:
     """Device and inode of the socket file. Raises OSError."""
     here = os.stat(path)
     return here.st_dev, here.st_ino
-
-
-def _make_directory(directory: Path) -> None:
-    directory.mkdir(mode=0o750 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
 
 
 def _clear(path: str) -> None:
