@@ -1,0 +1,198 @@
+"""One request and its answer: the bytes kept for a second try, its place, its two connections."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from stoker_router.head import Kind
+from stoker_router.upstream import Upstream
+from stoker_router.worker import Worker
+
+QUEUED, CONNECTING, SENT, BEGAN, TUNNEL, OVER = range(6)
+"""Phases of an exchange, in this order, but that a failed try leads back to QUEUED."""
+
+MAX_REPLAY = 1024 * 1024
+"""Bytes of a request that are kept to send it again."""
+MAX_HELD = 64 * 1024
+"""Bytes of a request that are read while it has no worker; the rest waits in the kernel."""
+
+NO_WORKER, UPLOAD = 1, 2
+"""Reasons to stop reading from a client: no worker yet, or one that reads slower than the client sends."""
+
+
+class Owner(Protocol):
+    """What an exchange needs of its service."""
+
+    def completed(self, exchange: Exchange, status: int, reusable: Upstream | None) -> None:
+        """Its answer is complete; `reusable` is the connection, if it can carry another."""
+        ...
+
+    def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
+        """Its connection failed before an answer began. `again`: nothing of an answer had come."""
+        ...
+
+    def working(self, worker: Worker) -> None:
+        """A worker that had failed has begun an answer."""
+        ...
+
+
+class ClientSide(Protocol):
+    """What an exchange needs of the client's connection."""
+
+    transport: asyncio.Transport
+    write_paused: bool
+    """The client reads slower than we write."""
+
+    @property
+    def service(self) -> Owner:
+        """The service that was asked."""
+        ...
+
+    def hold(self, reason: int, *, hold: bool) -> None:
+        """Stop or resume reading from the client, for one reason among several."""
+        ...
+
+    def refuse(self, status: int, reason: str, retry_after: int | None) -> None:
+        """Answer with an error of our own; ends the exchange for the client."""
+        ...
+
+    def done(self, *, keep: bool) -> None:
+        """The exchange is over and its answer written."""
+        ...
+
+    def start_tunnel(self) -> None:
+        """From now on bytes only pass through."""
+        ...
+
+
+class Exchange:
+    """One request on its way."""
+
+    __slots__ = (
+        "arrived", "avoid", "client", "keep", "kept", "kind", "phase", "repeatable", "size", "tries",
+        "upstream", "waited", "whole", "worker",
+    )  # fmt: skip
+
+    def __init__(self, client: ClientSide, kind: Kind, data: bytes, whole: bool) -> None:  # noqa: FBT001 - hot
+        self.client = client
+        self.kind = kind
+        self.keep = kind.keep
+        """The client's connection stays open afterwards."""
+        self.kept: list[bytes] | None = [data]
+        """Its bytes so far, None once it cannot be sent again."""
+        self.size = len(data)
+        self.whole = whole
+        """The request has been received to its end."""
+        self.phase = QUEUED
+        self.arrived = 0.0
+        self.waited = 0.0
+        """Seconds in the queue; while it is there, less the time when it came."""
+        self.repeatable = False
+        """It may be sent a second time though a worker may have read it."""
+        self.tries = 0
+        """How often it was sent."""
+        self.worker: Worker | None = None
+        self.avoid: Worker | None = None
+        """The worker that failed it last."""
+        self.upstream: Upstream | None = None
+
+    # --- towards the worker -------------------------------------------------------------------------------
+
+    def push(self, data: bytes) -> None:
+        """More bytes of the request from the client."""
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.transport.write(data)
+        if self.kept is not None:
+            self.kept.append(data)
+            self.size += len(data)
+            if upstream is None:
+                if self.size > MAX_HELD:
+                    self.client.hold(NO_WORKER, hold=True)
+            elif self.size > MAX_REPLAY:
+                self.kept = None
+
+    def send(self, upstream: Upstream) -> None:
+        """Write all that is there of the request to a worker's connection."""
+        kept = self.kept
+        if kept is None:
+            raise RuntimeError("an exchange without its bytes was sent again")
+        self.upstream = upstream
+        self.phase = SENT
+        self.tries += 1
+        upstream.carry(self)
+        if len(kept) == 1:
+            upstream.transport.write(kept[0])
+        else:
+            upstream.transport.writelines(kept)
+        if not self.repeatable or self.size > MAX_REPLAY:
+            self.kept = None
+        if not self.whole:
+            self.client.hold(NO_WORKER, hold=False)
+        if self.client.write_paused:
+            upstream.stall(stop=True)
+
+    def detach(self) -> None:
+        """Cut its connection to the worker, if it has one."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.drop()
+
+    # --- from the worker (see upstream.Carried) -----------------------------------------------------------
+
+    def interim(self, head: bytes) -> None:
+        """A 1xx answer for the client."""
+        if self.kind.http11:
+            self.client.transport.write(head)
+
+    def begin(self, data: bytes) -> None:
+        """The answer begins: from here on it cannot be tried again."""
+        self.phase = BEGAN
+        self.kept = None
+        worker = self.worker
+        if worker is not None and worker.backoff:
+            self.client.service.working(worker)
+        self.client.transport.write(data)
+
+    def relay(self, data: bytes) -> None:
+        """More bytes of the answer."""
+        self.client.transport.write(data)
+
+    def finish(self, status: int, *, reusable: bool) -> None:
+        """The answer is complete."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is None:
+            return
+        self.phase = OVER
+        upstream.exchange = None
+        keep = self.keep and self.whole
+        client = self.client
+        if not (reusable and self.whole):
+            upstream.transport.abort()
+            upstream = None
+        # The freed slot may start the next request on this connection before our client hears of the end:
+        # nothing is read from `upstream` after this.
+        client.service.completed(self, status, upstream)
+        client.done(keep=keep)
+
+    def open_tunnel(self, head: bytes) -> None:
+        """The worker has switched protocols."""
+        self.begin(head)
+        self.keep = False
+        self.phase = TUNNEL
+        self.client.start_tunnel()
+
+    def fail(self, reason: str, *, touched: bool) -> None:
+        """The connection is gone or useless. `touched`: something of an answer had come."""
+        if self.phase == TUNNEL:
+            self.finish(101, reusable=False)
+        elif self.phase == BEGAN:
+            self.keep = False
+            self.finish(502, reusable=False)  # for the books: the client sees its connection cut
+        else:
+            self.client.service.lost(self, reason, again=not touched)
+
+    def hold_upload(self, *, hold: bool) -> None:
+        """The worker reads slower than the client sends (or again fast enough)."""
+        self.client.hold(UPLOAD, hold=hold)

@@ -1,0 +1,110 @@
+"""The program's state: services, their addresses, and the table that says what they should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from time import monotonic
+
+from stoker_router.client import Client
+from stoker_router.hangup import HangupWatch
+from stoker_router.listener import Listener
+from stoker_router.reports import Reports
+from stoker_router.service import Service
+from stoker_router.table import RouteConfig
+
+
+class Program:
+    """All services of one router process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._hangups = HangupWatch(loop)
+        self.reports = Reports(loop)
+        self.services: dict[str, Service] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._unspoken: dict[str, str] = {}
+        """Services whose protocol this router does not speak, and what is said about it."""
+        self._leaving: set[Service] = set()
+        """Services that left the table and still have requests."""
+        self.ended = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+
+    def apply(self, table: Mapping[str, RouteConfig]) -> None:
+        """Make everything equal to the table, touching only what differs."""
+        if self._stopping is not None:
+            return
+        spoken = {name: route for name, route in table.items() if route.protocol == "http"}
+        self._report_unspoken(table)
+        for name in [name for name in self.services if name not in spoken]:
+            self._remove(name)
+        self._free_swapped_addresses(spoken)
+        for name, route in spoken.items():
+            service = self.services.get(name)
+            if service is None:
+                service = self.services[name] = Service(self._loop, self.reports, route)
+                self._listeners[name] = Listener(
+                    self._loop, name, self.reports, partial(Client, self._loop, service, self._hangups)
+                )
+            service.configure(route)
+            self._listeners[name].configure(route)
+
+    def _report_unspoken(self, table: Mapping[str, RouteConfig]) -> None:
+        unspoken = {
+            name: f"protocol {route.protocol!r} needs another router; this one speaks HTTP/1.1 and WebSocket"
+            for name, route in table.items()
+            if route.protocol != "http"
+        }
+        for name, message in unspoken.items():
+            if self._unspoken.get(name) != message:
+                self.reports.trouble(name, message)
+        self._unspoken = unspoken
+
+    def _free_swapped_addresses(self, table: Mapping[str, RouteConfig]) -> None:
+        """Close an address that another service of ours is to have (two services change places)."""
+        wanted: set[tuple[str, int] | None] = set()
+        for name, route in table.items():
+            listener = self._listeners.get(name)
+            wanted.add(listener.wants(route) if listener else (route.host, route.port))
+        for name, listener in self._listeners.items():
+            if listener.address in wanted and listener.wants(table[name]):
+                listener.release()
+
+    def _remove(self, name: str) -> None:
+        self._listeners.pop(name).close()
+        service = self.services.pop(name)
+        self.reports.forget(service)
+        service.close("the service was removed")
+        self._leaving = {one for one in self._leaving | {service} if one.flying}
+
+    def reintroduce(self) -> None:
+        """Tell a new daemon all it has to know, the load included."""
+        for listener in self._listeners.values():
+            listener.reintroduce()
+        for name, message in self._unspoken.items():
+            self.reports.trouble(name, message)
+        for service in self.services.values():
+            service.reintroduce()
+        self.reports.resume()
+
+    def stop(self, grace: float) -> None:
+        """End: accept nothing new, finish what is here for at most `grace` seconds. May be said again with
+        less grace."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+        self._stopping = self._loop.create_task(self._stop(grace))
+
+    async def _stop(self, grace: float) -> None:
+        deadline = monotonic() + grace
+        for listener in self._listeners.values():
+            listener.close()
+        services = [*self.services.values(), *self._leaving]
+        for service in services:
+            service.begin_close()
+        while any(service.busy for service in services) and monotonic() < deadline:  # noqa: ASYNC110 - once
+            await asyncio.sleep(0.01)
+        for service in services:
+            service.cut("the router is ending")
+        await asyncio.sleep(0.02)  # what was written last leaves the process
+        self.ended.set()

@@ -1,0 +1,101 @@
+"""What the program tells the daemon, if one listens: load once a second while there is any, and facts."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any, Protocol
+
+from stoker_router.service import Service
+
+INTERVAL = 1.0
+"""Seconds between two load samples of a service that is active."""
+
+
+class Subscriber(Protocol):
+    """The daemon's connection."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the daemon does not read."""
+        ...
+
+    def push(self, message: dict[str, Any]) -> None:
+        """Send one line."""
+        ...
+
+
+class Reports:
+    """Counts are never lost: samples are taken only when they can be sent, so that the first one after a
+    gap covers it. Facts (addresses, drained workers) are not kept here; they are told anew to each daemon."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._active: dict[Service, dict[str, Any] | None] = {}
+        """Services with something to tell, each with a sample of its rest before that."""
+        self._timer: asyncio.TimerHandle | None = None
+        self.subscriber: Subscriber | None = None
+
+    def resume(self) -> None:
+        """A daemon listens (again): tell it the load at once."""
+        self._tick()
+
+    def forget(self, service: Service) -> None:
+        """The service left the table."""
+        self._active.pop(service, None)
+
+    def active(self, service: Service) -> None:
+        """It was at rest and no longer is."""
+        now = monotonic()
+        self._active[service] = service.sample(now) if service.meter.since < now else None
+        self._arm()
+
+    def demand(self, service: str) -> None:
+        """A request waits and there is no worker."""
+        self._push({"op": "demand", "service": service})
+
+    def drained(self, worker: str) -> None:
+        """A draining worker has nothing in flight any more."""
+        self._push({"op": "drained", "replica": worker})
+
+    def bound(self, service: str, host: str, port: int) -> None:
+        """The address is open."""
+        self._push({"op": "bound", "service": service, "host": host, "port": port})
+
+    def trouble(self, service: str, message: str) -> None:
+        """Something the operator must know."""
+        self._push({"op": "trouble", "service": service, "message": message})
+
+    def _push(self, message: dict[str, Any]) -> None:
+        if self.subscriber is not None:
+            self.subscriber.push(message)
+
+    def _arm(self) -> None:
+        if self._timer is None and self.subscriber is not None and self._active:
+            self._timer = self._loop.call_later(INTERVAL, self._tick)
+
+    def _tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.subscriber is None or self.subscriber.blocked:
+            return
+        now = monotonic()
+        for service, rest in list(self._active.items()):
+            if rest is not None:
+                self._active[service] = None
+                self._push({"op": "sample", **rest})
+            sample = service.sample(now)
+            self._push({"op": "sample", **sample})
+            if _is_rest(sample):
+                service.quiet = True
+                del self._active[service]
+        self._arm()
+
+
+def _is_rest(sample: dict[str, Any]) -> bool:
+    """Whether nothing at all happened."""
+    return not (
+        sample["in_flight"] or sample["queued"] or sample["arrivals"] or sample["codes"]
+        or sample["in_flight_seconds"] or sample["queued_seconds"]
+    )  # fmt: skip

@@ -1,0 +1,355 @@
+"""One service in the program: admits requests, queues them, hands them to workers, keeps the books."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any, Protocol
+
+from stoker_router.alarm import Alarm, Throttle
+from stoker_router.exchange import BEGAN, CONNECTING, OVER, QUEUED, Exchange
+from stoker_router.line import Line
+from stoker_router.meter import ABORTED, Meter
+from stoker_router.table import RouteConfig
+from stoker_router.upstream import Upstream
+from stoker_router.worker import Pool, Worker, connect
+
+MAX_TRIES = 5
+"""How often one request is sent at most."""
+DEMAND_INTERVAL = 0.1
+"""Seconds between two cries for a worker."""
+RETRY_HELD, RETRY_FULL = 5, 1
+"""Retry-After, in seconds, of a service that is held and of one that has too much to do."""
+
+_REPEATABLE = {"idempotent": (False, True), "always": (True, True), "never": (False, False)}
+"""By retry policy: whether a request may be sent twice, first for others, then for idempotent ones."""
+
+
+class Events(Protocol):
+    """Whom a service tells."""
+
+    def active(self, service: Service) -> None:
+        """It was at rest and no longer is."""
+        ...
+
+    def demand(self, service: str) -> None:
+        """A request waits and there is no worker."""
+        ...
+
+    def drained(self, worker: str) -> None:
+        """A draining worker has nothing in flight any more."""
+        ...
+
+
+class Connection(Protocol):
+    """A client's connection, as a service sees it."""
+
+    @property
+    def writing(self) -> bool:
+        """Whether bytes for the client are still in this process."""
+        ...
+
+    def close_if_idle(self) -> None:
+        """Close it unless it waits for an answer."""
+        ...
+
+
+class Service:
+    """One service: `line` holds what waits, `flying` what is inside workers.
+
+    Laws: a worker never has more in flight than its limit; requests leave the line in order of arrival;
+    each has one entry in the books; nothing runs while nothing is in flight or queued.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, events: Events, route: RouteConfig) -> None:
+        self._loop = loop
+        self._events = events
+        self._alarm = Alarm(loop, self._on_alarm)
+        self._cry = Throttle(loop, DEMAND_INTERVAL, self._say_demand)
+        self._connecting: dict[Exchange, asyncio.Task[None]] = {}
+        self.route = route
+        self._repeatable = _REPEATABLE[route.retry]
+        self.line = Line()
+        self.flying: set[Exchange] = set()
+        self.meter = Meter(monotonic())
+        self.pool = Pool(loop, self.pump)
+        self.clients: set[Connection] = set()
+        """All open connections to its address."""
+        self.quiet = True
+        """At rest: nothing has happened since its last sample."""
+        self.closed = False
+        """It takes no more requests: it left the table or the program is ending."""
+
+    # --- configuration ------------------------------------------------------------------------------------
+
+    def configure(self, route: RouteConfig) -> None:
+        """Take the table's word on everything but the address."""
+        self.route = route
+        self._repeatable = _REPEATABLE[route.retry]
+        self.pool.configure(route.workers)
+        for worker in self.pool.workers.values():
+            self._check_drained(worker)
+        self._on_alarm()
+        self._check_line()
+        self.pump()
+
+    def _check_line(self) -> None:
+        """Those who wait for a worker that will not come are told so; else the daemon is."""
+        if self.line and not self.pool.serving:
+            if self.route.held:
+                self._refuse_line(self.route.held)
+            else:
+                self._cry.call()
+
+    def _refuse_line(self, reason: str) -> None:
+        for exchange in list(self.line):
+            self._refuse(exchange, 503, reason, RETRY_HELD)
+
+    def _say_demand(self) -> None:
+        if self.line and not self.pool.serving:
+            self._events.demand(self.route.service)
+
+    def reintroduce(self) -> None:
+        """Say again what a new daemon has to know."""
+        for worker in self.pool.workers.values():
+            worker.told = False
+            self._check_drained(worker)
+        self._say_demand()
+
+    # --- a request's way ----------------------------------------------------------------------------------
+
+    def admit(self, exchange: Exchange) -> None:
+        """Take a new request: to a worker, into the line, or refuse it."""
+        exchange.arrived = now = monotonic()
+        exchange.repeatable = self._repeatable[exchange.kind.idempotent]
+        if self.closed:
+            exchange.keep = False
+        if self.quiet:
+            self.quiet = False
+            self._events.active(self)
+        self.meter.arrivals += 1
+        most = self.route.max_concurrency
+        if most is not None and len(self.flying) + len(self.line) >= most:
+            self._refuse(exchange, 429, f"more than {most} requests at once", RETRY_FULL)
+            return
+        if not self.line:
+            worker = self.pool.pick()
+            if worker is not None:
+                self._start(worker, exchange, now)
+                return
+        self._enqueue(exchange, now)
+
+    def _enqueue(self, exchange: Exchange, now: float) -> None:
+        """No slot is free: wait, if that is worth while and there is room."""
+        serving = self.pool.serving
+        if self.route.held and not serving:
+            self._refuse(exchange, 503, self.route.held, RETRY_HELD)
+        elif len(self.line) >= self.route.max_queue:
+            self._refuse(exchange, 503, f"{len(self.line)} requests are already waiting", RETRY_FULL)
+        else:
+            self._wait(exchange, now)
+            if not serving:
+                self._cry.call()
+
+    def _wait(self, exchange: Exchange, now: float) -> None:
+        exchange.phase = QUEUED
+        self.line.join(exchange, now)
+        self.meter.queue_area -= now
+        self._alarm.set(exchange.arrived + self.route.timeout)
+
+    def _start(self, worker: Worker, exchange: Exchange, now: float) -> None:
+        """Give a free slot of the worker to the exchange."""
+        worker.busy += 1
+        self.flying.add(exchange)
+        self.meter.flight_area -= now
+        exchange.worker = worker
+        if not self._alarm.is_set:
+            self._alarm.set(exchange.arrived + self.route.timeout)
+        if worker.idle:
+            upstream = worker.warm(now, careful=not exchange.repeatable)
+            if upstream is not None:
+                exchange.send(upstream)
+                return
+        exchange.phase = CONNECTING
+        self._connecting[exchange] = self._loop.create_task(self._connect(worker, exchange))
+
+    async def _connect(self, worker: Worker, exchange: Exchange) -> None:
+        try:
+            upstream = await connect(self._loop, worker)
+        except OSError as error:
+            del self._connecting[exchange]
+            self.pool.failed(worker)
+            self.lost(exchange, f"no connection to the worker: {error}", again=True)
+            return
+        del self._connecting[exchange]
+        exchange.send(upstream)
+        self.working(worker)
+
+    def pump(self) -> None:
+        """Move requests from the line to free slots."""
+        while (exchange := self.line.first) is not None:
+            worker = self.pool.pick(exchange.avoid)
+            if worker is None:
+                return
+            self._call_up(worker, exchange)
+
+    def _call_up(self, worker: Worker, exchange: Exchange) -> None:
+        now = monotonic()
+        self._leave_line(exchange, now)
+        self._start(worker, exchange, now)
+
+    def _leave_line(self, exchange: Exchange, now: float) -> None:
+        self.line.leave(exchange, now)
+        self.meter.queue_area += now
+
+    # --- ends (see exchange.Owner) ------------------------------------------------------------------------
+
+    def completed(self, exchange: Exchange, status: int, reusable: Upstream | None) -> None:
+        """A worker has answered to the end."""
+        now = monotonic()
+        self.meter.completed(status, now - exchange.arrived, exchange.waited)
+        worker = self._land(exchange, now)
+        if reusable is not None:
+            self.pool.park(worker, reusable, now)
+        if self.line or worker.draining:
+            self._hand_over(worker)
+
+    def _land(self, exchange: Exchange, now: float) -> Worker:
+        """Take an exchange off its worker; the slot is free but not yet given away."""
+        worker = exchange.worker
+        if worker is None:
+            raise RuntimeError("an exchange without a worker has landed")
+        exchange.worker = None
+        self.flying.discard(exchange)
+        self.meter.flight_area += now
+        worker.busy -= 1
+        if not worker.present:
+            self.pool.left(worker)
+        return worker
+
+    def _hand_over(self, worker: Worker) -> None:
+        """Give a free slot to the first in the line (nobody else has a free one, else there were no line)."""
+        first = self.line.first
+        if first is not None and self.pool.can_take(worker):
+            self._call_up(worker, first)
+        if worker.draining:
+            self._check_drained(worker)
+
+    def working(self, worker: Worker) -> None:
+        """A worker has taken a connection or begun an answer."""
+        if worker.backoff:
+            self.pool.works(worker)
+            self.pump()
+
+    def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
+        """The connection failed before an answer began: try again if that is safe."""
+        now = monotonic()
+        sent = exchange.upstream is not None
+        exchange.upstream = None
+        exchange.avoid = worker = self._land(exchange, now)
+        if not sent or (again and exchange.kept is not None and exchange.tries < MAX_TRIES):
+            self._wait(exchange, now)
+        else:
+            tries = f", tried {exchange.tries} times" if exchange.tries > 1 else ""
+            self._close_books(exchange, 502)
+            exchange.client.refuse(502, f"{reason} without an answer{tries}", None)
+        self._hand_over(worker)
+        self.pump()
+        self._check_line()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client went away: the worker is told by closing its connection."""
+        if exchange.phase != OVER:
+            self._end(exchange, ABORTED)
+
+    def _refuse(self, exchange: Exchange, status: int, reason: str, retry_after: int | None = None) -> None:
+        """Answer with an error of our own, in whatever phase before the answer began."""
+        self._end(exchange, status)
+        exchange.client.refuse(status, reason, retry_after)
+
+    def spoil(self, exchange: Exchange, status: int, reason: str) -> None:
+        """It cannot go on, for example because the rest of the request is malformed."""
+        begun = exchange.phase >= BEGAN
+        self._end(exchange, status)
+        if begun:
+            exchange.client.done(keep=False)
+        else:
+            exchange.client.refuse(status, reason, None)
+
+    def _end(self, exchange: Exchange, status: int) -> None:
+        """Take an exchange out of wherever it is and close its books."""
+        now = monotonic()
+        if exchange in self.line:
+            self._leave_line(exchange, now)
+        worker = None if exchange.worker is None else self._land(exchange, now)
+        task = self._connecting.pop(exchange, None)
+        if task is not None:
+            task.cancel()
+        exchange.detach()
+        self._close_books(exchange, status)
+        if worker is not None:
+            self._hand_over(worker)
+
+    def _close_books(self, exchange: Exchange, status: int) -> None:
+        exchange.phase = OVER
+        exchange.kept = None
+        self.meter.answered(status)
+
+    def _on_alarm(self) -> None:
+        """Answer with 504 what is overdue, and set the alarm for the next. One timer serves all."""
+        self._alarm.clear()
+        now = monotonic()
+        timeout = self.route.timeout
+        due = None
+        for exchange in (*self.line, *self.flying):
+            if exchange.phase >= BEGAN:
+                continue
+            if exchange.arrived + timeout > now:
+                due = exchange.arrived + timeout if due is None else min(due, exchange.arrived + timeout)
+                continue
+            what = "no worker was free" if exchange.phase == QUEUED else "the worker did not answer"
+            self._refuse(exchange, 504, f"{what} within {timeout:g} s")
+        if due is not None:
+            self._alarm.set(due)
+
+    # --- what is told -------------------------------------------------------------------------------------
+
+    def _check_drained(self, worker: Worker) -> None:
+        if worker.draining and not worker.busy and not worker.told and worker.present:
+            worker.told = True
+            self._events.drained(worker.config.id)
+
+    def sample(self, now: float) -> dict[str, Any]:
+        """The load since the last sample, as fields of a LoadSample."""
+        first = self.line.first
+        sample = self.meter.take(now, len(self.flying), len(self.line))
+        sample["service"] = self.route.service
+        sample["oldest_wait"] = 0.0 if first is None else now - first.arrived
+        sample["workers"] = {worker.config.id: worker.busy for worker in self.pool}
+        return sample
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody still waits for an answer (or for the rest of its bytes)."""
+        return bool(self.flying or self.line or any(client.writing for client in self.clients))
+
+    def begin_close(self) -> None:
+        """Finish what is here; connections close after their answer."""
+        self.closed = True
+        for exchange in (*self.line, *self.flying):
+            exchange.keep = False
+        for client in list(self.clients):
+            client.close_if_idle()
+
+    def close(self, reason: str) -> None:
+        """It left the table: what waits is refused, what is in flight goes on."""
+        self.begin_close()
+        self._refuse_line(reason)
+        self.pool.configure(())
+
+    def cut(self, reason: str) -> None:
+        """End everything now."""
+        for exchange in (*self.line, *self.flying):
+            self.spoil(exchange, 503, reason)
