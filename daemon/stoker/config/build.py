@@ -12,6 +12,7 @@ from typing import Any
 from stoker.config.fields import plain
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, variable_name
+from stoker.config.layers import PROBE_WAYS
 from stoker.config.schema import (
     ENV_NAME,
     SERVICE_NAME,
@@ -23,7 +24,7 @@ from stoker.config.schema import (
     StartupSection,
     UpdateSection,
 )
-from stoker.config.tree import Node, Path, Report, find, found, suggest
+from stoker.config.tree import Node, Path, Report, find, found
 from stoker.model.service import (
     Drain,
     Endpoint,
@@ -39,8 +40,17 @@ from stoker.model.service import (
     Update,
 )
 
-CLOSED_METRICS = frozenset({"concurrency", "utilization", "gpu"})
-"""Metrics whose policies have no keys beyond the common ones; a plugin's policy may have its own."""
+METRIC_KEYS: Mapping[str, frozenset[str]] = {
+    "concurrency": frozenset({"window", "patience"}),
+    "queue": frozenset({"window"}),
+    "static": frozenset(),
+    "utilization": frozenset({"window", "tolerance"}),
+    "gpu": frozenset({"window", "tolerance"}),
+}
+"""Keys that the policies of these metrics have beyond the common ones; others may have any."""
+_COMMON_KEYS = frozenset(
+    {"metric", "target", "scale_up_stabilization_window", "scale_down_stabilization_window"}
+)
 STARTUP_ASK = 1.0
 """Seconds one startup question may take; the probe's own `timeout` is for the whole start."""
 RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
@@ -157,7 +167,9 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
         if kind is None:
             names = [*context.types, *CATALOGUE]
             message = f"unknown instance type {section.instance_type}"
-            context.report.add((*path, "instance_type"), message + suggest(section.instance_type, names))
+            context.report.add(
+                (*path, "instance_type"), message + context.report.hint(section.instance_type, names)
+            )
         else:
             values = {key: getattr(kind, key) for key in InstanceTypeSection.model_fields}
     written = own.model_dump(exclude_none=True, include=set(InstanceTypeSection.model_fields))
@@ -182,6 +194,9 @@ def _needs_gpu(written: Mapping[str, Any], path: Path, report: Report) -> None:
 def _scaling(section: ScalingSection, path: Path, context: Context) -> Scaling:
     low, high = section.min_replicas, section.max_replicas
     where, written = (*path, "scaling"), section.model_fields_set
+    if "min_replicas" not in written and high < low:
+        low = high
+        context.derived[*where, "min_replicas"] = low, "max_replicas"
     if "max_replicas" not in written and low > high:
         high = low
         context.derived[*where, "max_replicas"] = high, "min_replicas"
@@ -199,11 +214,15 @@ def _policy(section: PolicySection, path: Path, index: int, context: Context) ->
     node = find(context.report.tree, path)
     where = (*path, str(index)) if node is not None and isinstance(node.value, list) else path
     params: list[tuple[str, str | float | bool]] = []
-    for key, raw in (section.model_extra or {}).items():
+    allowed = METRIC_KEYS.get(section.metric)
+    for key, raw in section.model_dump(exclude=set(_COMMON_KEYS)).items():
         value = plain(raw)
-        if section.metric in CLOSED_METRICS:
-            known = list(PolicySection.model_fields)
-            context.report.add((*where, key), "unknown key" + suggest(key, known), key=True)
+        if value is None and key in PolicySection.model_fields:
+            continue
+        if allowed is not None and key not in allowed:
+            names = sorted(_COMMON_KEYS | allowed)
+            message = f"unknown key for the metric {section.metric}" + context.report.hint(key, names)
+            context.report.add((*where, key), message, key=True)
         elif isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
             params.append((key, value))
         elif value is not None:
@@ -244,7 +263,8 @@ def _probe(
         return None
     ways = _ways(section)
     choice = "http, tcp, exec or notify" if isinstance(section, StartupSection) else "http, tcp or exec"
-    if not ways:
+    node = find(report.tree, path)
+    if not ways and not (node is not None and PROBE_WAYS & node.mapping.keys()):
         report.add(path, f"asks nothing; add one of {choice}, for example http: /readyz", key=True)
     elif len(ways) > 1:
         report.add((*path, ways[1]), f"has {' and '.join(ways)}; a probe asks in one way", key=True)

@@ -15,7 +15,6 @@ _RENAMED = {
     "scaling.policies": "scaling.policy",
     "probes.startup_timeout": "probes.startup.timeout",
 }
-_IDENTITY = ("deployment", "name")
 
 
 def changed_keys(
@@ -32,22 +31,26 @@ def _services(config: EffectiveConfig | DesiredState) -> Mapping[ServiceKey, Ser
 
 
 def _differing(before: ServiceSpec, after: ServiceSpec) -> list[str]:
-    old, new = dict(_flat(before)), dict(_flat(after))
-    return sorted({key for key in old.keys() | new.keys() if old.get(key) != new.get(key)})
+    keys = {_launch_key(spec) for spec in (before, after) if before.launch != after.launch}
+    old_envs, new_envs = dict(before.envs), dict(after.envs)
+    names = old_envs.keys() | new_envs.keys()
+    keys |= {f"envs.{name}" for name in names if old_envs.get(name) != new_envs.get(name)}
+    for one in fields(before):
+        if one.name not in ("launch", "envs"):
+            keys.update(_compared(one.name, getattr(before, one.name), getattr(after, one.name)))
+    return sorted(keys)
 
 
-def _flat(spec: ServiceSpec) -> Iterator[tuple[str, Any]]:
-    yield "command" if isinstance(spec.launch, Command) else "python", spec.launch
-    for name, value in spec.envs:
-        yield f"envs.{name}", value
-    for one in fields(spec):
-        if one.name not in ("launch", "envs", *_IDENTITY):
-            yield from _parts(one.name, getattr(spec, one.name))
+def _launch_key(spec: ServiceSpec) -> str:
+    return "command" if isinstance(spec.launch, Command) else "python"
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            yield from _parts(f"{name}.{one.name}", getattr(value, one.name))
+def _compared(name: str, before: Any, after: Any) -> Iterator[str]:
+    """The names of single values that differ; a section that came or went is one."""
+    if before == after:
+        return
+    if is_dataclass(before) and is_dataclass(after):
+        for one in fields(before):
+            yield from _compared(f"{name}.{one.name}", getattr(before, one.name), getattr(after, one.name))
     else:
-        yield _RENAMED.get(name, name), value
+        yield _RENAMED.get(name, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from stoker.config.launch import variable_name
-from stoker.config.tree import Path, Report, found, suggest
+from stoker.config.tree import Path, Report, found
 from stoker.model.service import ServiceSpec
 
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
@@ -29,7 +29,7 @@ def check_depends(specs: Mapping[str, ServiceSpec], names: Sequence[str], report
         for index, other in enumerate(spec.depends):
             if other not in names:
                 others = [one for one in names if one != name]
-                message = f"there is no service {other}" + suggest(other, others)
+                message = f"there is no service {other}" + report.hint(other, others)
                 report.add(("services", name, "depends", str(index)), message)
     for cycle in _cycles(specs):
         path: Path = ("services", cycle[0], "depends")

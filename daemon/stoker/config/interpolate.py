@@ -21,12 +21,16 @@ def fill(tree: Node, environ: Mapping[str, str]) -> tuple[Node, list[ConfigProbl
 def _fill(node: Node, environ: Mapping[str, str], path: Path, problems: list[ConfigProblem]) -> Node:
     value = node.value
     if isinstance(value, dict):
-        filled = {key: _fill(below, environ, (*path, key), problems) for key, below in value.items()}
-        return node._replace(value=filled)
+        changed: dict[str, Node] = {}
+        for key, below in value.items():
+            filled = _fill(below, environ, (*path, key), problems)
+            if filled is not below:
+                changed[key] = filled
+        return node._replace(value={**value, **changed}) if changed else node
     if isinstance(value, list):
-        return node._replace(
-            value=[_fill(below, environ, (*path, str(i)), problems) for i, below in enumerate(value)]
-        )
+        items = [_fill(below, environ, (*path, str(i)), problems) for i, below in enumerate(value)]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return node if same else node._replace(value=items)
     if not isinstance(value, str) or "$" not in value:
         return node
     text, faults = fill_text(value, environ)

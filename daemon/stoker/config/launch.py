@@ -10,7 +10,9 @@ from stoker.config.tree import Path, Report, find, nearest, suggest
 from stoker.model.service import Command, Launch, PythonTarget
 
 PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z]+)(?::([A-Za-z0-9_.-]*))?\}")
+_WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
+_PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
+"""`{word}`, `{word:name}` and their escape `{{word}}`. JSON, `${HOME}` and other braces are text."""
 _ALWAYS = frozenset({"PATH", "HOME", "USER", "LANG", "TMPDIR", "SHELL", "PORT", "CUDA_VISIBLE_DEVICES"})
 """Variables every worker has without a declaration; besides those that begin with STOKER_."""
 
@@ -51,8 +53,8 @@ def _check_command(section: ServiceSection, report: Report, path: Path) -> None:
             report.add(spot if _is_list(report, where) else where, message)
 
         for match in _PLACEHOLDER.finditer(word):
-            if match[1] is not None:
-                _check_placeholder(match[0], match[1], match[2], section, complain)
+            if match[3] is not None:
+                _check_placeholder(match[0], match[3], match[4], section, complain)
 
 
 def _is_list(report: Report, path: Path) -> bool:
@@ -68,7 +70,7 @@ def _check_placeholder(
         hint = (
             f"did you mean {_shape(close)}?" if close else f"there are {', '.join(map(_shape, PLACEHOLDERS))}"
         )
-        complain(f"unknown placeholder {whole}; {hint} ({{{whole}}} is plain text)")
+        complain(f"unknown placeholder {whole}; {hint} ({{{whole}}} stands for plain {whole})")
     elif (word in ("url", "env")) != bool(name):
         complain(f"{whole} should be {_shape(word)}")
     elif word == "url" and name not in section.depends:

@@ -70,6 +70,7 @@ def merge_layers(layers: Sequence[Layer]) -> Node:
 
 
 def merge(under: Node | None, over: Node, path: Path) -> Node:
+    """Return `over` laid on `under`; `path` is where in the file both stand."""
     if under is None:
         return over
     if over.value is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.assemble import Deployment, RawLayers
@@ -24,6 +24,7 @@ from stoker.model.service import BoxSpec, DesiredState, ServiceSpec
 
 MAX_SERVICES = 1000
 MAX_PROBLEMS = 100
+MAX_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,8 @@ def resolve(raw: RawLayers) -> EffectiveConfig:
 
 def _told(problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
     """In the order of their places, each once, and not more than anyone reads."""
-    order = sorted(dict.fromkeys(problems), key=lambda one: (one.file, one.line, one.column, one.path))
+    clean = [replace(one, path=_printable(one.path), message=_printable(one.message)) for one in problems]
+    order = sorted(dict.fromkeys(clean), key=lambda one: (one.file, one.line, one.column, one.path))
     if len(order) <= MAX_PROBLEMS:
         return order
     last = order[MAX_PROBLEMS - 1]
@@ -94,6 +96,12 @@ def _told(problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
         f"and {len(order) - MAX_PROBLEMS + 1} more problems", last.file, last.line, last.column
     )
     return [*order[: MAX_PROBLEMS - 1], more]
+
+
+def _printable(text: str) -> str:
+    """The text on one line of bearable length: a key may be anything, also what moves a terminal's cursor."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_LENGTH])
+    return shown if len(text) <= MAX_LENGTH else f"{shown}..."
 
 
 def _deployment(deployment: Deployment, environ: Mapping[str, str]) -> _Checked:
@@ -159,7 +167,8 @@ def _services(context: Context) -> dict[str, ServiceSpec]:
         return {}
     specs: dict[str, ServiceSpec] = {}
     for name, node in services.value.items():
-        section, faults = check(ServiceSection, node, ("services", name))
+        many = len(report.problems) >= MAX_PROBLEMS
+        section, faults = check(ServiceSection, node, ("services", name), hints=not many)
         report.problems += faults
         if section is not None:
             specs[name] = build_service(name, section, context)

@@ -109,6 +109,12 @@ class PolicySection(Section):
     """The load must be higher for so long before replicas are added."""
     scale_down_stabilization_window: Seconds = 60.0
     """The load must be lower for so long before replicas are taken away."""
+    window: SecondsAboveZero | None = None
+    """Stretch of time over which the load is averaged."""
+    patience: Seconds | None = None
+    """Metric concurrency: a wait in the queue longer than this asks for replicas at once."""
+    tolerance: Annotated[float, Number(above=0, example=0.1)] | None = None
+    """Metrics utilization and gpu: so far from the target, as a part of it, nothing changes."""
 
 
 Policies = Annotated[
@@ -121,8 +127,8 @@ class ScalingSection(Section):
 
     min_replicas: Annotated[int, Whole(0, 10_000, 1)] = 1
     """At least so many replicas; 0 lets the service go to zero."""
-    max_replicas: Annotated[int, Whole(1, 10_000, 4)] = 1
-    """At most so many replicas. If only `min_replicas` is given, as many as that."""
+    max_replicas: Annotated[int, Whole(0, 10_000, 4)] = 1
+    """At most so many replicas; 0 keeps the service at zero. Not given: as many as `min_replicas`."""
     policy: Policies = Field(default=[])
     """A rule, or a list of rules of which the one with the largest answer wins."""
 

@@ -7,9 +7,9 @@ column it came from, so that any later complaint or explanation can point there.
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from stoker.errors import ConfigProblem
@@ -28,8 +28,10 @@ LayerName = Literal[
 Scalar = str | int | float | bool | None
 Path = tuple[str, ...]
 
-MAX_CANDIDATES = 500
+MAX_CANDIDATES = 100
 """So many names are compared to find the nearest one; a misspelt key must not cost seconds."""
+MAX_HINTS = 100
+"""So many problems of one tree get the nearest name; nobody reads more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,8 @@ def place(source: Source, line: int, column: int) -> str:
 
 
 def problem_at(node: Node, path: Sequence[str], message: str, *, key: bool = False) -> ConfigProblem:
-    """A problem with the place of the node's value, or of its key (if asked for, and for collections)."""
-    at_key = (key or not node.scalar) and node.key_line
+    """A problem with the place of the node's value; of its key if asked for, or if the value is no word."""
+    at_key = (key or not node.scalar or node.value is None) and node.key_line
     line, column = (node.key_line, node.key_column) if at_key else (node.line, node.column)
     return ConfigProblem(message, node.source.label, line, column, ".".join(path))
 
@@ -148,6 +150,10 @@ class Report:
     def __init__(self, tree: Node) -> None:
         self.tree = tree
         self.problems: list[ConfigProblem] = []
+
+    def hint(self, word: str, names: Iterable[str]) -> str:
+        """`suggest`, as long as there are not too many problems for it to be read."""
+        return suggest(word, names) if len(self.problems) < MAX_HINTS else ""
 
     def add(self, path: Sequence[str], message: str, *, key: bool = False) -> None:
         """Note a problem at that path; if nothing stands there, at the nearest key above it."""
@@ -180,15 +186,25 @@ def shorten(text: str, limit: int = 40) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name most like `word`; None if none is alike."""
-    lowered = {name.lower(): name for name in islice(names, MAX_CANDIDATES)}
-    close = difflib.get_close_matches(word.lower()[:80], lowered, n=1, cutoff=0.6)
+    wanted = word.lower()[:80]
+    lowered = {name.lower(): name for name in names}
+    likely: Iterable[str] = lowered
+    if len(lowered) > MAX_CANDIDATES:
+        likely = heapq.nsmallest(MAX_CANDIDATES, lowered, key=lambda name: _unlike(wanted, name))
+    close = difflib.get_close_matches(wanted, likely, n=1, cutoff=0.6)
     return lowered[close[0]] if close else None
 
 
-def suggest(word: str, names: Iterable[str], *, none: str = "") -> str:
+def _unlike(word: str, name: str) -> tuple[int, int]:
+    """A cheap measure: a short common beginning first, then a different length."""
+    same = next((i for i, (a, b) in enumerate(zip(word, name, strict=False)) if a != b), len(word))
+    return -same, abs(len(word) - len(name))
+
+
+def suggest(word: str, names: Iterable[str]) -> str:
     """`; did you mean NAME?`, or the names there are if none is alike and they are few."""
-    known = list(islice(names, MAX_CANDIDATES))
+    known = list(names)
     close = nearest(word, known)
     if close is not None:
         return f"; did you mean {close}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) <= 30 else none
+    return f"; there are {', '.join(known)}" if 0 < len(known) <= 30 else ""

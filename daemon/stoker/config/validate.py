@@ -26,11 +26,14 @@ UNSUPPORTED = {
 }
 
 
-def check(model: type[M], node: Node, path: Path) -> tuple[M | None, list[ConfigProblem]]:
+def check(
+    model: type[M], node: Node, path: Path, *, hints: bool = True
+) -> tuple[M | None, list[ConfigProblem]]:
     """Return the section's values and all problems with them.
 
     With problems the values are those of the rest, the bad keys left out, so that what the good ones mean
-    can be checked in the same pass; None if nothing can be made of it.
+    can be checked in the same pass; None if nothing can be made of it. Without `hints` no nearest names
+    are looked for.
     """
     report = Report(node)
     data = to_data(node)
@@ -40,11 +43,11 @@ def check(model: type[M], node: Node, path: Path) -> tuple[M | None, list[Config
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=True, include_context=True)
             for detail in details[: MAX_PROBLEMS - len(report.problems)]:
-                _complain(detail, model, report)
+                _complain(detail, model, report, hints=hints)
             if not isinstance(data, dict) or any(not detail["loc"] for detail in details):
                 break
             for detail in details:
-                data = _pruned(data, detail["loc"])
+                _prune(data, detail["loc"])
     return None, _placed(report.problems, path)
 
 
@@ -108,29 +111,24 @@ def _placed(problems: list[ConfigProblem], path: Path) -> list[ConfigProblem]:
     ]
 
 
-def _pruned(data: Any, loc: tuple[int | str, ...]) -> Any:
-    """The data without the value at `loc`; a list with a bad element goes as a whole."""
-    head = str(loc[0])
-    if not isinstance(data, dict) or head not in data:
-        return data
-    deeper = loc[1:]
-    below = data[head]
-    if deeper and isinstance(below, dict):
+def _prune(data: dict[str, Any], loc: tuple[int | str, ...]) -> None:
+    """Take the value at `loc` out of the data; a list with a bad element goes as a whole."""
+    head, deeper = str(loc[0]), loc[1:]
+    below = data.get(head)
+    if isinstance(below, dict) and deeper:
         if isinstance(deeper[0], int):  # a single policy that stands without its list
             deeper = deeper[1:]
-        return {**data, head: _pruned(below, deeper)} if deeper else _without(data, head)
-    return _without(data, head)
+        if deeper:
+            _prune(below, deeper)
+            return
+    data.pop(head, None)
 
 
-def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name != key}
-
-
-def _complain(detail: ErrorDetails, model: type[BaseModel], report: Report) -> None:
+def _complain(detail: ErrorDetails, model: type[BaseModel], report: Report, *, hints: bool) -> None:
     path = _tree_path(detail["loc"], report.tree)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        report.add(path, _unknown_key(path, model), key=True)
+        report.add(path, _unknown_key(path, model) if hints else "unknown key", key=True)
     elif kind == "stoker":
         report.add(path, str(context.get("text", "")))
     elif kind == "literal_error":

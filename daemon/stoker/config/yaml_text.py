@@ -265,6 +265,8 @@ def _syntax_message(error: yaml.MarkedYAMLError, text: str, line: int, column: i
         return message.replace("character ", "a tab ", 1) + "; indent with spaces"
     if error.context and error.context_mark and error.context_mark.line + 1 < line:
         message += f" ({error.context} that starts in line {error.context_mark.line + 1})"
+    if "${" in row[: column + 1]:
+        return message + "; inside {} and [] put a text with ${...} in quotes"
     if row[column - 1 : column] in {"@", "`", "%", "{", "}", "[", "]", "*", "&", ":"}:
         message += "; put the value in quotes if it is text"
     return message

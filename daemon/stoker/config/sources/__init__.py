@@ -91,6 +91,8 @@ def _main(main: MainFile) -> tuple[Deployment | None, list[ConfigProblem]]:
             problems = [ConfigProblem("is empty; a deployment needs `services:`", main.label, 1, 1)]
         return None, problems
     layer, faults = make_layer(tree)
+    if not isinstance(tree.value, dict):
+        return None, problems + faults
     stem = os.path.splitext(os.path.basename(main.path))[0]
     return Deployment(stem=stem, source=source, layers=(layer,)), problems + faults
 

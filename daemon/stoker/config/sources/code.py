@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -141,8 +140,7 @@ def _answer(target: Target) -> Mapping[str, Any]:
     kept = _kept.get(target)
     if kept is not None and _fingerprint(kept.answer["files"]) == kept.fingerprint:
         return kept.answer
-    begun = time.time_ns()
-    answer = _run(target)
+    answer, begun = _run(target)
     fingerprint = _fingerprint(answer["files"])
     # A file that changed while it was read may have been read before the change.
     if "error" not in answer and all(changed < begun for _, changed, _ in fingerprint):
@@ -171,9 +169,13 @@ def _module_files(target: Target, answer: Mapping[str, Any]) -> list[str]:
     return [*answer["files"], *candidates]
 
 
-def _run(target: Target) -> Mapping[str, Any]:
-    """Load a target in a child process. Never raises for what the child does."""
+def _run(target: Target) -> tuple[Mapping[str, Any], int]:
+    """Load a target in a child process. Never raises for what the child does.
+
+    Also returns when it began, as the clock that files are stamped with says it (nanoseconds).
+    """
     with tempfile.TemporaryFile() as output:
+        begun = os.fstat(output.fileno()).st_ctime_ns
         try:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "stoker.introspect", target.target],
@@ -186,17 +188,21 @@ def _run(target: Target) -> Mapping[str, Any]:
                 **_account(target.user),
             )
         except OSError as error:
-            return {"error": f"{error.strerror}: {error.filename or target.folder}", "files": []}
+            return _failed(f"{error.strerror}: {error.filename or target.folder}"), begun
         finished = _wait(child, TIMEOUT)
         output.seek(0)
         text = output.read(MAX_ANSWER)
     if not finished:
-        return {"error": f"it took more than {TIMEOUT:g} s to load", "files": []}
+        return _failed(f"it took more than {TIMEOUT:g} s to load"), begun
     try:
         answer = json.loads(text)
     except ValueError:
-        return {"error": f"its process ended with {_ending(child.returncode)}", "files": []}
-    return answer if isinstance(answer, dict) else {"error": "it wrote over the answer", "files": []}
+        return _failed(f"its process ended with {_ending(child.returncode)}"), begun
+    return answer if isinstance(answer, dict) else _failed("it wrote over the answer"), begun
+
+
+def _failed(reason: str) -> Mapping[str, Any]:
+    return {"error": reason, "files": []}
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> bool:

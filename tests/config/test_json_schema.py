@@ -1,0 +1,101 @@
+"""The JSON Schema says what the loader does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from config.conftest import Box, blocks, document
+from stoker.config.fields import Kind
+from stoker.config.json_schema import json_schema
+from stoker.config.tree import Source, to_data
+from stoker.config.yaml_text import parse_yaml
+
+SCHEMA = json_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+GOOD = [
+    document(),
+    "services: {}\n",
+    "envs: [{name: A, value: 1}, {name: B, value: x}]\nservices: {web: {command: [run, 1, true]}}\n",
+    "envs: {A: 1, B: true, C: x, D: null, E: 1.5}\nservices: {web: {command: run, scaling: null}}\n",
+    "name: rag\nbox: null\nservices: {}\n",
+    "instance_types: {gpu.big: {gpu: 0.5, memory: 64Gi, cpu: 500m}, gpu.l4: null}\nservices: {}\n",
+    document("resources: {gpu: 2, gpu_memory: 17179869184, cpu: 1.5, memory: '16 Gi'}"),
+    document("scaling: {min_replicas: 0, policy: [{metric: own, rule: x}, {target: 0.5}]}"),
+    document("scaling: {policy: {metric: concurrency, scale_up_stabilization_window: 1m30s}}"),
+    document("probes: {startup: {notify: true, timeout: 5m}, liveness: {exec: [true], period: 500ms}}"),
+    document("update: {max_surge: 25%, max_unavailable: 0}", "drain: {signal: TERM}", "hold: false"),
+    document("scaling: {max_replicas: '${MAX:-4}'}", "hold: ${HOLD:-true}", "traffic: {timeout: '${T:-5s}'}"),
+    document("update: {strategy: '${S:-Recreate}'}", "secrets: ['${X:-hf-token}']", "user: ${U:-svc}"),
+]
+
+
+def accepted(text: str) -> bool:
+    return bool(VALIDATOR.is_valid(data(text)))
+
+
+def data(text: str) -> Any:
+    """The text as our own reader takes it: `yes` is no boolean."""
+    tree, problems = parse_yaml(text, Source("file", "f.yaml"))
+    assert tree is not None
+    assert problems == []
+    return to_data(tree)
+
+
+def test_it_is_a_valid_schema_and_plain_json() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_the_loader_takes_the_schema_takes(box: Box, text: str) -> None:
+    box.write("stoker.yaml", text)
+    assert box.problems() == []
+    assert [error.message for error in VALIDATOR.iter_errors(data(text))] == []
+
+
+BEYOND = (
+    "unknown instance type", "there is no service", "form a cycle", "is more than max_rep", "come to 0 of",
+    "is less than backoff", "a probe asks in one way", "would both be", "says nothing of how many",
+    "for the metric", "a variable's name", "is not set", "is no reference", "asks nothing", "must be text, a",
+    "not valid YAML",
+)  # fmt: skip
+"""Faults in what keys mean together; only the loader finds these."""
+
+
+FORM = [case for case in blocks("service.txt") if not any(phrase in case.values[1][0] for phrase in BEYOND)]
+
+
+@pytest.mark.parametrize(("lines", "expected"), FORM)
+def test_what_the_loader_refuses_for_its_form_the_schema_refuses(lines: str, expected: list[str]) -> None:
+    assert expected
+    assert not accepted(document(*lines.splitlines()))
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "services: [a]", "servces: {}\nservices: {}", "name: a b\nservices: {}"]
+)
+def test_top_of_the_file(text: str) -> None:
+    assert not accepted(text)
+
+
+def sections() -> list[tuple[str, dict[str, Any]]]:
+    named = {name: each for name, each in SCHEMA["$defs"].items() if name != "Reference"}
+    return [("file", SCHEMA), *named.items()]
+
+
+@pytest.mark.parametrize(("name", "section"), sections())
+def test_every_key_is_documented(name: str, section: dict[str, Any]) -> None:
+    assert section["description"]
+    for key, schema in section["properties"].items():
+        whole = [SCHEMA["$defs"].get(form.get("$ref", "").rpartition("/")[2], {}) for form in schema["anyOf"]]
+        assert schema.get("description") or whole[0].get("description"), key
+
+
+def test_every_kind_of_value_has_a_schema() -> None:
+    assert [kind.__name__ for kind in Kind.__subclasses__() if kind.json_schema is Kind.json_schema] == []
