@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from stoker.api.facade import LogFile
-from stoker.api.logs import LONGEST_LINE, PIECE, LogReader
+from stoker.api.logs import LONGEST_LINE, PIECE, LogReader, line_time
 
 
 def reader(path: Path, tail: int | None = None, since: float | None = None) -> LogReader:
@@ -48,6 +50,42 @@ def test_a_tail_longer_than_one_piece(tmp_path: Path) -> None:
     log.write_text("".join(f"line {n:06}\n" for n in range(count)))
     found = everything(reader(log, count - 1))
     assert (found[0], found[-1], len(found)) == ("line 000001", f"line {count - 1:06}", count - 1)
+
+
+STAMPED = """before any time
+2026-01-31 11:59:59,999 INFO old
+  its traceback
+[2026-01-31T12:00:00.000] new
+  its traceback
+2026-13-45 99:00:00 no date at all
+"""
+
+
+def test_since_goes_by_the_times_in_the_lines(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(STAMPED)
+    noon = datetime(2026, 1, 31, 12).astimezone().timestamp()  # lines without a zone are local time
+    os.utime(log, (noon + 5, noon + 5))
+    assert everything(reader(log, since=noon)) == [
+        "before any time",
+        "[2026-01-31T12:00:00.000] new",
+        "  its traceback",
+        "2026-13-45 99:00:00 no date at all",
+    ]
+    os.utime(log, (noon - 5, noon - 5))
+    assert everything(reader(log, since=noon)) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["2026-01-31T12:00:00Z x", "2026-01-31 13:00:00.5+01:00 x", "[2026-01-31 07:00:00-0500]"]
+)
+def test_times_with_a_zone(line: str) -> None:
+    assert line_time(line) == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("line", ["", "x 2026-01-31T12:00:00Z", "2026-01-31", "2026-02-31 00:00:00"])
+def test_lines_without_a_time(line: str) -> None:
+    assert line_time(line) is None
 
 
 def test_bytes_that_are_no_text_and_carriage_returns(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from io import FileIO
 
 import anyio
@@ -23,12 +25,48 @@ LONGEST_LINE = 64 * 1024
 POLL = 0.25
 
 
+class Since:
+    """Lets lines through that were written at or after a moment, as far as the lines themselves tell.
+
+    A line without a time of its own goes with the one before it. Where no line has told a time yet, all
+    are let through: workers write their logs themselves, and nobody notes when.
+    """
+
+    def __init__(self, moment: float) -> None:
+        self._moment = moment
+        self._open = True
+
+    def passes(self, line: str) -> bool:
+        """Whether to show the line."""
+        if (written := line_time(line)) is not None:
+            self._open = written >= self._moment
+        return self._open
+
+
+def line_time(line: str) -> float | None:
+    """Seconds since the epoch that an ISO date and time at the line's start stands for, else None. Pure.
+
+    Without a zone it is local time, as log libraries write it.
+    """
+    match = _STAMP.match(line)
+    if match is None:
+        return None
+    try:
+        return datetime.fromisoformat(f"{match[1]}T{match[2]}{match[3] or ''}").timestamp()
+    except (ValueError, OverflowError):
+        return None  # looks like a date and is none: 2026-13-45
+
+
+_STAMP = re.compile(r"\[?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
+
+
 class LogReader:
     """Reads one log file onwards, across rotation and truncation. Blocking: used in a thread."""
 
     def __init__(self, file: LogFile, *, tail: int | None, since: float | None) -> None:
         self.file = file
         self._rest = b""
+        self._since = None if since is None else Since(since)
         self._stream = _open(file.path)
         if self._stream is not None:
             old = since is not None and os.fstat(self._stream.fileno()).st_mtime < since
@@ -39,6 +77,14 @@ class LogReader:
 
     def read(self, *, last: bool) -> list[str]:
         """The next complete lines, [] at the end. `last`: an unfinished line counts as a line."""
+        while lines := self._lines(last=last):
+            if self._since is None:
+                return lines
+            if kept := [line for line in lines if self._since.passes(line)]:
+                return kept
+        return []
+
+    def _lines(self, *, last: bool) -> list[str]:
         while piece := self._piece():
             *lines, self._rest = (self._rest + piece).split(b"\n")
             if len(self._rest) > LONGEST_LINE:

@@ -19,14 +19,17 @@ COLOURS = ("cyan", "green", "magenta", "yellow", "blue")
 @click.command()
 @service_argument(required=False, replicas=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
-@click.option("--since", metavar="T", help="Leave out logs last written before: 10m, 2h, or an ISO time.")
+@click.option("--since", metavar="T", help="Only what was written since: 10m, 2h, or an ISO time.")
 @click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each.")
 @session_options
 @click.pass_context
 def command(
     context: click.Context, service: str | None, follow: bool, since: str | None, tail: int | None
 ) -> None:
-    """Show the output of a SERVICE's workers, of one replica, or of all."""
+    """Show the output of a SERVICE's workers, of one replica, or of all.
+
+    --since goes by the time at the start of each line; where lines have none, by that of the file.
+    """
     from stoker.cli.table import coloured, paint
 
     colour = coloured()
