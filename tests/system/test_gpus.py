@@ -1,0 +1,54 @@
+"""Pinning with real processes on a fake eight-GPU box."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fakenvml.fixtures import fake_box, no_library
+from system.harness import Box, environment_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def deployment(count: int) -> str:
+    spec = {
+        "command": [sys.executable, str(WORKER), "--port", "{port}"],
+        "resources": {"gpu": 1},
+        "scaling": {"min_replicas": count, "max_replicas": count},
+    }
+    cpu = {"command": spec["command"]}
+    return f"services:\n  infer: {json.dumps(spec)}\n  cpu: {json.dumps(cpu)}\n"
+
+
+def test_eight_replicas_get_eight_devices_and_the_ninth_waits_with_a_reason(tmp_path):
+    with Box(tmp_path, **fake_box("8xh100", tmp_path).environ) as box:
+        box.write(deployment(9))
+        box.up()
+        box.until(lambda: len(box.replicas("infer", "ready")) == 8, "eight ready replicas")
+        replicas = box.replicas("infer", "ready")
+        devices = [tuple(replica["devices"]) for replica in replicas]
+        assert len(set(devices)) == 8
+        for replica in replicas:
+            seen = environment_of(replica["pid"])
+            assert seen["CUDA_VISIBLE_DEVICES"] == replica["devices"][0]
+            assert seen["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        (waiting,) = box.replicas("infer", "pending")
+        assert "needs 1 whole GPU" in waiting["reason"]
+        owners = {device["uuid"]: device["reserved_by"] for device in box.status()["devices"]}
+        assert owners == {replica["devices"][0]: [replica["id"]] for replica in replicas}
+
+
+def test_without_a_gpu_gpu_services_wait_and_cpu_services_run(tmp_path):
+    with Box(tmp_path, **no_library(tmp_path)) as box:
+        box.write(deployment(1))
+        box.up()
+        box.ready("cpu", 1)
+        (waiting,) = box.replicas("infer")
+        assert waiting["phase"] == "pending"
+        assert "GPU" in waiting["reason"]
