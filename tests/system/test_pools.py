@@ -51,9 +51,22 @@ def test_a_service_answers_at_its_address_and_sees_only_its_own_environment(box)
     (replica,) = box.replicas("b")
     assert seen == environment_of(replica["pid"])
     assert set(seen) == {
-        "PATH", "HOME", "USER", "LANG", "TMPDIR", "PORT", "STOKER_DEPLOYMENT", "STOKER_SERVICE",
-        "STOKER_REPLICA", "STOKER_ID", "STOKER_URL_A", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ALL", "OTHERS",
-    }  # fmt: skip
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TMPDIR",
+        "PORT",
+        "STOKER_DEPLOYMENT",
+        "STOKER_SERVICE",
+        "STOKER_REPLICA",
+        "STOKER_ID",
+        "STOKER_URL_A",
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "ALL",
+        "OTHERS",
+    }
     assert seen["STOKER_URL_A"] == box.service("a")["url"]
     assert seen["CUDA_VISIBLE_DEVICES"] == ""
     assert "http_proxy" in json.loads(box.get("a"))["environ"]
