@@ -8,6 +8,9 @@ import click
 
 from stoker.cli.session import complete_names, output_option, print_json, session_of, session_options
 
+LONGEST = 48
+"""Columns a value may take in the table of layers."""
+
 
 @click.command()
 @click.argument("what", metavar="PATH|SERVICE|REPLICA", shell_complete=complete_names(replicas=True))
@@ -30,17 +33,19 @@ def command(context: click.Context, what: str, output: str) -> None:
 def _path(document: dict[str, Any]) -> None:
     import json
 
-    from stoker.cli.table import Cell, Column, Table, say, show
+    from stoker.cli.table import Cell, Column, Table, say, shorten, show
 
     def text(value: Any) -> str:
-        return value if isinstance(value, str) else json.dumps(value)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
-    say(f"{document['path']} = {text(document['value'])}", "bold")
+    value = document["value"]
+    whole = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict) else text(value)
+    say(f"{document['path']} = {whole}", "bold")
     rows = tuple(
         (
             Cell("=>" if layer["wins"] else "", "green"),
             Cell(layer["layer"], "bold" if layer["wins"] else ""),
-            Cell(text(layer["value"])),
+            Cell(shorten(text(layer["value"]), LONGEST)),
             Cell(layer["source"], "dim"),
         )
         for layer in document["layers"]
