@@ -232,6 +232,13 @@ def test_what_has_no_effect_is_noticed(box: Box) -> None:
     )
 
 
+def test_a_misspelt_secret_is_noticed(box: Box) -> None:
+    box.write("stoker.yaml", document("secrets: [hf-tokn, other]", before=["secrets: [hf-token]"]))
+    assert box.load().notices == (
+        "stoker: services.web.secrets: hf-tokn is not among the file's `secrets`; is hf-token meant?",
+    )
+
+
 def test_a_service_may_be_named_as_bentoml_names_them(box: Box) -> None:
     box.write("stoker.yaml", "services: {IrisClassifier_2: {command: run}}")
     assert list(box.load().desired.services) == ["stoker/IrisClassifier_2"]

@@ -86,6 +86,11 @@ def test_values_that_follow_from_others(config: EffectiveConfig) -> None:
     assert explain(config, "instance_types.gpu.h100")["value"] == {"gpu": 1.0, "gpu_type": "h100"}
 
 
+def test_a_probe_that_nobody_asked_for_is_nothing(config: EffectiveConfig) -> None:
+    assert explain(config, "services.infer.probes.readiness")["value"] is None
+    assert explain(config, "services.infer.scaling.policy.metric")["layers"][-1]["value"] == "concurrency"
+
+
 def test_a_mapping_is_what_all_layers_make_of_it(config: EffectiveConfig) -> None:
     found = explain(config, "services.infer.traffic")
     assert found["value"]["timeout"] == 9

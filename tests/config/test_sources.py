@@ -92,6 +92,14 @@ def test_drop_in_for_nobody(box: Box) -> None:
     )
 
 
+def test_a_broken_main_file_makes_no_drop_in_wrong(box: Box) -> None:
+    box.write("a.yaml", RUN)
+    box.write("b.yaml", "services: [")
+    box.write("conf.d/1.yaml", "services: {of-b: {standby: 2}}")
+    (problem,) = box.problems("a.yaml", "b.yaml")
+    assert problem.startswith("b.yaml:1:12: not valid YAML")
+
+
 def test_one_deployment_may_get_a_service_by_drop_in(box: Box) -> None:
     box.write("stoker.yaml", RUN)
     box.write("conf.d/1.yaml", "services: {extra: {command: run}}")

@@ -64,12 +64,13 @@ class Operator:
 
 
 def add_drop_ins(
-    deployments: Sequence[Deployment], drop_ins: Sequence[Node], folders: Mapping[str, str]
+    deployments: Sequence[Deployment], drop_ins: Sequence[Node], folders: Mapping[str, str], *, complete: bool
 ) -> tuple[list[Deployment], list[ConfigProblem], list[str]]:
     """Lay drop-ins (in order) on the deployments whose main file stands beside their `conf.d`.
 
     `folders` gives each drop-in's folder of main files, by label. One with a `name` goes to that
     deployment; one without to all, but a service in it only to those that have this service.
+    `complete` False: a main file could not be read, so a service that seems to be missing is no fault.
     """
     problems: list[ConfigProblem] = []
     notices: list[str] = []
@@ -81,7 +82,8 @@ def add_drop_ins(
         beside = [i for i, one in enumerate(result) if one.source.folder == folders[label]]
         name = layer.tree.mapping.get("name")
         if name is None:
-            problems += _spread(layer, result, beside)
+            homeless = _spread(layer, result, beside, alone=complete and len(beside) == 1)
+            problems += homeless if complete else []
             continue
         chosen = [i for i in beside if result[i].name == name.value]
         if not chosen:
@@ -141,9 +143,11 @@ def _flat(
     return [one for found, _ in pairs for one in found], [fault for _, faults in pairs for fault in faults]
 
 
-def _spread(layer: Layer, deployments: list[Deployment], beside: Sequence[int]) -> list[ConfigProblem]:
-    """Lay a drop-in without a name on several deployments."""
-    if len(beside) == 1:
+def _spread(
+    layer: Layer, deployments: list[Deployment], beside: Sequence[int], *, alone: bool
+) -> list[ConfigProblem]:
+    """Lay a drop-in without a name on its deployments: as it is on one that is alone."""
+    if alone:
         one = deployments[beside[0]]
         deployments[beside[0]] = replace(one, layers=(*one.layers, layer))
         return []

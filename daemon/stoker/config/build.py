@@ -24,7 +24,7 @@ from stoker.config.schema import (
     StartupSection,
     UpdateSection,
 )
-from stoker.config.tree import Node, Path, Report, find, found
+from stoker.config.tree import Node, Path, Report, find, found, nearest
 from stoker.model.service import (
     Drain,
     Endpoint,
@@ -73,6 +73,7 @@ class Context:
     folder: str
     home: str
     types: Mapping[str, Resources]
+    secrets: tuple[str, ...]
     report: Report
     notices: list[str] = field(default_factory=list)
     derived: dict[Path, tuple[Any, str]] = field(default_factory=dict)
@@ -145,6 +146,11 @@ def _check_variables(section: ServiceSection, path: Path, context: Context) -> N
         elif variable in section.envs:
             context.notices.append(
                 f"{where}.envs.{variable} has no effect: the secret {secret} takes its place"
+            )
+        close = nearest(secret, context.secrets) if secret not in context.secrets else None
+        if close is not None:
+            context.notices.append(
+                f"{where}.secrets: {secret} is not among the file's `secrets`; is {close} meant?"
             )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from stoker.config.assign import split_deployment, split_path
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.layers import Layer
@@ -176,20 +178,22 @@ def _default(keys: Path) -> Any:
         values = {name: getattr(kind, name) for name in InstanceTypeSection.model_fields} if kind else {}
         present = {name: value for name, value in values.items() if value}
         return present.get(keys[2]) if len(keys) > 2 else present or None
-    section = section_at(FileSection, keys)
-    if section is not None:
-        return _numbers(section().model_dump(exclude_none=True))
     parent = section_at(FileSection, keys[:-1])
     field = parent.model_fields.get(keys[-1]) if parent is not None else None
-    return _numbers(field.get_default()) if field is not None else None
+    if field is not None:
+        return _plain_default(field.get_default())
+    section = section_at(FileSection, keys)
+    return _plain_default(section()) if section is not None else None
 
 
-def _numbers(value: Any) -> Any:
-    """Whole numbers without a point, tuples as lists."""
+def _plain_default(value: Any) -> Any:
+    """Sections as mappings without what is not set, whole numbers without a point."""
+    if isinstance(value, BaseModel):
+        return _plain_default(value.model_dump(exclude_none=True))
     if isinstance(value, dict):
-        return {key: _numbers(below) for key, below in value.items()}
+        return {key: _plain_default(below) for key, below in value.items()}
     if isinstance(value, list | tuple):
-        return [_numbers(below) for below in value]
+        return [_plain_default(below) for below in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -122,6 +122,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str]) -> _Checked:
         types={
             key: type_resources(section, CATALOGUE.get(key)) for key, section in whole.instance_types.items()
         },
+        secrets=tuple(whole.secrets),
         report=report,
     )
     specs = _services(context)

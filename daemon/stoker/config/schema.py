@@ -129,7 +129,7 @@ class ScalingSection(Section):
     """At least so many replicas; 0 lets the service go to zero."""
     max_replicas: Annotated[int, Whole(0, 10_000, 4)] = 1
     """At most so many replicas; 0 keeps the service at zero. Not given: as many as `min_replicas`."""
-    policy: Policies = Field(default=[])
+    policy: Policies = [PolicySection()]
     """A rule, or a list of rules of which the one with the largest answer wins."""
 
 

@@ -63,6 +63,8 @@ def section_at(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel] |
     for key in path:
         annotation = _below(annotation, key)
     unwrapped = _unwrapped(annotation)
+    if get_origin(unwrapped) is list:  # a single policy may stand without its list
+        unwrapped = _unwrapped(get_args(unwrapped)[0])
     return unwrapped if isinstance(unwrapped, type) and issubclass(unwrapped, BaseModel) else None
 
 

@@ -241,6 +241,9 @@ class _Composer:
     def _syntax(self, error: yaml.MarkedYAMLError) -> _StopError:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        rows = self._text.splitlines()
+        if line > len(rows) > 0:  # what is missing at the end is told at the end
+            line, column = len(rows), len(rows[-1]) + 1
         return _StopError(_syntax_message(error, self._text, line, column), self._source, line, column)
 
 

@@ -44,10 +44,11 @@ def read(request: ConfigRequest) -> RawLayers:
         problems += faults
         files.append(main.label)
         deployments += [deployment] if deployment else []
+    complete = not problems
     drop_ins, folders, faults = _drop_ins(mains)
     problems += faults
     files += folders
-    deployments, faults, hints = add_drop_ins(deployments, drop_ins, folders)
+    deployments, faults, hints = add_drop_ins(deployments, drop_ins, folders, complete=complete)
     problems, notices = problems + faults, notices + hints
     deployments, profiles, faults = _profiles(mains, deployments, request.profile)
     problems += faults
