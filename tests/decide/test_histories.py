@@ -276,7 +276,7 @@ def check_outcome(world: World) -> None:
     assert max(shares(state.replicas.values()).values(), default=0) <= 1
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(HISTORIES)
 def test_every_history_ends_in_peace(history: list[tuple[Callable[[World, int], None], int]]) -> None:
     world = World(wanting(INFER, SHARE, PREP))
@@ -294,7 +294,7 @@ def test_a_working_day_reaches_every_phase() -> None:
     """Guards the property above from holding because nothing happens in it."""
     seen: set[str] = set()
 
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True)
     @given(HISTORIES)
     def live(history: list[tuple[Callable[[World, int], None], int]]) -> None:
         world = World(wanting(INFER, SHARE, PREP))

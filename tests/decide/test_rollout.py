@@ -81,6 +81,11 @@ def test_a_replica_lost_on_the_way_is_not_made_up_for_by_dropping_another() -> N
     assert (given.add, ids(given)) == (0, [])
 
 
+def test_new_replicas_that_wait_beyond_the_surge_are_dropped() -> None:
+    given = an_update(SURGE, 3, ["ready"] * 3, ["pending", "pending"])
+    assert (given.add, ids(given)) == (0, ["new1"])
+
+
 def test_without_a_free_device_one_old_replica_makes_room() -> None:
     given = an_update(SURGE, 2, ["ready", "ready"], ["pending"], fits_after=1)
     assert ids(given) == ["old1"]

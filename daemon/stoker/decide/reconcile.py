@@ -36,12 +36,10 @@ def reconcile(
     found = pools(desired, observed)
     draft = Draft(observed.replicas.values(), observed.inventory, now, place)
     needed = _needed_by_others(found) if observed.stopping else frozenset()
-    added = 0
     for pool in found.values():
         step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
         _drop(draft, pool, step, observed, waits=pool.key in needed)
-        _add(draft, pool, step, observed, first=added)
-        added += step.add
+        _add(draft, pool, step, observed)
     for pool in found.values():
         for replica in pool.members:
             if draft.open(replica):
@@ -78,10 +76,10 @@ def replica_id(key: ServiceKey, serial: int, taken: Iterable[str]) -> str:
         attempt += 1
 
 
-def _add(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState, *, first: int) -> None:
+def _add(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState) -> None:
     taken = set(observed.replicas)
     for number in range(step.add):
-        new = replica_id(pool.key, observed.serial + first + number, taken)
+        new = replica_id(pool.key, observed.serial + number, taken)
         taken.add(new)
         draft.act(
             AddReplica(

@@ -43,9 +43,11 @@ def step(pool: Pool, *, fits_without: Callable[[Sequence[Replica]], bool]) -> St
     outdated = _outdated(pool, kept, old, fits_without)
     remaining = len(old) - len(outdated)
     surge, _ = bounds(_update(pool))
-    room = pool.wanted + surge - remaining if _update(pool).strategy != "Recreate" else pool.wanted
-    add = max(0, min(pool.wanted, room) - len(kept))
-    return Step(add=add, drop=(*drop, *outdated))
+    room = pool.wanted if _update(pool).strategy == "Recreate" else pool.wanted + surge - remaining
+    change = max(0, min(pool.wanted, room)) - len(kept)
+    early = victims([r for r in kept if r.phase == "pending"], -change)
+    drop += [(r, "too early in the update") for r in early]
+    return Step(add=max(0, change), drop=(*drop, *outdated))
 
 
 def bounds(update: Update) -> tuple[int, int]:
