@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from stoker.errors import ConfigError, ConfigProblem, PluginError
 from stoker.model.device import Inventory
@@ -29,7 +30,7 @@ class Parts:
     def driver(self, name: str) -> WorkerDriver:
         """The driver of a backend, the same one every time. Raises PluginError."""
         if name not in self._drivers:
-            self._drivers[name] = self.registry.factory("driver", name)(self._context)
+            self._drivers[name] = self._make("driver", name)
         return self._drivers[name]
 
     def drivers(self, names: Iterable[str]) -> list[WorkerDriver]:
@@ -38,12 +39,12 @@ class Parts:
 
     def policy(self, name: str) -> Policy:
         """A policy by its metric. Raises PluginError."""
-        made: Policy = self.registry.factory("policy", name)(self._context)
+        made: Policy = self._make("policy", name)
         return made
 
     def router(self, name: str) -> Router:
         """The router of that name. Raises PluginError."""
-        made: Router = self.registry.factory("router", name)(self._context)
+        made: Router = self._make("router", name)
         return made
 
     def check(self, desired: DesiredState) -> None:
@@ -59,6 +60,13 @@ class Parts:
                     problems.append(self._missing(kind, name, f"services.{spec.name}.{where}", key))
         if problems:
             raise ConfigError(*problems)
+
+    def _make(self, kind: str, name: str) -> Any:
+        factory = self.registry.factory(kind, name)
+        try:
+            return factory(self._context)
+        except Exception as error:  # the factory is a stranger's code
+            raise PluginError(f"{kind} {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
     def _missing(self, kind: str, name: str, path: str, service: str = "") -> ConfigProblem:
         try:
