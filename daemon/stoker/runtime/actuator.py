@@ -207,7 +207,11 @@ class Actuator:
             post=self._post,
         )
         with worker.probing:
-            await probes.run(ready=record.ready)
+            try:
+                await probes.run(ready=record.ready)
+            except Exception as error:  # noqa: BLE001 - a task root: a probe that cannot be asked must not end the daemon
+                message = f"probing {record.replica} failed and is off: {_words(error)}"
+                self._post(Notice(message=message, severity="error", service=record.service))
 
     async def _guarded(self, call: Callable[..., Any], *args: Any) -> None:
         try:
@@ -229,7 +233,11 @@ class Actuator:
     def _forget(self, replica: str, endpoint: str) -> None:
         self._workers.pop(replica, None)
         self._launcher.release(endpoint)
-        self._store.drop_worker(replica)
+        try:
+            self._store.drop_worker(replica)
+        except OSError as error:
+            message = f"cannot remove the record of {replica}: {error}; the next daemon will"
+            self._post(Notice(message=message, severity="error"))
 
 
 _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {

@@ -125,7 +125,11 @@ class Autoscaler:
                 continue
             await anyio.sleep(USAGE_PERIOD)
             for key in wanted:
-                await self._measure(key)
+                try:
+                    await self._measure(key)
+                except Exception as error:  # noqa: BLE001 - a driver is a stranger; no reading is no data
+                    message = f"cannot measure the workers of {key}: {type(error).__name__}: {error}"
+                    self._post(Notice(message=message, severity="warning", service=key))
 
     async def _measure(self, key: ServiceKey) -> None:
         state = self._state()

@@ -15,7 +15,7 @@ import anyio
 from stoker.config.load import EffectiveConfig, changed_keys, load, watch_paths
 from stoker.config.sources import ConfigRequest
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError, StokerError
-from stoker.model.event import ConfigApplied, ConfigRejected, Event
+from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.runtime.config_watch import Signature, changes, signature
 from stoker.runtime.options import DaemonOptions
@@ -80,6 +80,11 @@ class Configuration:
                 await self.reload()
             except StokerError:
                 continue  # told already: an event, status, the API
+            except Exception as error:  # noqa: BLE001 - a task root: whatever a file does to the loader, the daemon lives
+                message = (
+                    f"reading the configuration failed: {type(error).__name__}: {error}; the last one stays"
+                )
+                self._post(Notice(message=message, severity="error"))
 
     async def override(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the live overrides. Raises ConfigError, changing nothing."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.errors import ConfigError, StokerError
+from stoker.errors import ConfigError, StokerError, WorkerError
 from stoker.model.event import (
     ConfigApplied,
     Event,
@@ -37,7 +37,7 @@ from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.facade import Facade
 from stoker.runtime.journal import Journal
-from stoker.runtime.launcher import Launcher
+from stoker.runtime.launcher import Launcher, account_of
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.notify import SystemdNotifier, WorkerNotify
 from stoker.runtime.options import DaemonOptions, Observer
@@ -276,13 +276,23 @@ class Daemon:
         known = self._control.state.replicas.get(replica)
         self._post(Notice(message=f"{replica} {text}", service=known.service if known else ""))
 
+    def _listen_again(self, adopted: WorkerAdopted) -> None:
+        """Reopen the NOTIFY_SOCKET of a worker that has not yet said that it is ready."""
+        spec = self._lookup(adopted.service)
+        startup = spec.probes.startup if spec else None
+        if startup is not None and startup.notify:
+            try:
+                self._notify.open(adopted.replica, uid=account_of(spec.user if spec else None)[1])
+            except WorkerError as error:
+                self._trouble(f"{adopted.replica} cannot tell when it is ready: {error}")
+            self._notify.claim(adopted.replica, adopted.handle.pid)
+
     def _after_event(self, event: Event) -> None:
         match event:
             case WorkerSpawned():
                 self._notify.claim(event.replica, event.handle.pid)
             case WorkerAdopted() if not event.ready:
-                self._notify.open(event.replica)
-                self._notify.claim(event.replica, event.handle.pid)
+                self._listen_again(event)
             case ReplicaBecameReady():
                 self._actuator.became_ready(event.replica)
             case WorkerExited():

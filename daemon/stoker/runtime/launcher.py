@@ -60,7 +60,7 @@ class Launcher:
         Raises WorkerError naming what is missing (secret, account, variable).
         """
         secrets = {name: self._secret(name, spec) for name in spec.secrets}
-        account, uid = _account(spec.user)
+        account, uid = account_of(spec.user)
         port = self._ports.take()
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = {name: self._url(f"{spec.deployment}/{name}") for name in spec.depends}
@@ -150,7 +150,8 @@ def _port(endpoint: str) -> int:
     return int(endpoint.rpartition(":")[2])
 
 
-def _account(user: str | None) -> tuple[Account, int]:
+def account_of(user: str | None) -> tuple[Account, int]:
+    """The account and uid that workers of `user` run as (None: the daemon's own). Raises WorkerError."""
     try:
         entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.getuid())
     except KeyError:
