@@ -1,12 +1,12 @@
 """The daemon's door: JSON lines over a unix socket. One request, one answer; facts are pushed in between.
 
-    > {"op": "hello"}                            < {"op": "hello", "version": 1, "pid": 9, "instance": "..."}
+    > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 1, "pid": 9, "instance": "x"}
     > {"op": "apply", "id": 7, "routes": [...]}  < {"op": "applied", "id": 7}
     > {"op": "stop", "grace": 10}                < (the connection closes at the end)
     < {"op": "sample" | "demand" | "drained" | "bound" | "trouble", ...}
-    < {"op": "error", "message": "..."}                     for a line that is none of these
+    < {"op": "error", "id": 7, "message": "..."}            for a line that cannot be obeyed; nothing changed
 
-Facts go to the connection that said hello last.
+Facts go to the connection that applied a table last; all of them anew to one that does so first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, cast
 
 from stoker_router.lifetime import Lifetime
 from stoker_router.program import Program
-from stoker_router.table import VERSION, read_table
+from stoker_router.protocol import MAX_LINE, VERSION
+from stoker_router.table import read_table
 
-MAX_LINE = 16 * 1024 * 1024
 MAX_UNREAD = 1024 * 1024
 """Bytes for a daemon that does not read, beyond which it gets no load samples."""
 
@@ -34,8 +34,8 @@ class Session(asyncio.Protocol):
         self._instance = instance
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._buffer = b""
-        self._introduced = False
-        """It has got all facts since its hello."""
+        self._ours = False
+        """It said hello and named our instance."""
         self.blocked = False
 
     def push(self, message: dict[str, Any]) -> None:
@@ -56,17 +56,14 @@ class Session(asyncio.Protocol):
         if len(self._buffer) > MAX_LINE:
             self._transport.abort()
         for line in lines:
-            try:
-                self._obey(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                self.push({"op": "error", "message": f"not understood: {type(error).__name__}: {error}"})
+            self._obey(line)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        reports = self._program.reports
-        if reports.subscriber is self:
-            reports.subscriber = None
-            self._lifetime.alone()
+        if self._ours:
+            self._lifetime.left()
+        if self._program.reports.subscriber is self:
+            self._program.reports.subscriber = None
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -79,26 +76,38 @@ class Session(asyncio.Protocol):
 
     # --- operations ---------------------------------------------------------------------------------------
 
-    def _obey(self, request: dict[str, Any]) -> None:
-        match request["op"]:
-            case "hello":
-                self._hello()
-            case "apply":
-                self._apply(request)
-            case "stop":
-                self._program.stop(float(request["grace"]))
-            case other:
-                self.push({"op": "error", "message": f"unknown op {other!r}"})
+    def _obey(self, line: bytes) -> None:
+        request: dict[str, Any] = {}
+        try:
+            request = json.loads(line)
+            match request["op"]:
+                case "hello":
+                    self._hello(request)
+                case "apply":
+                    self._apply(request)
+                case "stop":
+                    self._program.stop(float(request["grace"]))
+                case other:
+                    raise ValueError(f"unknown op {other!r}")
+        except (ValueError, TypeError, KeyError) as error:
+            number = request.get("id") if isinstance(request, dict) else None
+            self.push({"op": "error", "id": number, "message": f"{type(error).__name__}: {error}"})
 
-    def _hello(self) -> None:
+    def _hello(self, request: dict[str, Any]) -> None:
         self.push({"op": "hello", "version": VERSION, "pid": os.getpid(), "instance": self._instance})
-        self._program.reports.subscriber = self
-        self._introduced = False
-        self._lifetime.accompanied()
+        if (
+            request["instance"] == self._instance and not self._ours
+        ):  # a stranger learns whose router this is, and no more
+            self._program.reports.subscriber = None  # until it has sent its table
+            self._ours = True
+            self._lifetime.accompanied()
 
     def _apply(self, request: dict[str, Any]) -> None:
+        if not self._ours:
+            raise ValueError("apply without a good hello")
+        reports = self._program.reports
         self._program.apply(read_table(request["routes"]))
-        self.push({"op": "applied", "id": request["id"]})
-        if not self._introduced and self._program.reports.subscriber is self:
-            self._introduced = True
+        if reports.subscriber is not self:
+            reports.subscriber = self
             self._program.reintroduce()
+        self.push({"op": "applied", "id": request["id"]})

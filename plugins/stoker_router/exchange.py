@@ -121,7 +121,9 @@ class Exchange:
         self.upstream = upstream
         self.phase = SENT
         self.tries += 1
-        upstream.carry(self)
+        upstream.exchange = self
+        if upstream.stalled:
+            upstream.stall(stop=False)
         if len(kept) == 1:
             upstream.transport.write(kept[0])
         else:

@@ -1,52 +1,150 @@
-"""Starts the router's program so that it outlives whoever starts it."""
+"""Starts, finds and ends the router's program. The daemon's side; anyio only."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import subprocess
+import signal
+import stat
 import sys
-import tempfile
 from pathlib import Path
 
+import anyio
+
 from stoker.errors import RouterError
+from stoker.plugin.ports import PluginContext
 
-SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
-LONGEST_SOCKET_PATH = 107
-"""Bytes that fit into sockaddr_un."""
-
-
-def control_path(runtime_dir: str, instance: str) -> str:
-    """Where the program of this instance is spoken to. A runtime directory whose path is too long for a unix
-    socket is replaced by a private one under the temporary directory."""
-    path = os.path.join(runtime_dir, "router.sock")
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
-    return os.path.join(tempfile.gettempdir(), f"stoker-{os.geteuid()}-{instance}", "router.sock")
+START_TIMEOUT = 30.0
+"""Seconds for the program to open its control socket; it takes a tenth of one."""
+_LONGEST_PATH = 100
+"""Bytes of a socket path; the kernel takes 107."""
+_READY_FD = 3
 
 
-def start(path: str, *, instance: str, state_dir: str) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own, with a minimal environment, its output in the state
-    directory. Raises RouterError."""
-    log_path = Path(state_dir) / "logs" / "router.log"
-    argv = [sys.executable, "-m", "stoker_router"]
-    argv += ["--control", path, "--instance", instance, "--state-dir", state_dir]
+def control_path(context: PluginContext) -> str:
+    """Where the control socket is. Raises RouterError if no safe place can be had."""
+    path = Path(context.runtime_dir) / "router.sock"
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(path)
+    mark = hashlib.sha256(f"{context.runtime_dir}\0{context.instance}".encode()).hexdigest()[:12]
+    folder = Path("/tmp") / f"stoker-{os.geteuid()}-{mark}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+        raise RouterError(f"{folder} belongs to somebody else; the router needs a shorter runtime directory")
+    return str(folder / "router.sock")
+
+
+def log_path(context: PluginContext) -> Path:
+    """The program's log."""
+    return Path(context.state_dir) / "logs" / "router.log"
+
+
+async def start(context: PluginContext, control: str) -> int:
+    """Start the program in a session of its own, wait until its control socket is open, return its pid.
+
+    Raises RouterError with the last line of its log.
+    """
+    pid, ready = await anyio.to_thread.run_sync(_spawn, context, control)
     try:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log_path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        with log_path.open("ab") as log:
-            return subprocess.Popen(
-                argv,
-                cwd="/",
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        with anyio.move_on_after(START_TIMEOUT):
+            await anyio.wait_readable(ready)
+            if os.read(ready, 16) == b"ready\n":
+                return pid
+    finally:
+        os.close(ready)
+    kill(pid)
+    await gone(pid, timeout=1.0)
+    raise RouterError(f"the router did not start: {await anyio.to_thread.run_sync(_last_line, context)}")
+
+
+def _spawn(context: PluginContext, control: str) -> tuple[int, int]:
+    """The pid, and a descriptor from which "ready" will come or the end."""
+    log_file = log_path(context)
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise RouterError(f"cannot start the router: {error}; its log is {log_path}") from error
+        raise RouterError(f"cannot write the router's log {log_file}: {error.strerror}") from error
+    ready, tell = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            _argv(context, control),
+            _environment(context),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, tell, _READY_FD),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        )
+    except OSError as error:
+        os.close(ready)
+        raise RouterError(f"cannot run {sys.executable}: {error.strerror}") from error
+    finally:
+        os.close(log)
+        os.close(tell)
+    os.set_blocking(ready, False)
+    return pid, ready
 
 
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", **kept}
+def _argv(context: PluginContext, control: str) -> list[str]:
+    # -P: nothing in the directory the daemon was started in may stand in for a module
+    program = [sys.executable, "-P", "-m", "stoker_router"]
+    where = ["--control", control, "--instance", context.instance, "--state-dir", context.state_dir]
+    return [*program, *where, "--ready-fd", str(_READY_FD)]
+
+
+def _environment(context: PluginContext) -> dict[str, str]:
+    """Next to nothing: where programs are, how text is written, and where this package is."""
+    kept = {
+        name: context.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in context.environ
+    }
+    return {"PATH": os.defpath, "LANG": "C.UTF-8", **kept, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def _last_line(context: PluginContext) -> str:
+    try:
+        lines = log_path(context).read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"its log cannot be read: {error}"
+    return f"{lines[-1] if lines else 'it said nothing'} (log: {log_path(context)})"
+
+
+def kill(pid: int) -> None:
+    """SIGKILL it. Gone is no error."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+async def gone(pid: int, *, timeout: float) -> bool:
+    """Wait until the process has ended, for at most `timeout` seconds; a child of ours is reaped."""
+    if not pid:
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with anyio.move_on_after(timeout) as scope:
+            await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    if scope.cancelled_caught:
+        return False
+    _reap(pid)
+    return True
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # an adopted one: it was started by an earlier daemon

@@ -36,6 +36,7 @@ class Lifetime:
         self._check_every = check_every
         self._idle_since = monotonic()
         self._timer: asyncio.TimerHandle | None = None
+        self._daemons = 0
 
     def alone(self) -> None:
         """No daemon is connected from now on."""
@@ -44,10 +45,17 @@ class Lifetime:
             self._look()
 
     def accompanied(self) -> None:
-        """A daemon is there; it decides."""
+        """A daemon came; it decides."""
+        self._daemons += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def left(self) -> None:
+        """A daemon went."""
+        self._daemons -= 1
+        if not self._daemons:
+            self.alone()
 
     def _look(self) -> None:
         now = monotonic()

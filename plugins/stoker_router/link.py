@@ -1,188 +1,190 @@
-"""The daemon's side of the router: finds or starts the program, tells it the table, hears its facts.
-
-The program outlives the daemon: cancelling `run` leaves it serving, and the next daemon finds it by its
-socket. Only `stop` ends it.
-"""
+"""The daemon's side of the router: finds or starts the program, sends it tables, passes on what it tells."""
 
 from __future__ import annotations
 
-import json
-import math
-import subprocess
-from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream
 
 from stoker.errors import RouterError
-from stoker.model.load import LoadSample
+from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
-from stoker_router.launch import control_path, start
-from stoker_router.table import VERSION
+from stoker_router import launch
+from stoker_router.channel import Channel, ChannelClosed
+from stoker_router.protocol import VERSION
+from stoker_router.wire import decode_sample, encode_table
 
-START_PATIENCE = 10.0
-"""Seconds a program that was started gets to open its socket."""
-ANSWER_PATIENCE = 5.0
-"""Seconds a program gets to say hello; one that does not is not used."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds between tries to get a program that dies again and again."""
-MAX_LINE = 16 * 1024 * 1024
+HELLO_TIMEOUT = 10.0
+"""Seconds for the program to answer; one that does not is hung and gets replaced."""
+FIRST_BACKOFF, MAX_BACKOFF = 0.05, 5.0
+"""Seconds between two attempts to have a program; doubles from one to the next."""
+LONG_ENOUGH = 10.0
+"""Seconds of service after which the backoff begins anew."""
+STOP_PATIENCE = 5.0
+"""Seconds beyond the grace after which a program that was told to stop is killed."""
 
 
 class ProgramLink:
-    """Implements `stoker.plugin.ports.Router` over the program's control socket."""
+    """The `Router` of this plugin (see `stoker.plugin.ports.Router`). The program outlives it: cancelling
+    `run` leaves it serving, and the next link finds it by its socket."""
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._path = control_path(context.runtime_dir, context.instance)
         self._table: RoutingTable | None = None
-        self._count = 0
-        self._stream: ByteStream | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ending = False
-        self._writing = anyio.Lock()
+        """The newest. None: a daemon that knows nothing yet must not empty a serving router's table."""
+        self._ports: dict[ServiceKey, tuple[str, int]] = {}
+        """Where services were opened last."""
+        self._channel: Channel | None = None
+        """The connection, once both sides have said hello."""
+        self._serial = 0
+        self._waiting: dict[int, anyio.Event] = {}
+        """Callers of `apply` who wait for the program's word, by the serial number of their table."""
+        self._stopped = False
 
     async def run(self, events: RouterEvents) -> None:
-        """See `stoker.plugin.ports.Router.run`."""
-        pause, served = FIRST_PAUSE, False
-        while not self._ending:
+        """See stoker.plugin.ports.Router."""
+        backoff, said, lost = FIRST_BACKOFF, "", 0
+        while not self._stopped:
+            began = anyio.current_time()
             try:
-                stream, lines = await self._connect()
-                if served:
-                    events.trouble("", "the router had ended; it was started again")
-                served, pause = True, FIRST_PAUSE
-                self._stream = stream
-                async with stream:
-                    await self._tell_table()
-                    async for message in lines:
-                        _hear(message, events)
-            except (OSError, RouterError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-                if self._ending:
-                    return
-                if isinstance(error, RouterError):
-                    events.trouble("", str(error))
-                    await anyio.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE)
-            finally:
-                self._stream = None
-                self._reap()
+                async with await self._reach() as channel:
+                    if lost and lost != channel.pid:
+                        events.trouble(
+                            "", f"the router (pid {lost}) ended; it runs again as pid {channel.pid}"
+                        )
+                    said, lost = "", channel.pid
+                    await self._serve(channel, events)
+            except RouterError as error:
+                if str(error) != said:
+                    said = str(error)
+                    events.trouble("", said)
+            if anyio.current_time() - began > LONG_ENOUGH:
+                backoff = FIRST_BACKOFF
+            if not self._stopped:
+                await anyio.sleep(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF)
 
     async def apply(self, table: RoutingTable) -> None:
-        """See `stoker.plugin.ports.Router.apply`."""
+        """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once, for
+        it will be the first thing the next one hears."""
         self._table = table
-        await self._tell_table()
+        if self._channel is None:
+            return
+        try:
+            done = await self._send_table(self._channel, table)
+        except ChannelClosed:
+            return
+        await done.wait()
 
     async def stop(self, grace: float) -> None:
-        """See `stoker.plugin.ports.Router.stop`."""
-        self._ending = True
-        await self._tell({"op": "stop", "grace": grace})
-        with anyio.move_on_after(grace + 1):
-            while await self._alive():  # noqa: ASYNC110 - the end of another process; there is nothing to wait on
-                await anyio.sleep(0.01)
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-        self._reap()
-
-    async def _connect(self) -> tuple[ByteStream, AsyncIterator[dict[str, Any]]]:
-        """Reach the program that runs, or start one. Raises RouterError."""
-        try:
-            found = await self._greet()
-        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
-            found = None  # nobody there, or just leaving
-        return found or await self._launch()
-
-    async def _launch(self) -> tuple[ByteStream, AsyncIterator[dict[str, Any]]]:
-        context = self._context
-        self._process = start(self._path, instance=context.instance, state_dir=context.state_dir)
-        deadline = anyio.current_time() + START_PATIENCE
-        while anyio.current_time() < deadline:
-            if (code := self._process.poll()) is not None:
-                log = f"{context.state_dir}/logs/router.log"
-                raise RouterError(f"the router ended at its start with exit code {code}; see {log}")
+        """See stoker.plugin.ports.Router."""
+        self._stopped = True
+        channel = await Channel.open(launch.control_path(self._context))
+        if channel is None:
+            return
+        async with channel:
             try:
-                return await self._greet()
-            except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
-                await anyio.sleep(0.01)
-        self._process.kill()
-        raise RouterError(f"the router did not open {self._path} within {START_PATIENCE:g} s")
+                hello = await self._hello(channel)
+                if hello.get("instance") != self._context.instance:
+                    return
+                await channel.send({"op": "stop", "grace": grace})
+            except ChannelClosed:
+                pass  # it is ending already
+            if channel.pid and not await launch.gone(channel.pid, timeout=grace + STOP_PATIENCE):
+                launch.kill(channel.pid)
+                await launch.gone(channel.pid, timeout=STOP_PATIENCE)
 
-    async def _greet(self) -> tuple[ByteStream, AsyncIterator[dict[str, Any]]]:
-        """Connect and exchange hello. Raises OSError, EndOfStream, or RouterError for a program that is not
-        ours or too old (which is then asked to end)."""
-        stream = await anyio.connect_unix(self._path)
-        lines = _lines(stream)
-        await stream.send(b'{"op":"hello"}\n')
-        with anyio.move_on_after(ANSWER_PATIENCE):
-            hello = await anext(lines)
-            if hello.get("instance") == self._context.instance and hello.get("version") == VERSION:
-                return stream, lines
-            await stream.send(b'{"op":"stop","grace":10}\n')
-            await stream.aclose()
-            raise RouterError(
-                f"the router at {self._path} is another's or of another version; it is replaced"
-            )
-        await stream.aclose()
-        raise RouterError(f"the router at {self._path} does not answer")
+    # --- reaching a program -------------------------------------------------------------------------------
 
-    async def _alive(self) -> bool:
+    async def _reach(self) -> Channel:
+        """A connection to a program that serves us: the one that runs, or a new one. Raises RouterError."""
+        path = launch.control_path(self._context)
+        channel = await Channel.open(path)
+        if channel is None:
+            await launch.start(self._context, path)
+            channel = await Channel.open(path)
+        if channel is None:
+            raise RouterError(f"the router does not listen at {path}; see {launch.log_path(self._context)}")
         try:
-            async with await anyio.connect_unix(self._path):
-                return True
-        except OSError:
-            return False
+            await self._introduce(channel, path)
+        except BaseException:
+            await channel.__aexit__(None, None, None)
+            raise
+        return channel
 
-    async def _tell_table(self) -> None:
-        """Send the newest table, if there is one: a daemon that knows nothing yet must not empty the table of
-        a router that serves."""
-        if self._table is not None:
-            self._count += 1
-            routes = [asdict(route) for route in self._table.routes.values()]
-            await self._tell({"op": "apply", "id": self._count, "routes": routes})
+    async def _introduce(self, channel: Channel, path: str) -> None:
+        try:
+            found = await self._hello(channel)
+        except ChannelClosed:
+            await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+            raise RouterError(f"the router (pid {channel.pid}) was just ending") from None
+        if not found:
+            launch.kill(channel.pid)
+            await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+            raise RouterError(f"the router (pid {channel.pid}) did not answer and was killed")
+        if found["instance"] != self._context.instance:
+            raise RouterError(
+                f"the router (pid {channel.pid}) at {path} belongs to another daemon; "
+                "give this one a runtime directory of its own, or end that router"
+            )
+        if found["version"] != VERSION:
+            await channel.send({"op": "stop", "grace": 10.0})
+            raise RouterError(f"the router (pid {channel.pid}) is of another version and is being replaced")
 
-    async def _tell(self, message: dict[str, Any]) -> None:
-        """Send one line; a program that is away gets the table when it is back."""
-        async with self._writing:
-            if self._stream is not None:
-                try:
-                    await self._stream.send(json.dumps(message).encode() + b"\n")
-                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    self._stream = None
+    async def _hello(self, channel: Channel) -> dict[str, Any]:
+        """The program's answer to our hello, empty if it does not answer. Raises ChannelClosed."""
+        with anyio.move_on_after(HELLO_TIMEOUT):
+            await channel.send({"op": "hello", "instance": self._context.instance})
+            return await channel.receive()
+        return {}
 
-    def _reap(self) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            self._process = None
+    # --- a program that serves us -------------------------------------------------------------------------
 
+    async def _serve(self, channel: Channel, events: RouterEvents) -> None:
+        """Pass on what the program tells, until it ends."""
+        self._channel = channel
+        try:
+            if self._table is not None:
+                await self._send_table(channel, self._table)
+            while True:
+                self._hear(await channel.receive(), events)
+        except ChannelClosed:
+            with anyio.move_on_after(STOP_PATIENCE):
+                await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+        finally:
+            self._channel = None
+            for event in self._waiting.values():
+                event.set()
+            self._waiting.clear()
 
-async def _lines(stream: ByteStream) -> AsyncIterator[dict[str, Any]]:
-    """The messages that come in. Raises EndOfStream at the end."""
-    buffer = b""
-    while True:
-        *whole, buffer = (buffer + await stream.receive(1 << 16)).split(b"\n")
-        for line in whole:
-            yield json.loads(line)
-        if len(buffer) > MAX_LINE:
-            raise RouterError("the router sends a line without an end")
+    async def _send_table(self, channel: Channel, table: RoutingTable) -> anyio.Event:
+        """Send it; the event is set when it is in force. Raises ChannelClosed."""
+        self._serial += 1
+        done = self._waiting[self._serial] = anyio.Event()
+        await channel.send({"op": "apply", "id": self._serial, "routes": encode_table(table, self._ports)})
+        return done
 
+    def _hear(self, message: dict[str, Any], events: RouterEvents) -> None:
+        match message["op"]:
+            case "sample":
+                events.sample(decode_sample(message))
+            case "demand":
+                events.demand(message["service"])
+            case "drained":
+                events.drained(message["replica"])
+            case "bound":
+                self._ports[message["service"]] = (message["host"], message["port"])
+                events.bound(message["service"], message["host"], message["port"])
+            case "trouble":
+                events.trouble(message["service"], message["message"])
+            case "applied":
+                self._answered(message["id"])
+            case "error":
+                self._answered(message["id"])
+                events.trouble("", f"the router refused what its daemon said: {message['message']}")
 
-def _hear(message: dict[str, Any], events: RouterEvents) -> None:
-    match message.pop("op"):
-        case "sample":
-            events.sample(_sample(message))
-        case "demand":
-            events.demand(message["service"])
-        case "drained":
-            events.drained(message["replica"])
-        case "bound":
-            events.bound(message["service"], message["host"], message["port"])
-        case "trouble":
-            events.trouble(message["service"], message["message"])
-        case "error":
-            events.trouble("", f"the router says: {message['message']}")
-
-
-def _sample(message: dict[str, Any]) -> LoadSample:
-    latency = {math.inf if bound == "inf" else float(bound): n for bound, n in message.pop("latency").items()}
-    return LoadSample(latency=latency, **message)
+    def _answered(self, serial: int) -> None:
+        waiting = self._waiting.pop(serial, None)
+        if waiting is not None:
+            waiting.set()

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-VERSION = 1
-"""Of the control protocol; changes when an older program could not serve a newer daemon."""
-
 
 class WorkerConfig(NamedTuple):
     """One worker: where it is and how many requests it gets at a time (None: no limit)."""

@@ -72,13 +72,6 @@ class Upstream(asyncio.Protocol):
 
     # --- owned by an exchange -----------------------------------------------------------------------------
 
-    def carry(self, exchange: Carried) -> None:
-        """Take an exchange on, which writes its request itself."""
-        self.exchange = exchange
-        self._body = None
-        if self.stalled:
-            self.stall(stop=False)
-
     def stall(self, *, stop: bool) -> None:
         """Stop or resume reading the worker's answer."""
         if stop != self.stalled and not self.transport.is_closing():
@@ -161,10 +154,7 @@ class Upstream(asyncio.Protocol):
             data, self._partial = self._partial + data, b""
         end = data.find(b"\r\n\r\n") + 4
         if end == 3 or end > MAX_HEAD:
-            if len(data) > MAX_HEAD:
-                raise BadMessage(502, "the head of the worker's answer is too long")
-            self._partial = data
-            return b""
+            return self._set_aside(data)
         status, length, keep, head = parse_response(data[:end], exchange.kind.method)
         if status < 200:
             return self._interim(exchange, status, head, data[end:])
@@ -175,15 +165,21 @@ class Upstream(asyncio.Protocol):
         if 0 <= length <= len(data) - end:
             stop = end + length  # the usual case: the whole answer in one piece
         else:
-            self._body = body = body_of(length)
+            body = body_of(length)
             stop = body.take(data, end)
-            self._status = status
-            self._keep = keep
+            if stop < 0:
+                self._body, self._status, self._keep = body, status, keep
         if 0 <= stop < len(data):
             data, keep = data[:stop], False  # more than an answer: not to be trusted again
         exchange.begin(head + data[end:])
         if stop >= 0:
             exchange.finish(status, reusable=keep)
+        return b""
+
+    def _set_aside(self, data: bytes) -> bytes:
+        if len(data) > MAX_HEAD:
+            raise BadMessage(502, "the head of the worker's answer is too long")
+        self._partial = data
         return b""
 
     def _interim(self, exchange: Carried, status: int, head: bytes, rest: bytes) -> bytes:
@@ -205,6 +201,7 @@ class Upstream(asyncio.Protocol):
         if stop < 0:
             exchange.relay(data)
             return
+        self._body = None
         clean = stop == len(data)
         exchange.relay(data if clean else data[:stop])
         exchange.finish(self._status, reusable=self._keep and clean)

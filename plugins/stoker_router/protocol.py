@@ -1,0 +1,7 @@
+"""What both sides of the control socket know. Imports nothing: the program loads it at start."""
+
+VERSION = 1
+"""Of the control protocol; changes when an older program could not serve a newer daemon."""
+
+MAX_LINE = 16 * 1024 * 1024
+"""Bytes of one line, beyond which the other side is mad."""

@@ -1,0 +1,47 @@
+"""The daemon's values on the control socket and back. Pure; the daemon's side only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stoker.model.load import LoadSample
+from stoker.model.service import ServiceKey
+from stoker.model.state import Route, RoutingTable
+
+
+def encode_table(table: RoutingTable, ports: Mapping[ServiceKey, tuple[str, int]]) -> list[dict[str, Any]]:
+    """The routes as the program reads them. `ports`: where services are open or were open last, so that one
+    whose port is chosen by the router gets the same port again from a new program."""
+    return [_encode_route(route, ports.get(route.service)) for route in table.routes.values()]
+
+
+def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
+    return {
+        "service": route.service,
+        "host": route.host,
+        "port": route.port,
+        "prefer": last[1] if last is not None and last[0] == route.host else 0,
+        "timeout": route.timeout,
+        "max_queue": route.max_queue,
+        "max_concurrency": route.max_concurrency,
+        "retry": route.retry,
+        "protocol": route.protocol,
+        "held": route.held,
+        "workers": [
+            {
+                "id": worker.id,
+                "endpoint": worker.endpoint,
+                "concurrency": worker.concurrency,
+                "draining": worker.draining,
+            }
+            for worker in route.workers
+        ],
+    }
+
+
+def decode_sample(message: Mapping[str, Any]) -> LoadSample:
+    """The load sample of a pushed line. Raises KeyError, TypeError or ValueError."""
+    fields = {name: value for name, value in message.items() if name != "op"}
+    fields["latency"] = {float(bound): count for bound, count in message["latency"].items()}
+    return LoadSample(**fields)
