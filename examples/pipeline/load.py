@@ -212,7 +212,7 @@ async def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", help="address of the front door (default: as `stoker status` tells)")
-    parser.add_argument("--peak", type=float, default=25, help="requests per second at the height (25)")
+    parser.add_argument("--peak", type=float, default=30, help="requests per second at the height (30)")
     parser.add_argument("--ramp", type=float, default=12, help="seconds up, and down again (12)")
     parser.add_argument("--hold", type=float, default=15, help="seconds at the height (15)")
     parser.add_argument("--rest", type=float, default=20, help="seconds to watch the pools shrink (20)")

@@ -8,6 +8,7 @@ from stoker.model.load import Decision, LoadWindow
 from stoker.plugin.ports import PolicyInput
 from stoker_policies.reading import (
     active,
+    in_words,
     no_opinion,
     parameter,
     present,
@@ -61,12 +62,13 @@ class Concurrency:
             return Decision(target=0, reason=f"no request for {seconds:g} s", code="idle", facts=facts)
         mean = load.in_flight + load.queued
         wanted = max(1, replicas(mean / target))
-        terms = _terms(load.in_flight, load.queued, 1)
-        reason = f"{terms} over {seconds:g} s / target {target:g} = {mean / target:.1f}"
+        terms = _terms(in_words(load.in_flight), in_words(load.queued))
+        reason = f"{terms} over {seconds:g} s / target {target:g} = {in_words(mean / target)}"
         code = "concurrency"
         at_once = (load.in_flight_now + load.queued_now) / target
         wait = _wait(given, load)
-        now = f"{_terms(load.in_flight_now, load.queued_now, 0)} now / target {target:g} = {at_once:.1f}"
+        now = _terms(str(load.in_flight_now), str(load.queued_now))
+        now = f"{now} now / target {target:g} = {in_words(at_once)}"
         if wait > parameter(given, "patience", PATIENCE) and replicas(at_once) > wanted:
             queue = f"the queue would take {wait:.1f} s" if isfinite(wait) else "nothing serves it yet"
             wanted, reason, code = replicas(at_once), f"{now} ({queue})", "backlog"
@@ -81,10 +83,9 @@ class Concurrency:
         )
 
 
-def _terms(in_flight: float, queued: float, digits: int) -> str:
-    """Both numbers in words; the queue only where it shows."""
-    waiting = f"{queued:.{digits}f}"
-    return f"in-flight {in_flight:.{digits}f}" + (f" + queued {waiting}" if float(waiting) else "")
+def _terms(in_flight: str, queued: str) -> str:
+    """Both numbers in words; the queue only where there is one."""
+    return f"in-flight {in_flight}" + (f" + queued {queued}" if float(queued) else "")
 
 
 def _wait(given: PolicyInput, load: LoadWindow) -> float:

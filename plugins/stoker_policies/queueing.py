@@ -7,6 +7,7 @@ from stoker.plugin.ports import PolicyInput
 from stoker_policies.reading import (
     ACTIVITY_WINDOW,
     active,
+    in_words,
     no_opinion,
     parameter,
     replicas,
@@ -42,8 +43,9 @@ class Queue:
         return Decision(
             target=wanted,
             reason=(
-                f"in-flight {load.in_flight:.1f} over {seconds:g} s keeps {busy} busy, queued {queued:.1f} / "
-                f"target {target:g} = {queued / target:.1f} more, rounded up"
+                f"in-flight {in_words(load.in_flight)} over {seconds:g} s keeps {busy} busy, "
+                f"queued {in_words(queued)} / target {target:g} = {in_words(queued / target)} more, "
+                "rounded up"
             ),
             code="queue",
             facts={"in_flight": load.in_flight, "queued": queued, "target": target},

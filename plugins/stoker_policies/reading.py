@@ -34,6 +34,11 @@ def replicas(amount: float) -> int:
     return math.ceil(amount - _ROUNDING)
 
 
+def in_words(number: float) -> str:
+    """7.13 -> "7.1", but 0.0213 -> "0.021": a little is not nothing."""
+    return f"{number:.1f}" if number >= 0.95 or not number else f"{number:.2g}"
+
+
 def unseen(load: LoadWindow) -> str:
     """Why the load is not known, "" if it is."""
     if load.seconds <= 0 and load.age <= 0:

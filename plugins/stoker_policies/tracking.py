@@ -10,6 +10,7 @@ from stoker.plugin.ports import PolicyInput
 from stoker_policies.reading import (
     ACTIVITY_WINDOW,
     active,
+    in_words,
     no_opinion,
     parameter,
     present,
@@ -65,7 +66,7 @@ class _Tracking(ABC):
             "starting": float(pool.starting),
         }
         measured = f"{self.measure} {share:.0%} busy on {pool.ready} ready"
-        sum_up = f"{measured} / target {target:.0%} = {needed:.1f}"
+        sum_up = f"{measured} / target {target:.0%} = {in_words(needed)}"
         counted = pool.ready + pool.starting if share > target else pool.ready
         ratio = needed / counted
         if abs(ratio - 1) <= tolerance or (share > target and ratio < 1):

@@ -72,6 +72,7 @@ def test_down_when_the_highest_recommendation_of_the_window_has_run_out():
     assert pool.settled.wake_at == 70
     assert pool.at(69.9, 2) == 5
     assert pool.at(70, 2) == 4
+    assert pool.reason == "load wants 2; no lower than 4 for the 60 s scale-down window, 10 s left"
     assert pool.settled.wake_at == 80
     assert pool.at(80, 2) == 2
     assert pool.settled.wake_at is None
@@ -99,6 +100,7 @@ def test_up_only_as_far_as_the_lowest_of_the_up_window():
     assert pool.settled.wake_at == 40
     assert pool.at(20, 4) == 1
     assert pool.at(40, 5) == 4
+    assert pool.reason == "load wants 5; no higher than 4 for the 30 s scale-up window, 30 s left"
     assert pool.at(69, 5) == 4
     assert pool.at(70, 5) == 5
 

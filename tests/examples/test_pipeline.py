@@ -54,13 +54,6 @@ def test_training_makes_such_a_model(tmp_path):
     assert sum(wanted == got for wanted, got in answers) >= len(answers) - 1
 
 
-@pytest.mark.parametrize("options", [[], ["--profile", "gpu"]])
-def test_the_files_are_valid(options):
-    command = [STOKER, "check", *options, FOLDER / "stoker.yaml"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_load_follows_its_shape():
     shape = module("load").Shape(peak=20, ramp=10, hold=5, rest=3)
     arrivals = shape.arrivals()

@@ -164,12 +164,13 @@ def _stabilized(rule: PolicySpec, answer: Decision, memory: RuleMemory, present:
     if need == wanted:
         return _Opinion(metric=rule.metric, need=need, answer=answer)
     if need > wanted:
-        seconds, name = rule.scale_down_stabilization_window, "scale-down"
+        seconds, name, other = rule.scale_down_stabilization_window, "scale-down", "no lower than"
         ends_at = max(until for until, count in memory.highs if count >= need) + seconds
     else:
-        seconds, name = rule.scale_up_stabilization_window, "scale-up"
+        seconds, name, other = rule.scale_up_stabilization_window, "scale-up", "no higher than"
         ends_at = max(until for until, count in memory.lows if count <= need) + seconds
-    note = f"; stays at {need} for the {seconds:.0f} s {name} window, {ends_at - now:.0f} s left"
+    held = f"{'stays at' if need == present else other} {need}"
+    note = f"; {held} for the {seconds:g} s {name} window, {ends_at - now:.0f} s left"
     return _Opinion(metric=rule.metric, need=need, answer=answer, note=note, ends_at=ends_at)
 
 

@@ -114,6 +114,10 @@ class TestConcurrency:
         assert found.reason == "in-flight 8.0 + queued 1.5 over 5 s / target 2 = 4.8, rounded up"
         assert found.facts["in_flight"] == 8.0
 
+    def test_a_little_is_not_written_as_nothing(self):
+        found = ask("concurrency", busy(in_flight=0.0213, in_flight_now=0))
+        assert found.reason == "in-flight 0.021 over 5 s / target 4 = 0.0053, rounded up"
+
     def test_the_target_defaults_to_the_slots_then_to_one(self):
         assert ask("concurrency", busy(in_flight=8), concurrency=8).target == 1
         assert ask("concurrency", busy(in_flight=8), concurrency=None).target == 8
