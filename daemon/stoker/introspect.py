@@ -19,8 +19,8 @@ MAX_DEPTH = 32
 MAX_FILES = 1000
 
 
-class NotPlainError(Exception):
-    """A declared value that has no place in a configuration."""
+class DeclarationError(Exception):
+    """The target is not there, or declares what has no place in a configuration."""
 
 
 def inspect(target: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def inspect(target: str) -> dict[str, Any]:
     try:
         found: Any = importlib.import_module(module_name)
         for name in attribute.split("."):
-            found = getattr(found, name)
+            found = _attribute(found, name)
         declaration = getattr(found, DECLARATION, None)
         if declaration is None:
             return {"values": {}, "file": "", "line": 0}
@@ -49,25 +49,38 @@ def main(argv: list[str]) -> None:
     os._exit(0)
 
 
+def _attribute(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        import difflib
+
+        close = difflib.get_close_matches(name, dir(owner), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise DeclarationError(f"{getattr(owner, '__name__', owner)} has no {name}{hint}") from None
+
+
 def _plain(value: Any, path: str, depth: int = 0) -> Any:
     """The value if it is what YAML could hold."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if depth > MAX_DEPTH:
-        raise NotPlainError(f"{path} is nested too deep")
+        raise DeclarationError(f"{path} is nested too deep")
     if isinstance(value, list | tuple):
         return [_plain(one, f"{path}.{i}".strip("."), depth + 1) for i, one in enumerate(value)]
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise NotPlainError(f"{path or 'service'} has a key that is no text: {key!r}")
+                raise DeclarationError(f"{path or 'service'} has a key that is no text: {key!r}")
         return {key: _plain(one, f"{path}.{key}".strip("."), depth + 1) for key, one in value.items()}
-    raise NotPlainError(f"{path} is of type {type(value).__name__}; only plain values can be declared")
+    raise DeclarationError(f"{path} is of type {type(value).__name__}; only plain values can be declared")
 
 
 def _in_words(error: BaseException) -> str:
-    if isinstance(error, NotPlainError):
+    if isinstance(error, DeclarationError):
         return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
     if isinstance(error, SystemExit):
         return f"it ended the process (exit {error.code})"
     message = " ".join(str(error).split())[:200]

@@ -73,12 +73,13 @@ def test_an_undecorated_target_declares_nothing(app: Box) -> None:
     ("text", "reason"),
     [
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module' (app.py:1)"),
-        ("x = 1\ndef f(:\n", "SyntaxError: invalid syntax (app.py, line 2) (app.py:2)"),
+        ("x = 1\ny = (\n", "SyntaxError: '(' was never closed (app.py:2)"),
         ("1 / 0\n", "ZeroDivisionError: division by zero (app.py:1)"),
         ("import sys\nsys.exit(3)\n", "it ended the process (exit 3) (app.py:2)"),
         ("import os\nos._exit(3)\n", "its process ended with exit code 3"),
         ("import os\nos.kill(os.getpid(), 9)\n", "its process ended with signal 9"),
-        ("ap = None\n", "AttributeError: module 'app' has no attribute 'app'. Did you mean: 'ap'?"),
+        ("ap = None\n", "app has no app; did you mean ap?"),
+        ("other = None\n", "app has no app"),
         (
             "from stoker import service\napp = service(user=open)(lambda: None)\n",
             "user is of type builtin_function_or_method; only plain values can be declared",
@@ -90,8 +91,7 @@ def test_an_undecorated_target_declares_nothing(app: Box) -> None:
     ],
 )
 def test_a_broken_module_is_one_plain_message(app: Box, text: str, reason: str) -> None:
-    told = failure(app, text)
-    assert told in (reason, reason.partition(". Did you mean")[0])
+    assert failure(app, text) == reason
 
 
 def test_a_missing_module_and_a_missing_directory(app: Box) -> None:

@@ -44,6 +44,14 @@ def test_command_and_python_exclude_each_other(box: Box) -> None:
     )
 
 
+def test_a_misspelt_command_is_told_once(box: Box) -> None:
+    check(
+        box,
+        "services: {web: {comand: run}}",
+        f"{F}:1:18: {S}.comand: unknown key; did you mean command?",
+    )
+
+
 def test_a_secret_is_kept_off_the_command_line(box: Box) -> None:
     check(
         box,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 
+from stoker.config.layers import LAUNCH_WAYS
 from stoker.config.schema import ServiceSection
 from stoker.config.tree import Path, Report, find, nearest, suggest
 from stoker.model.service import Command, Launch, PythonTarget
 
+WAYS = ("command", "python")
 PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
 _PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
@@ -29,12 +31,17 @@ def build_launch(section: ServiceSection, report: Report, path: Path) -> Launch:
     service = _keys(report, path)
     if "command" in service and "python" in service:
         report.add((*path, "python"), "a service has either `command` or `python`, not both", key=True)
-    elif not service & {"command", "python", "image", "bento"}:
+    elif not service & LAUNCH_WAYS and not any(nearest(key, WAYS) for key in _unknown(service)):
         report.add(path, "has nothing to run; add `command:` or `python:`", key=True)
     if section.command is not None:
         _check_command(section, report, path)
         return Command(section.command)
     return PythonTarget(section.python or "")
+
+
+def _unknown(keys: set[str]) -> list[str]:
+    """Keys that are told to be unknown, `comand` for example: then nothing more is said of what to run."""
+    return sorted(keys - ServiceSection.model_fields.keys())[:8]
 
 
 def _keys(report: Report, path: Path) -> set[str]:
