@@ -41,7 +41,7 @@ def test_a_command_also_looks_for_the_systems_daemon_unless_told_where() -> None
         (None, {"STOKER_STATE_DIR": "/y", "XDG_STATE_HOME": "/z"}, USER, "/y"),
         (None, {"XDG_STATE_HOME": "/z"}, ROOT, "/z/stoker"),
         (None, {"HOME": "/root"}, ROOT, "/var/lib/stoker"),
-        (None, {"HOME": "/home/u"}, USER, "/home/u/.local/state/stoker"),
+        (None, {"HOME": "/people/u"}, USER, "/people/u/.local/state/stoker"),
     ],
 )
 def test_where_the_state_is(option: str | None, environ: dict[str, str], uid: int, expected: str) -> None:
