@@ -23,8 +23,9 @@ Stoker = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the operator's own daemon or terminal reaches a test."""
-    for name in ("STOKER_SOCKET", "STOKER_STATE_DIR", "STOKER_DEBUG", "XDG_STATE_HOME", "COLUMNS"):
+    for name in ("STOKER_SOCKET", "STOKER_DEBUG", "XDG_STATE_HOME", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STOKER_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "xdg"))
 
 
