@@ -17,7 +17,8 @@ import anyio
 
 from stoker_process import procfs
 from stoker_process.exits import signal_pidfd
-from stoker_process.worker import Measure, Worker, kill_process, until_gone
+from stoker_process.procfs import Stat
+from stoker_process.worker import Measure, Worker, kill_process, still_running, until_gone
 
 _SWEEPS = 10
 _RETRY = 0.002
@@ -59,33 +60,27 @@ class CgroupTrees:
             return f"may not move processes below {parent}"
         return cls(mount, root, home, log)
 
-    def create(self, replica: str) -> Path:
-        """Make a new directory for a worker. Raises OSError."""
-        self.home.mkdir(exist_ok=True)
-        attempt = 0
-        while True:
-            directory = self.home / (f"{_safe(replica)}.{attempt}" if attempt else _safe(replica))
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                attempt += 1
-                continue
-            return directory
+    def spawn_into(self, replica: str, spawn: Callable[[], int]) -> tuple[int, Path | None]:
+        """Call `spawn` so that its child is born in a new directory; return the pid and the directory.
 
-    def enclose(self, directory: Path, pid: int, mark: str) -> None:
-        """Put a process that was spawned just now into its directory, with all it may have forked since.
-
-        Raises OSError if processes may not be moved there.
+        The daemon itself steps in for the millisecond that it takes: a child is born where its parent is,
+        while one that is moved after its birth may have forked before. Raises OSError, without having
+        spawned, if processes may not be moved there, and what `spawn` raises.
         """
-        _join(directory, pid)
-        if procfs.is_childless(pid):
-            return  # it has had no child before the move, and its later ones are born inside
-        for _ in range(_SWEEPS):
-            outside = self._outside(directory, pid, mark)
-            if not outside:
-                return
-            for stray in outside:
-                _join(directory, stray)
+        directory = self._create(replica)
+        try:
+            self._step(directory)
+            try:
+                pid = spawn()
+            finally:
+                returned = self._step_back()
+        except BaseException:
+            _remove(directory)
+            raise
+        if not returned:
+            return pid, None  # it must never be emptied, for we are in it
+        self._expel_strangers(directory)
+        return pid, directory
 
     def encloses(self, pid: int) -> bool:
         """Whether a process, dead or alive, is in a worker's directory of this instance."""
@@ -107,12 +102,15 @@ class CgroupTrees:
         if worker.pidfd is not None:
             signal_pidfd(worker.pidfd, signal.SIGKILL)
         if worker.cgroup is not None:
+            worker.dying += _processes(worker.cgroup)
             kill_members(worker.cgroup)
 
     async def clear(self, worker: Worker) -> None:
         """Kill what is left in the worker's directory, wait until it is empty, remove it."""
         if worker.cgroup is not None:
             await self.empty(worker.cgroup)
+            # A process leaves its cgroup shortly before its end.
+            await until_gone(still_running(worker.dying), self._log)
 
     async def empty(self, directory: Path) -> None:
         """Kill all that is in a directory and remove it."""
@@ -140,25 +138,46 @@ class CgroupTrees:
         for worker in workers:
             if worker.cgroup is None:
                 continue
-            stats = [stat for pid in _members(worker.cgroup) if (stat := procfs.read_stat(pid))]
-            found[worker.pid] = Measure(_cpu_seconds(worker.cgroup), sum(stat.resident for stat in stats))
+            memory = sum(stat.resident for stat in _processes(worker.cgroup))
+            found[worker.pid] = Measure(_cpu_seconds(worker.cgroup), memory)
         return found
 
     def close(self) -> None:
         """Remove the instance's directory if no worker is left in it."""
         _remove(self.home)
 
-    def _outside(self, directory: Path, leader: int, mark: str) -> list[int]:
-        """Processes of a worker that was spawned just now which are not in its directory."""
-        own = os.getpid()
-        return [
-            stat.pid
-            for stat in procfs.ProcessTable().stats.values()
-            if not stat.zombie
-            and stat.pid not in (leader, own)
-            and (stat.session == leader or procfs.read_mark(stat.pid) == mark != "")
-            and self.directory_of(stat.pid) != directory
-        ]
+    def _create(self, replica: str) -> Path:
+        """Make a new directory. Raises OSError."""
+        self.home.mkdir(exist_ok=True)
+        attempt = 0
+        while True:
+            directory = self.home / (f"{_safe(replica)}.{attempt}" if attempt else _safe(replica))
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                attempt += 1
+                continue
+            return directory
+
+    def _step(self, directory: Path) -> None:
+        _write(directory / "cgroup.procs", str(os.getpid()))
+
+    def _step_back(self) -> bool:
+        for _ in range(_SWEEPS):
+            try:
+                self._step(self.home.parent)
+            except OSError as error:
+                trouble = error
+            else:
+                return True
+        self._log(f"the daemon cannot return to its cgroup {self.home.parent}: {trouble.strerror}")
+        return False
+
+    def _expel_strangers(self, directory: Path) -> None:
+        """Another thread may have spawned something meanwhile, which must not share the worker's fate."""
+        strangers = set(procfs.children_of_other_threads())
+        for pid in strangers.intersection(_members(directory)):
+            _write(self.home.parent / "cgroup.procs", str(pid))
 
 
 def kill_members(directory: Path) -> None:
@@ -166,17 +185,8 @@ def kill_members(directory: Path) -> None:
     try:
         _write(directory / "cgroup.kill", "1")
     except OSError:
-        for pid in _members(directory):
-            stat = procfs.read_stat(pid)
-            if stat:
-                kill_process(pid, stat.start_time)
-
-
-def _join(directory: Path, pid: int) -> None:
-    try:
-        _write(directory / "cgroup.procs", str(pid))
-    except ProcessLookupError:
-        return
+        for stat in _processes(directory):
+            kill_process(stat.pid, stat.start_time)
 
 
 def _write(path: Path, text: str) -> None:
@@ -205,6 +215,10 @@ def _members(directory: Path) -> list[int]:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
                 raise
     return found
+
+
+def _processes(directory: Path) -> list[Stat]:
+    return [stat for pid in _members(directory) if (stat := procfs.read_stat(pid))]
 
 
 def _cpu_seconds(directory: Path) -> float:

@@ -65,15 +65,7 @@ class ProcessDriver:
     async def start(self, request: StartRequest) -> WorkerHandle:
         """Spawn the worker. Raises WorkerError."""
         await anyio.lowlevel.checkpoint()
-        cgroup = self._new_cgroup(request.replica)
-        try:
-            pid = spawn(request, self._log)
-        except WorkerError:
-            if cgroup is not None:
-                cgroup.rmdir()
-            raise
-        if cgroup is not None:
-            cgroup = self._enclose(cgroup, pid, request.mark)
+        pid, cgroup = self._spawn(request)
         pidfd = _open_own(pid)
         stat = procfs.read_stat(pid)
         record = Record(
@@ -204,29 +196,14 @@ class ProcessDriver:
         self._workers.pop(worker.pid, None)
         self._records.remove(worker.record)
 
-    def _new_cgroup(self, replica: str) -> Path | None:
-        if self._cgroups is None:
-            return None
-        try:
-            return self._cgroups.create(replica)
-        except OSError as error:
-            self._without_cgroup(error)
-            return None
-
-    def _enclose(self, cgroup: Path, pid: int, mark: str) -> Path | None:
-        if self._cgroups is None:
-            return None
-        try:
-            self._cgroups.enclose(cgroup, pid, mark)
-        except OSError as error:
-            self._without_cgroup(error)
-            cgroup.rmdir()
-            return None
-        return cgroup
-
-    def _without_cgroup(self, error: OSError) -> None:
-        self._log(f"a worker runs without a cgroup of its own ({error}); its tree is held by its session")
-        self._orphans.call()
+    def _spawn(self, request: StartRequest) -> tuple[int, Path | None]:
+        if self._cgroups is not None:
+            try:
+                return self._cgroups.spawn_into(request.replica, lambda: spawn(request, self._log))
+            except OSError as error:
+                self._log(f"{request.replica} gets no cgroup ({error}); its tree is held by its session")
+                self._orphans.call()
+        return spawn(request, self._log), None
 
 
 def _handle(record: Record) -> WorkerHandle:

@@ -8,6 +8,7 @@ import pwd
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,17 +73,19 @@ def find_command(request: StartRequest) -> str:
         where = f"looked in {path}"
     rejected = ""
     for candidate in candidates:
-        if not os.path.isfile(candidate):
+        try:
+            if not stat.S_ISREG(os.stat(candidate).st_mode):
+                continue
+        except PermissionError:
+            rejected = rejected or f"{candidate} may not be reached by the daemon's user"
             continue
+        except OSError:
+            continue  # not there; a PATH often names directories that do not exist
         if os.access(candidate, os.X_OK):
             return candidate
-        rejected = rejected or candidate
+        rejected = rejected or f"{candidate} is not executable (chmod +x it, or name its interpreter)"
     if rejected:
-        raise WorkerError(
-            f"{request.service}: {rejected} is not executable; chmod +x it, or name its interpreter "
-            "in `command`",
-            permanent=True,
-        )
+        raise WorkerError(f"{request.service}: {rejected}; correct that or `command`", permanent=True)
     raise WorkerError(
         f"{request.service}: command {name!r} not found ({where}); install it, give its full path, "
         "or set PATH in `envs`",

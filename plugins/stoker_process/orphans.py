@@ -24,10 +24,10 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A living process that lost its parent; `mark` is "" if its environment does not tell."""
+    """A living process that lost its parent. `mark` is "" if it has none, None if that is not clear now."""
 
     stat: Stat
-    mark: str
+    mark: str | None
 
 
 class Orphans:
@@ -95,11 +95,11 @@ class Orphans:
                 async for _ in deaths:
                     self.collect()
 
-    def _mark(self, stat: Stat) -> str:
+    def _mark(self, stat: Stat) -> str | None:
         key = (stat.pid, stat.start_time)
         if key not in self._marks:
             mark = procfs.read_mark(stat.pid)
-            if not mark.startswith(self._prefix):
+            if not mark or not mark.startswith(self._prefix):
                 return mark
             self._marks[key] = mark
         return self._marks[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +20,8 @@ class Stat:
     """The fields of `/proc/PID/stat` that matter here.
 
     `start_time` and `ticks` are clock ticks; `ticks` includes the reaped children, so that the sum over a
-    tree does not shrink when one of its processes ends. `resident` is in bytes. `reaped` says whether it
-    has waited for a child of its own. `exit_status` is the raw wait status, for a zombie only.
+    tree does not shrink when one of its processes ends. `resident` is in bytes. `exit_status` is the
+    raw wait status, meaningful for a zombie only.
     """
 
     pid: int
@@ -29,7 +30,6 @@ class Stat:
     pgrp: int
     session: int
     start_time: int
-    reaped: bool
     ticks: int
     resident: int
     exit_status: int
@@ -54,7 +54,6 @@ def read_stat(pid: int) -> Stat | None:
         pgrp=int(fields[2]),
         session=int(fields[3]),
         start_time=int(fields[19]),
-        reaped=fields[8] != b"0",  # page faults of children that were waited for
         ticks=sum(map(int, fields[11:15])),
         resident=int(fields[21]) * PAGE,
         exit_status=int(fields[49]),
@@ -80,9 +79,9 @@ class ProcessTable:
             self.sessions.setdefault(stat.session, []).append(stat)
 
     def mark(self, pid: int) -> str:
-        """`read_mark`, once for each process."""
+        """`read_mark`, once for each process; "" if there is none."""
         if pid not in self._marks:
-            self._marks[pid] = read_mark(pid)
+            self._marks[pid] = read_mark(pid) or ""
         return self._marks[pid]
 
     def descendants(self, roots: Iterable[Stat]) -> dict[int, Stat]:
@@ -97,10 +96,13 @@ class ProcessTable:
         return found
 
 
-def read_mark(pid: int) -> str:
-    """The value of STOKER_ID the process was started with; "" if it has none or may not be read."""
+def read_mark(pid: int) -> str | None:
+    """The value of STOKER_ID the process was started with, "" if it has none or may not be read; None if
+    its environment is empty, which it also is for a moment in the middle of an exec."""
     environ = _read(f"/proc/{pid}/environ")
-    if not environ or _MARK not in environ:
+    if environ == b"":
+        return None
+    if environ is None or _MARK not in environ:
         return ""
     for entry in environ.split(b"\0"):
         if entry.startswith(_MARK):
@@ -117,16 +119,12 @@ def children_of_main_thread() -> list[int]:
     return [stat.pid for stat in ProcessTable().children.get(own, ())]  # kernel without PROC_CHILDREN
 
 
-def is_childless(pid: int) -> bool:
-    """Whether a living process has no child and never waited for one; False also where one cannot tell."""
-    stat = read_stat(pid)
-    if stat is None or stat.zombie or stat.reaped:
-        return False
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
-        return False
-    return all(_read(f"/proc/{pid}/task/{thread}/children") == b"" for thread in threads)
+def children_of_other_threads() -> list[int]:
+    """What threads other than the calling one have spawned. Orphans are the main thread's."""
+    spared = {threading.get_native_id(), os.getpid()}
+    others = (name for name in os.listdir("/proc/self/task") if int(name) not in spared)
+    lists = (_read(f"/proc/self/task/{name}/children") for name in others)
+    return [int(pid) for raw in lists if raw for pid in raw.split()]
 
 
 def unified_cgroup(pid: int | str = "self") -> str | None:

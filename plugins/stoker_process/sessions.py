@@ -9,10 +9,15 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import anyio
+
 from stoker_process.exits import signal_pidfd
 from stoker_process.orphans import Orphans
 from stoker_process.procfs import TICKS, ProcessTable, Stat
 from stoker_process.worker import Measure, Worker, kill_process, until_gone
+
+_LOOKS = 5
+_RETRY = 0.002
 
 
 class SessionTrees:
@@ -32,10 +37,14 @@ class SessionTrees:
             self._kill(worker, rest)
 
     async def clear(self, worker: Worker) -> None:
-        """Kill leftovers until none is found any more."""
-        while left := self._leftovers(worker):
-            self._kill(worker, left)
-            await until_gone((stat.pid for stat in left), self._log)
+        """Kill leftovers until none is found any more, nor anything that may turn out to be one."""
+        for _ in range(_LOOKS):
+            while left := self._leftovers(worker):
+                self._kill(worker, left)
+                await until_gone((stat.pid for stat in left), self._log)
+            if all(orphan.mark is not None for orphan in self._orphans.collect()):
+                return
+            await anyio.sleep(_RETRY)
 
     def measure(self, workers: Iterable[Worker]) -> Mapping[int, Measure]:
         """Sums over the living, their reaped children included; one reading of /proc for all."""

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import anyio
 from stoker.model.load import Usage
 from stoker_process import procfs
 from stoker_process.exits import signal_pidfd
+from stoker_process.procfs import Stat
 from stoker_process.records import Record
 
 PATIENCE = 10.0
@@ -28,6 +29,8 @@ class Worker:
     record: Record
     pidfd: int | None
     child: bool
+    dying: list[Stat] = field(default_factory=list)
+    """Processes that `kill` has met; until they are gone the tree is not."""
     measured: Measure | None = None
     measured_at: float = 0.0
 
@@ -41,7 +44,7 @@ class Worker:
         """Its STOKER_ID."""
         return self.record.mark
 
-    def owns(self, mark: str) -> bool:
+    def owns(self, mark: str | None) -> bool:
         """Whether a process with that mark is of this worker's tree."""
         return bool(mark) and mark == self.mark
 
@@ -97,6 +100,12 @@ def kill_process(pid: int, start_time: int) -> None:
             signal_pidfd(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)
+
+
+def still_running(processes: Iterable[Stat]) -> list[int]:
+    """The pids of those that have not ended; recycled pids are told apart."""
+    now = ((then, procfs.read_stat(then.pid)) for then in processes)
+    return [stat.pid for then, stat in now if stat and stat.start_time == then.start_time and not stat.zombie]
 
 
 async def until_gone(pids: Iterable[int], log: Callable[[str], None]) -> None:

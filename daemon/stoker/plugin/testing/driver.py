@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stoker.plugin.ports import WorkerDriver
-from stoker.plugin.testing.driver_bench import Bench, end_everything
+from stoker.plugin.testing.driver_bench import Bench
 from stoker.plugin.testing.driver_ends import Ends
 from stoker.plugin.testing.driver_heirs import Heirs
 from stoker.plugin.testing.driver_starts import Starts
@@ -49,7 +49,7 @@ class DriverSuite(Starts, Ends, Heirs):
         """Ends whatever the test has left running."""
         bench = Bench(tmp_path, factory=self.factory, options=self.options, environ=self.environ)
         yield bench
-        await end_everything(bench.instance)
+        await bench.end_everything()
 
     @pytest.fixture
     async def driver(self, bench: Bench) -> AsyncIterator[WorkerDriver]:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,18 @@ class Bench:
         """Start a worker, wait for its end, return how it ended and what it wrote."""
         status = await ended(driver, await driver.start(request))
         return status, text_of(request.log_path)
+
+    async def end_everything(self) -> None:
+        """Leave no process of this bench running, whatever a failed test has left."""
+        while pids := [pid for pid in processes_of(self.instance) if running(pid)]:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            await until(partial(none_running, pids), "the end of what a test left running")
+        async with aclosing(self.driver()) as last:
+            for found in await last.find():
+                handle = await last.recover(found)
+                await last.kill(handle)
+                await ended(last, handle)
 
 
 async def until(true: Callable[[], bool], what: str) -> None:
@@ -233,6 +247,11 @@ def running(pid: int) -> bool:
     return state_of(pid) not in ("", "Z", "X")
 
 
+def none_running(pids: Iterable[int]) -> bool:
+    """Whether all of these processes have ended."""
+    return not any(map(running, pids))
+
+
 def processes_of(instance: str) -> list[int]:
     """Running processes whose environment carries a mark of that instance."""
     sign = f"STOKER_ID={instance}:".encode()
@@ -246,18 +265,10 @@ def processes_of(instance: str) -> list[int]:
     return found
 
 
-async def end_everything(instance: str) -> None:
-    """SIGKILL whatever still carries a mark of that instance, until nothing does."""
-    while pids := processes_of(instance):
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        await anyio.sleep(0.005)
-
-
 def own_zombies() -> set[int]:
     """Dead children of this process that nobody has taken away."""
-    lists = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(pid) for text in lists for pid in text.split() if state_of(int(pid)) == "Z"}
+    children = text_of(f"/proc/self/task/{os.getpid()}/children").split()
+    return {int(pid) for pid in children if state_of(int(pid)) == "Z"}
 
 
 def descriptors() -> int:
