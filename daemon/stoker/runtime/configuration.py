@@ -92,6 +92,9 @@ class Configuration:
             wanted = dict(self._overrides)
             change(wanted)
             effective = await self._read(wanted)
+            for path in effective.idle_overrides:
+                if path not in self._overrides:
+                    raise NotFoundError(f"{path}: there is no such service; nothing was changed")
             self._keep("overrides", wanted)
             self._overrides = wanted
             self._take(effective)
@@ -112,6 +115,8 @@ class Configuration:
         request = self._request(self._overrides)
         if files:
             request = replace(request, files=tuple(files), profile=profile, sets=tuple(sets))
+        else:
+            request = replace(request, profile=profile or request.profile, sets=(*request.sets, *sets))
         effective = await anyio.to_thread.run_sync(load, request)
         return replace(effective, desired=self._with_tokens(effective.desired))
 
@@ -193,13 +198,17 @@ def nearest(kind: str, name: str, candidates: Sequence[str]) -> str:
     return f"no {kind} {name!r}; {hint}"
 
 
+def _word(key: str) -> str:
+    return "restart asked for" if key == "restart_token" else key
+
+
 def _summary(before: DesiredState, after: DesiredState, changed: Mapping[ServiceKey, Sequence[str]]) -> str:
     added = sorted(after.services.keys() - before.services.keys())
     removed = sorted(before.services.keys() - after.services.keys())
     parts = [f"added {', '.join(added)}"] if added else []
     parts += [f"removed {', '.join(removed)}"] if removed else []
     parts += [
-        f"{key}: {', '.join(keys)}"
+        f"{key}: {', '.join(map(_word, keys))}"
         for key, keys in sorted(changed.items())
         if key not in {*added, *removed} and keys
     ]

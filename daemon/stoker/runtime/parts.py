@@ -26,6 +26,7 @@ class Parts:
         self._post = post
         self._drivers: dict[str, WorkerDriver] = {}
         self._inventories: dict[str, Inventory] = {}
+        self._joined: Inventory | None = None
 
     def driver(self, name: str) -> WorkerDriver:
         """The driver of a backend, the same one every time. Raises PluginError."""
@@ -96,6 +97,9 @@ class Parts:
     def _publish(self, name: str, inventory: Inventory) -> None:
         self._inventories[name] = inventory
         joined = join(self._inventories)
+        if joined == self._joined:
+            return
+        self._joined = joined
         self._post(InventoryChanged(inventory=joined, summary=_words(joined)))
 
 

@@ -51,7 +51,8 @@ class Store:
         self.directory = Path(directory)
         self._lock: int | None = None
         try:
-            (self.directory / "replicas").mkdir(parents=True, exist_ok=True, mode=0o750)
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            (self.directory / "replicas").mkdir(exist_ok=True, mode=0o750)
         except OSError as error:
             raise StokerError(
                 f"cannot use the state directory {self.directory}: {error.strerror}; "
