@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from stoker.decide.draft import Draft
-from stoker.decide.pool import Pool, is_ready, zero_by_choice
+from stoker.decide.pool import Pool, is_ready
 from stoker.decide.rollout import bounds
 from stoker.model.action import HoldReplica, StartReplica
 from stoker.model.replica import Replica
-from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
-from stoker.model.state import ObservedState
+from stoker.model.service import ServiceKey, ServiceSpec
 
 
-def admit(
-    draft: Draft, found: Mapping[ServiceKey, Pool], desired: DesiredState, observed: ObservedState
-) -> None:
+def admit(draft: Draft, found: Mapping[ServiceKey, Pool]) -> None:
     """Put a start or a hold into the draft for each pending replica that is still open."""
     alive = {key: len(pool.alive) for key, pool in found.items()}
     for pool, spec, replica in _in_order(found.values(), draft):
         if not draft.due(replica.not_before):
             _keep_devices(draft, spec, replica)
             continue
-        reason = _gate(pool, spec, replica, found, desired, observed) or _full(pool, spec, alive[pool.key])
+        reason = _gate(pool, spec, replica, found) or _full(pool, spec, alive[pool.key])
         if not reason:
             placement = draft.place(spec)
             if placement.placed:
@@ -73,14 +70,7 @@ def _why_start(replica: Replica) -> str:
     return f"restart {replica.restarts}: {replica.last_exit}" if replica.restarts else "it is wanted"
 
 
-def _gate(
-    pool: Pool,
-    spec: ServiceSpec,
-    replica: Replica,
-    found: Mapping[ServiceKey, Pool],
-    desired: DesiredState,
-    observed: ObservedState,
-) -> str:
+def _gate(pool: Pool, spec: ServiceSpec, replica: Replica, found: Mapping[ServiceKey, Pool]) -> str:
     """What the start must wait for, "" for nothing. Dependencies hold up only the very first worker: a
     service that has served knows how to wait for them itself."""
     if spec.update.strategy == "Recreate" and any(r.revision != pool.revision for r in pool.alive):
@@ -94,8 +84,7 @@ def _gate(
             return f"waits for {name}, which is not configured"
         if wanted.spec.held:
             return f"waits for {name}, which is stopped by the operator (stoker start {name})"
-        ready = any(is_ready(r) for r in wanted.members)
-        if not ready and not zero_by_choice(desired, observed, key):
+        if not wanted.asleep and not any(is_ready(r) for r in wanted.members):
             return f"waits for {name} to be ready"
     return ""
 

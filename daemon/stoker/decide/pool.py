@@ -44,6 +44,11 @@ class Pool:
         """Whether something of an older revision is still there, if only as a record."""
         return any(r.revision != self.revision for r in self.members if r.phase != "pending")
 
+    @property
+    def asleep(self) -> bool:
+        """Whether it is at zero by choice, so that a request would wake it."""
+        return self.spec is not None and not self.spec.held and self.wanted == 0
+
     def drain_of(self, replica: Replica) -> Drain:
         """How to drain it: by the present spec, or as remembered."""
         return self.spec.drain if self.spec else replica.drain
@@ -68,14 +73,6 @@ def wanted_count(desired: DesiredState, observed: ObservedState, key: ServiceKey
     if key in observed.demand:
         target = max(target, 1)
     return min(max(target, bounds.min_replicas), bounds.max_replicas)
-
-
-def zero_by_choice(desired: DesiredState, observed: ObservedState, key: ServiceKey) -> bool:
-    """Whether a service may be at zero and is wanted there, so that a request would wake it."""
-    spec = desired.services.get(key)
-    if spec is None or spec.held:
-        return False
-    return spec.scaling.min_replicas == 0 and wanted_count(desired, observed, key) == 0
 
 
 def is_ready(replica: Replica) -> bool:

@@ -44,7 +44,7 @@ def reconcile(
         for replica in pool.members:
             if draft.open(replica):
                 _tend(draft, pool, replica, observed)
-    admit(draft, found, desired, observed)
+    admit(draft, found)
     return draft.plan()
 
 

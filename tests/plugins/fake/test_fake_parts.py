@@ -27,6 +27,7 @@ from stoker_fake import (
     FakeBox,
     FakeDevices,
     FakeDriver,
+    FakePlugin,
     FakeProber,
     FakeRouter,
     RequestRefusedError,
@@ -316,6 +317,12 @@ async def test_the_plugin_brings_its_parts_through_the_door() -> None:
     handle = await driver.start(a_start("web-a", "exit_after=1", "exit_code=2"))
     assert (await driver.wait(handle)).code == 2
     assert isinstance(registry().factory("router", "fake")(context()), Router)
+
+
+async def test_the_plugin_around_one_box_declares_the_same_hooks() -> None:
+    for hook in ("stoker_worker_drivers", "stoker_device_sources", "stoker_routers"):
+        assert callable(getattr(stoker_fake.plugin, hook))
+        assert list(getattr(FakePlugin(FakeBox()), hook)()) == ["fake"]
 
 
 async def test_the_number_of_devices_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
