@@ -24,8 +24,19 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 PYTHON = sys.executable
 WORKER = [PYTHON, str(Path(__file__).with_name("worker.py")), "--port", "{port}"]
+QUIET = """
+import http.server, os, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"pid": %d}' % os.getpid())
+    def log_message(self, *_):
+        pass  # its log may lie on a disk that is full
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
 FAST = {"drain": {"timeout": "1s", "grace": "1s"}}
-STEADY = {"command": WORKER, **FAST}
+STEADY = {"command": [PYTHON, "-c", QUIET, "{port}"], **FAST}
 
 
 def deployment(**services: dict[str, Any]) -> str:
@@ -50,12 +61,13 @@ class Bystander:
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
+    """A daemon for one test, not started yet."""
     with Box(tmp_path) as made:
         yield made
 
 
 def up(box: Box, **services: dict[str, Any]) -> Bystander:
-    """A daemon with `steady` ready and the services given."""
+    """Start the daemon with `steady` and the services given; `steady` is ready."""
     box.write(deployment(**services))
     box.up()
     return Bystander(box)
@@ -67,99 +79,124 @@ def reason(box: Box, name: str) -> str:
     return replicas[0]["reason"] if replicas else ""
 
 
-def told(box: Box, text: str) -> list[str]:
+def told(box: Box, text: str) -> set[str]:
     """The distinct lines of the daemon's output that say it, without their time stamps."""
     lines = (box.directory / "daemon.out").read_text(errors="replace").splitlines()
-    return sorted({line.split(" ", 1)[-1] for line in lines if text in line})
+    return {line.partition(" ")[2] for line in lines if text in line}
 
 
-# --- workers ----------------------------------------------------------------------------------------------
+# --- workers: one daemon has all of these at once ---------------------------------------------------------
 
 
-def test_a_command_that_does_not_exist(box: Box) -> None:
-    steady = up(box, bad={"command": ["/no/such/program", "--port", "{port}"]})
-    box.until(lambda: "/no/such/program" in reason(box, "bad"), "the reason names the command")
-    (replica,) = box.replicas("bad")
-    assert replica["phase"] == "pending"
-    assert "Traceback" not in box.output()
-    steady.check()
-
-
-def test_a_command_that_may_not_be_executed(box: Box, tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("no program")
-    steady = up(box, bad={"command": [str(tmp_path / "data"), "{port}"]})
-    box.until(lambda: str(tmp_path / "data") in reason(box, "bad"), "the reason names the file")
-    steady.check()
-
-
-def test_a_working_directory_that_does_not_exist(box: Box) -> None:
-    steady = up(box, bad={"command": ["sleep", "1000"], "working_dir": "/no/such/directory"})
-    box.until(lambda: "/no/such/directory" in reason(box, "bad"), "the reason names the directory")
-    steady.check()
-
-
-def test_a_worker_that_exits_at_once_is_tried_again_ever_more_slowly(box: Box) -> None:
-    restart = {"backoff": "50ms", "max_backoff": "200ms", "crash_loop": 3}
-    steady = up(box, bad={"command": ["sh", "-c", "echo out of luck; exit 3"], "restart": restart})
-    box.until(lambda: "crash loop" in reason(box, "bad"), "the crash loop is said")
-    (replica,) = box.replicas("bad")
-    assert "exit code 3" in replica["reason"]
-    assert "out of luck" in replica["reason"], "with the last line of its log"
-    assert replica["restarts"] >= 3
-    assert "out of luck" in box.run("logs", "bad").stdout
-    steady.check()
-
-
-def test_a_worker_that_never_gets_ready_is_given_up_and_replaced(box: Box) -> None:
-    probes = {"startup": {"http": "/readyz", "timeout": "1s"}}
-    steady = up(box, bad={"command": ["sleep", "1000"], "probes": probes, **FAST})
-    box.until(lambda: box.replicas("bad") and box.replicas("bad")[0]["restarts"] >= 1, "a second try")
-    said = box.run("story", box.replicas("bad")[0]["id"]).stdout
-    assert "not ready" in said
-    assert "1s" in said or "1 s" in said
-    steady.check()
-
-
-def test_a_worker_that_ignores_sigterm_is_killed_after_its_grace(box: Box) -> None:
-    steady = up(box, bad={"command": [*WORKER, "--ignore-term"], **FAST})
-    (replica,) = box.ready("bad", 1)
-    began = time.monotonic()
-    box.run("stop", "bad")
-    box.until(lambda: not box.replicas("bad"), "the worker is gone")
-    assert time.monotonic() - began >= 0.9, "it had its second of grace"
-    assert not Path(f"/proc/{replica['pid']}").exists()
-    steady.check()
+def shell(script: str) -> list[str]:
+    return ["sh", "-c", script]
 
 
 FORKS = {
-    "a child in a session of its own": "setsid sleep 1000 & exec sleep 1000",
-    "a daemon, forked twice": "(setsid sleep 1000 &) ; exec sleep 1000",
-    "a daemon without its environment": "(setsid env -i sleep 1000 &) ; exec sleep 1000",
+    "sessions": "setsid sleep 1000 & exec sleep 1000",
+    "daemons": "(setsid sleep 1000 &) ; exec sleep 1000",
+    "nameless": "(setsid env -i sleep 1000 &) ; exec sleep 1000",
+}
+"""Ways to get out of sight: a session of its own, a double fork, and that without the environment."""
+CROWD: dict[str, dict[str, Any]] = {
+    "missing": {"command": ["/no/such/program", "--port", "{port}"]},
+    "homeless": {"command": ["sleep", "1000"], "working_dir": "/no/such/directory"},
+    "unlucky": {
+        "command": shell("echo out of luck; exit 3"),
+        "restart": {"backoff": "50ms", "max_backoff": "200ms", "crash_loop": 3},
+    },
+    "mute": {"command": ["sleep", "1000"], "probes": {"startup": {"http": "/", "timeout": "1s"}}, **FAST},
+    "stubborn": {"command": [*WORKER, "--ignore-term"], **FAST},
+    "leaving": {"command": shell("setsid sleep 1000 & exit 0"), "restart": {"backoff": "60s"}},
+    "squatted": {"command": WORKER, **FAST},
+    **{name: {"command": shell(script), **FAST} for name, script in FORKS.items()},
 }
 
 
-@pytest.mark.parametrize("script", FORKS.values(), ids=FORKS)
-def test_what_a_worker_forks_away_ends_with_it(box: Box, script: str, tmp_path: Path) -> None:
-    # The working directory marks the whole tree, whatever it does to its environment.
-    (tmp_path / "cwd").mkdir()
-    steady = up(box, bad={"command": ["sh", "-c", script], "working_dir": str(tmp_path / "cwd"), **FAST})
-    box.ready("bad", 1)
-    box.until(lambda: len(running_in(tmp_path / "cwd")) >= 2, "the forked process is there")
-    box.run("stop", "bad")
-    box.until(lambda: not box.replicas("bad"), "the worker is gone")
-    assert running_in(tmp_path / "cwd") == []
-    steady.check()
+class Crowd(Box):
+    """A daemon with every kind of bad worker, a port that is taken, and `steady`."""
+
+    def __init__(self, directory: Path, taken: socket.socket) -> None:
+        super().__init__(directory)
+        self.taken = taken
+        self.port = taken.getsockname()[1]
+        services = json.loads(json.dumps(CROWD))
+        services["squatted"]["endpoint"] = {"port": self.port}
+        (directory / "data").write_text("no program")
+        services["data"] = {"command": [str(directory / "data"), "{port}"]}
+        for name in (*FORKS, "leaving"):
+            # The working directory marks the whole tree, whatever it does to its environment.
+            self.home(name).mkdir()
+            services[name]["working_dir"] = str(self.home(name))
+        self.steady = up(self, **services)
+
+    def home(self, name: str) -> Path:
+        return self.directory / f"cwd-{name}"
 
 
-def test_a_worker_that_forks_away_and_exits_leaves_nothing_and_is_said(box: Box, tmp_path: Path) -> None:
-    (tmp_path / "cwd").mkdir()
-    command = ["sh", "-c", "setsid sleep 1000 & exit 0"]
-    steady = up(
-        box, bad={"command": command, "working_dir": str(tmp_path / "cwd"), "restart": {"backoff": "60s"}}
-    )
-    box.until(lambda: "exit code 0" in reason(box, "bad"), "its end is said")
-    box.until(lambda: len(running_in(tmp_path / "cwd")) <= 1, "nothing piles up")
-    steady.check()
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        Crowd(tmp_path_factory.mktemp("crowd"), taken) as box,
+    ):
+        yield box
+        assert "Traceback" not in box.output()
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("missing", "/no/such/program"), ("homeless", "/no/such/directory"), ("data", "/data")],
+)
+def test_a_command_that_cannot_be_run_is_named(crowd: Crowd, name: str, named: str) -> None:
+    crowd.until(lambda: named in reason(crowd, name), "the reason names it")
+    (replica,) = crowd.replicas(name)
+    assert replica["phase"] == "pending"
+    crowd.steady.check()
+
+
+def test_a_worker_that_exits_at_once_is_tried_again_ever_more_slowly(crowd: Crowd) -> None:
+    crowd.until(lambda: "crash loop" in reason(crowd, "unlucky"), "the crash loop is said")
+    (replica,) = crowd.replicas("unlucky")
+    assert "exit code 3" in replica["reason"]
+    assert "out of luck" in replica["reason"], "with the last line of its log"
+    assert replica["restarts"] >= 3
+    assert "out of luck" in crowd.run("logs", "unlucky").stdout
+    crowd.steady.check()
+
+
+def test_a_worker_that_never_gets_ready_is_given_up_and_replaced(crowd: Crowd) -> None:
+    crowd.until(lambda: any(r["restarts"] for r in crowd.replicas("mute")), "a second try")
+    said = crowd.run("story", crowd.replicas("mute")[0]["id"]).stdout
+    assert "not ready" in said
+    assert "1s" in said or "1 s" in said
+    crowd.steady.check()
+
+
+def test_a_worker_that_ignores_sigterm_is_killed_after_its_grace(crowd: Crowd) -> None:
+    (replica,) = crowd.ready("stubborn", 1)
+    began = time.monotonic()
+    crowd.run("stop", "stubborn")
+    crowd.until(lambda: not crowd.replicas("stubborn"), "the worker is gone")
+    assert time.monotonic() - began >= 0.9, "it had its second of grace"
+    assert not Path(f"/proc/{replica['pid']}").exists()
+    crowd.steady.check()
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_what_a_worker_forks_away_ends_with_it(crowd: Crowd, name: str) -> None:
+    crowd.ready(name, 1)
+    crowd.until(lambda: len(running_in(crowd.home(name))) >= 2, "the forked process is there")
+    crowd.run("stop", name)
+    crowd.until(lambda: not crowd.replicas(name), "the worker is gone")
+    assert running_in(crowd.home(name)) == []
+    crowd.steady.check()
+
+
+def test_a_worker_that_forks_away_and_exits_leaves_nothing_and_is_said(crowd: Crowd) -> None:
+    crowd.until(lambda: "exit code 0" in reason(crowd, "leaving"), "its end is said")
+    crowd.until(lambda: running_in(crowd.home("leaving")) == [], "nothing is left of it")
+    crowd.steady.check()
 
 
 def running_in(directory: Path) -> list[int]:
@@ -175,15 +212,15 @@ def running_in(directory: Path) -> list[int]:
     return found
 
 
-def test_a_port_that_is_taken_costs_that_service_alone(box: Box) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        steady = up(box, bad={"command": WORKER, "endpoint": {"port": port}, **FAST})
-        box.until(lambda: told(box, str(port)), "the port is named")
-        assert any("use" in line for line in told(box, str(port)))
-        steady.check()
-    box.until(lambda: answers(box, "bad"), "the address is opened once it is free")
-    assert box.service("bad")["url"].endswith(f":{port}")
+def test_a_port_that_is_taken_costs_that_service_alone(crowd: Crowd) -> None:
+    crowd.until(lambda: told(crowd, "already taken"), "it is said")
+    (line,) = told(crowd, "already taken")
+    assert "demo/squatted" in line
+    assert f"127.0.0.1:{crowd.port} " in line
+    crowd.steady.check()
+    crowd.taken.close()
+    crowd.until(lambda: answers(crowd, "squatted"), "the address is opened once it is free")
+    assert crowd.service("squatted")["url"].endswith(f":{crowd.port}")
 
 
 def answers(box: Box, name: str) -> bool:
@@ -205,7 +242,6 @@ def loop_of_links(file: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "unreadable": (loop_of_links, "stoker.yaml"),
     "deleted": (Path.unlink, "stoker.yaml"),
-    "a directory": (lambda file: (file.unlink(), file.mkdir()), "stoker.yaml"),
     "half written": (lambda file: file.write_text(deployment()[:-30]), "stoker.yaml:1:"),
     "empty": (lambda file: file.write_text(""), "stoker.yaml"),
     "not text": (lambda file: file.write_bytes(b"\xff\xfe\x00\x01"), "stoker.yaml"),
@@ -213,33 +249,61 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+class Filed(Box):
+    """A daemon whose file is broken and mended, again and again."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.steady = up(self)
+        self.mended = 0
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.status()["daemon"]["config"]
+
+    def mend(self) -> None:
+        """Put a good file back, as an editor or a deployment tool would; each has a service of its own."""
+        self.mended += 1
+        name = f"late{self.mended}"
+        self.write(deployment(**{name: {"command": ["sleep", "1000"], **FAST}}))
+        self.until(lambda: self.config["state"] == "in-force", "it recovers by itself")
+        self.ready(name, 1)
+
+
+@pytest.fixture(scope="module")
+def filed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filed]:
+    with Filed(tmp_path_factory.mktemp("filed")) as box:
+        yield box
+        assert "Traceback" not in box.output()
+
+
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_file_that_breaks_leaves_the_last_good_one_in_force(box: Box, fault: str) -> None:
-    steady = up(box)
-    generation = box.status()["daemon"]["config"]["generation"]
+def test_a_file_that_breaks_leaves_the_last_good_one_in_force(filed: Filed, fault: str) -> None:
+    generation = filed.config["generation"]
     spoil, named = BROKEN[fault]
-    spoil(box.file)
+    spoil(filed.file)
+    try:
+        filed.until(lambda: filed.config["state"] == "rejected", "the rejection is in status")
+        error = filed.config["errors"][0]
+        assert named in f"{error['file']}:{error['line']}: {error['message']}"
+        filed.steady.check()
+        refused = filed.run("reload", check=False)
+        assert refused.returncode == 2
+        assert named in refused.stderr
+        assert filed.config["generation"] == generation
+    finally:
+        filed.mend()
+    assert filed.config["generation"] > generation
+    filed.steady.check()
+
+
+def test_a_file_that_becomes_an_empty_directory_is_refused(box: Box) -> None:
+    """Deployment tools make the mount point first. A directory that was named as such may be empty."""
+    steady = up(box)
+    box.file.unlink()
+    box.file.mkdir()
     box.until(lambda: box.status()["daemon"]["config"]["state"] == "rejected", "the rejection is in status")
-    errors = box.status()["daemon"]["config"]["errors"]
-    assert errors
-    assert named in f"{errors[0]['file']}:{errors[0]['line']}: {errors[0]['message']}"
     steady.check()
-    refused = box.run("reload", check=False)
-    assert refused.returncode == 2
-    assert named in refused.stderr
-    assert "Traceback" not in box.output()
-    restore(box)
-    box.until(lambda: box.status()["daemon"]["config"]["state"] == "in-force", "it recovers by itself")
-    box.ready("late", 1)
-    assert box.status()["daemon"]["config"]["generation"] > generation
-    steady.check()
-
-
-def restore(box: Box) -> None:
-    """Put a good file back, as an editor or a deployment tool would."""
-    if box.file.is_dir() and not box.file.is_symlink():
-        box.file.rmdir()
-    box.write(deployment(late={"command": ["sleep", "1000"], **FAST}))
 
 
 ONE = "services:\n  a: {command: x, "
@@ -254,7 +318,7 @@ BAD_INPUT = {
         ":3:",
         "8001",
     ),
-    "half written": ("services:\n  a: {command: [x\n", ":3:1: ", "not valid YAML"),
+    "half written": ("services:\n  a: {command: [x\n", ":2:", "not valid YAML"),
     "aliases that explode": (
         "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
         + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9)),
@@ -299,23 +363,14 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
 # --- the daemon's own ground ------------------------------------------------------------------------------
 
 
-def test_a_second_daemon_on_the_same_state_is_refused(box: Box) -> None:
-    steady = up(box)
-    assert box.daemon is not None
-    other_socket = {**box.environ, "STOKER_SOCKET": str(box.directory / "other.sock")}
-    second = subprocess.run(
-        [*STOKER, "up", str(box.file)],
-        env=other_socket,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def test_a_second_daemon_on_the_same_state_is_refused(filed: Filed) -> None:
+    assert filed.daemon is not None
+    second = filed.run("--socket", str(filed.directory / "other.sock"), "up", str(filed.file), check=False)
     assert second.returncode == 1
-    assert str(box.daemon.pid) in second.stderr
-    assert str(box.state_dir) in second.stderr
+    assert str(filed.daemon.pid) in second.stderr
+    assert str(filed.state_dir) in second.stderr
     assert len(second.stderr.strip().splitlines()) <= 2
-    steady.check()
+    filed.steady.check()
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(box: Box) -> None:
@@ -362,108 +417,107 @@ def fill(file: Path) -> None:
 # --- plugins ----------------------------------------------------------------------------------------------
 
 
-def install_plugin(directory: Path, body: str) -> dict[str, str]:
-    """A distribution with one plugin, as pip would leave it; returns the environment that shows it."""
-    site = directory / "site"
-    info = site / "stoker_stranger-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "stoker_stranger.py").write_text(body)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stoker-stranger\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[stoker]\nstranger = stoker_stranger\n")
-    return {"PYTHONPATH": str(site)}
+IMPL = "from stoker.plugin import impl\n"
 
 
-FAULTY_PLUGINS = {
-    "raises on import": "raise RuntimeError('no licence found')",
-    "exits on import": "import sys; sys.exit('no licence found')",
-    "has a syntax error": "def no licence found",
-    "raises in a hook": """
-from stoker.plugin import impl
-@impl
-def stoker_policies():
-    raise RuntimeError('no licence found')
-""",
-    "answers a hook with nonsense": """
-from stoker.plugin import impl
-@impl
-def stoker_policies():
-    return {"no licence found": 42}
-""",
-    "has a hook that does not exist": """
-from stoker.plugin import impl
-@impl
-def stoker_no_licence_found():
-    return {}
-""",
+def hook(name: str, body: str) -> str:
+    return f"{IMPL}@impl\ndef {name}():\n    {body}\n"
+
+
+def sick(hook_name: str, part: str) -> str:
+    return part + "\n" + hook(hook_name, "return {'sick': lambda context: Sick()}")
+
+
+UNLOADABLE = {
+    "raising": "raise RuntimeError('no licence found')",
+    "garbled": "def no licence found",
+    "hooked": hook("stoker_policies", "raise RuntimeError('no licence found')"),
+    "nonsense": hook("stoker_policies", "return {'no licence found': 42}"),
+    "unheard": hook("stoker_no_licence_found", "return {}"),
 }
-
-
-@pytest.mark.parametrize("fault", FAULTY_PLUGINS)
-def test_a_faulty_plugin_costs_itself_alone(tmp_path: Path, fault: str) -> None:
-    with Box(tmp_path, **install_plugin(tmp_path, FAULTY_PLUGINS[fault])) as box:
-        steady = up(box)
-        listed = json.loads(box.run("plugins", "-o", "json").stdout)
-        records = {
-            record["name"]: record for record in (listed if isinstance(listed, list) else listed["plugins"])
-        }
-        assert records["stranger"]["state"] == "failed"
-        assert records["stranger"]["reason"]
-        assert records["process"]["state"] == "loaded"
-        assert "stranger" in box.run("plugins").stdout
-        assert "Traceback" not in box.output()
-        steady.check()
-
-
-SICK_PARTS = {
-    "a device source that raises": (
+"""Plugins that cannot be loaded: each is listed as failed, with the reason."""
+SICK = {
+    "source": sick(
         "stoker_device_sources",
-        "class Sick:\n    async def run(self, publish):\n        raise RuntimeError('sick part')\n",
+        "class Sick:\n    async def run(self, publish):\n        raise RuntimeError('sick source')",
     ),
-    "an event sink that raises": (
+    "sink": sick(
         "stoker_event_sinks",
-        "class Sick:\n    async def send(self, event):\n        raise RuntimeError('sick part')\n",
+        "class Sick:\n    async def send(self, event):\n        raise RuntimeError('sick sink')",
     ),
-    "a factory that raises": (
-        "stoker_device_sources",
-        "def Sick():\n    raise RuntimeError('sick part')\n",
+    "policy": sick(
+        "stoker_policies",
+        "class Sick:\n    def decide(self, given):\n        raise RuntimeError('sick policy')",
+    ),
+    "maker": hook(
+        "stoker_event_sinks", "return {'made': lambda context: exec('raise RuntimeError(\"sick maker\")')}"
     ),
 }
+"""Plugins that load well and fail while they run: each is said, and the rest goes on."""
 
 
-@pytest.mark.parametrize("fault", SICK_PARTS)
-def test_a_part_that_fails_while_it_runs_costs_itself_alone(tmp_path: Path, fault: str) -> None:
-    hook, body = SICK_PARTS[fault]
-    plugin = f"""
-from stoker.plugin import impl
-{body}
-@impl
-def {hook}():
-    return {{"sick": lambda context: Sick()}}
-"""
-    with Box(tmp_path, **install_plugin(tmp_path, plugin)) as box:
-        steady = up(box)
-        box.until(lambda: told(box, "sick part"), "it is said")
+def install(directory: Path, plugins: dict[str, str]) -> dict[str, str]:
+    """Plugins as pip would leave them, one distribution each; returns the environment that shows them."""
+    for name, body in plugins.items():
+        info = directory / f"stoker_{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (directory / f"strange_{name}.py").write_text(body)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stoker-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[stoker]\n{name} = strange_{name}\n")
+    return {"PYTHONPATH": str(directory)}
+
+
+class Strangers(Box):
+    """A daemon with every kind of faulty plugin, and `steady`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, **install(directory / "site", {**UNLOADABLE, **SICK}))
+        scaling = {"min_replicas": 1, "max_replicas": 3, "policy": {"metric": "sick"}}
+        self.steady = up(self, ill={"command": WORKER, "scaling": scaling, **FAST})
+        listed = json.loads(self.run("plugins", "-o", "json").stdout)
+        self.records = {record["name"]: record for record in listed["plugins"]}
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strangers]:
+    with Strangers(tmp_path_factory.mktemp("strangers")) as box:
+        yield box
         assert "Traceback" not in box.output()
+
+
+@pytest.mark.parametrize("name", UNLOADABLE)
+def test_a_plugin_that_cannot_be_loaded_costs_itself_alone(strangers: Strangers, name: str) -> None:
+    record = strangers.records[name]
+    assert record["state"] == "failed"
+    assert ("SyntaxError" if name == "garbled" else "licence") in record["reason"]
+    assert strangers.records["process"]["state"] == "loaded"
+    assert name in strangers.run("plugins").stdout
+    strangers.steady.check()
+
+
+def test_a_plugin_that_ends_the_process_costs_itself_alone(tmp_path: Path) -> None:
+    plugin = {"exiting": "import sys; sys.exit('no licence found')"}
+    with Box(tmp_path, **install(tmp_path / "site", plugin)) as box:
+        steady = up(box)
+        (record,) = (
+            r for r in json.loads(box.run("plugins", "-o", "json").stdout)["plugins"] if r["name"] in plugin
+        )
+        assert record["state"] == "failed"
+        assert "licence" in record["reason"]
         steady.check()
 
 
-def test_a_policy_that_raises_leaves_the_pool_at_its_minimum(tmp_path: Path) -> None:
-    plugin = """
-from stoker.plugin import impl
-class Sick:
-    def decide(self, given):
-        raise RuntimeError('sick policy')
-@impl
-def stoker_policies():
-    return {"sick": lambda context: Sick()}
-"""
-    scaling = {"min_replicas": 1, "max_replicas": 3, "policy": {"metric": "sick"}}
-    with Box(tmp_path, **install_plugin(tmp_path, plugin)) as box:
-        steady = up(box, ill={"command": WORKER, "scaling": scaling, **FAST})
-        box.ready("ill", 1)
-        box.get("ill")
-        box.until(lambda: "sick policy" in box.output() + box.run("explain", "ill").stdout, "it is said")
-        steady.check()
+@pytest.mark.parametrize("name", SICK)
+def test_a_part_that_fails_while_it_runs_costs_itself_alone(strangers: Strangers, name: str) -> None:
+    assert strangers.records[name]["state"] == "loaded"
+    strangers.until(lambda: told(strangers, f"sick {name}"), "it is said")
+    strangers.steady.check()
+
+
+def test_a_service_whose_policy_fails_keeps_its_scale_and_serves(strangers: Strangers) -> None:
+    strangers.ready("ill", 1)
+    assert json.loads(strangers.get("ill"))["pid"]
+    assert "sick policy" in strangers.run("explain", "ill").stdout
 
 
 def test_a_policy_that_is_missing_is_a_fault_of_the_file(box: Box) -> None:
