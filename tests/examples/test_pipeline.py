@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -144,7 +145,6 @@ def test_pools_grow_under_load_and_shrink_after_it(pipeline, environment):
     command = [sys.executable, pipeline / "load.py", "--up", *shape]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=140)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line for line in done.stdout.splitlines() if "inference " in line and "most ready" not in line]
-    ready = [int(row.split("inference ")[1].split("/")[0]) for row in rows]
+    ready = [int(count) for count in re.findall(r"^ *\d+s .* inference (\d+)/", done.stdout, re.MULTILINE)]
     assert max(ready) >= 2, done.stdout
     assert ready[-1] == 0, done.stdout
