@@ -69,9 +69,9 @@ class SimulatedDaemon:
         self.watch = LawWatch()
         self.box = box
         self.router = router
-        self.notices: list[Notice] = []
         self._tasks = tasks
         self._store = Store(directory)
+        self._journal = Journal(lambda: 0.0)
         self._table = RoutingTable()
         self._table_changed = anyio.Event()
         registry = PluginRegistry()
@@ -97,7 +97,7 @@ class SimulatedDaemon:
             post=self._post,
         )
         self.control = ControlLoop(
-            journal=Journal(lambda: 0.0),
+            journal=self._journal,
             perform=self._actuator.perform,
             publish=self._publish,
             addresses=lambda desired: dict.fromkeys(desired.services, ("127.0.0.1", 1)),
@@ -146,6 +146,11 @@ class SimulatedDaemon:
         services = {**desired.services, **{spec.key: spec for spec in specs}}
         self.configure(replace(desired, services=services, generation=desired.generation + 1))
 
+    def faults(self) -> list[str]:
+        """What the daemon itself called an error, impossible transitions among it."""
+        notices = [event for event in self._journal.recent() if isinstance(event, Notice)]
+        return [notice.message for notice in notices if notice.severity == "error"]
+
     def phases(self, service: ServiceKey) -> list[str]:
         """The phases of a service's replicas, oldest first."""
         return [replica.phase for replica in self.state.of(service)]
@@ -192,8 +197,6 @@ class SimulatedDaemon:
     def _after_event(self, event: Event) -> None:
         self.watch.after(event, self.control.state, self.control.desired)
         check_box(self.box)
-        if isinstance(event, Notice):
-            self.notices.append(event)
         if isinstance(event, ReplicaBecameReady):
             self._actuator.became_ready(event.replica)
         if isinstance(event, TargetChanged):
@@ -225,8 +228,7 @@ class Simulation:
             life = SimulatedDaemon(tasks, self.box, self.router, self._directory, self._lives)
             await life.begin(desired)
             yield life
-            problems = [notice.message for notice in life.notices if notice.severity == "error"]
-            assert not problems, problems
+            assert life.faults() == []
             tasks.cancel_scope.cancel()
 
 

@@ -95,3 +95,10 @@ def test_a_service_that_is_gone_keeps_its_route_until_its_requests_are_done() ->
     assert given.workers[0].draining
     assert given.held == "service web is no longer configured"
     assert routing_table(wanting(), seeing(), ADDRESSES).routes == {}
+
+
+def test_an_address_given_to_another_service_is_no_longer_its_own() -> None:
+    other = make_spec("other")
+    addresses = {SPEC.key: ("127.0.0.1", 8001), other.key: ("127.0.0.1", 8001)}
+    leaving = seeing(make_replica(SPEC, "a", "draining", leave=True))
+    assert set(routing_table(wanting(other), leaving, addresses).routes) == {other.key}

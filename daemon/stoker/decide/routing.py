@@ -15,13 +15,16 @@ def routing_table(
 ) -> RoutingTable:
     """Return the table for all services that have an address. Pure.
 
-    A service that is gone keeps its route while workers of it finish their requests.
+    A service that is gone keeps its route while workers of it finish their requests, if `addresses` still
+    knows it and no other service has its address now.
     """
+    in_use = {addresses[key] for key in desired.services if key in addresses}
     return RoutingTable(
         routes={
             key: _route(pool, observed, *addresses[key])
             for key, pool in pools(desired, observed).items()
-            if key in addresses and (pool.spec is not None or _workers(pool))
+            if key in addresses
+            and (pool.spec is not None or (_workers(pool) and addresses[key] not in in_use))
         }
     )
 
