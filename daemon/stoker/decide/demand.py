@@ -47,15 +47,23 @@ def at_rest(sample: LoadSample) -> bool:
 
 
 def window(
-    samples: Sequence[LoadSample], seconds: float, now: float, *, usage: Sequence[Usage] = ()
+    samples: Sequence[LoadSample],
+    seconds: float,
+    now: float,
+    *,
+    usage: Sequence[Usage] = (),
+    older: Sequence[LoadSample] = (),
 ) -> LoadWindow:
     """Return the load over the `seconds` before `now`; `samples` are of one service, oldest first.
 
     A sample that the window cuts counts in proportion. `usage` are readings of the whole pool, oldest
-    first (see `pool_usage`). Without any sample the answer covers 0 seconds.
+    first (see `pool_usage`). `older` are samples from before the window, read only for the last arrival.
+    Without any sample the answer covers 0 seconds.
     """
-    cpu = _mean([reading.cpu for reading in usage if now - seconds < reading.at <= now])
-    gpu = _mean([r.gpu for r in usage if r.gpu is not None and now - seconds < r.at <= now])
+    cpu = gpu = None
+    if usage:
+        cpu = _mean([reading.cpu for reading in usage if now - seconds < reading.at <= now])
+        gpu = _mean([r.gpu for r in usage if r.gpu is not None and now - seconds < r.at <= now])
     if not samples:
         return LoadWindow(cpu=cpu, gpu=gpu)
     newest = samples[-1]
@@ -74,13 +82,21 @@ def window(
         queued=queued * per_second,
         rps=arrivals * per_second,
         service_time=service / completions if completions else 0.0,
+        completions=completions,
         in_flight_now=newest.in_flight,
         queued_now=newest.queued,
-        last_arrival=next((sample.end for sample in reversed(samples) if sample.arrivals), None),
+        last_arrival=_last_arrival(samples) or _last_arrival(older),
         cpu=cpu,
         gpu=gpu,
         age=0.0 if at_rest(newest) else max(0.0, now - newest.end),
     )
+
+
+def _last_arrival(samples: Sequence[LoadSample]) -> float | None:
+    for sample in reversed(samples):
+        if sample.arrivals:
+            return sample.end
+    return None
 
 
 def percentiles(
@@ -133,8 +149,8 @@ class LoadHistory:
             aged += 1
         if aged:
             fine = fine[aged:]
-            coarse = tuple(old for old in coarse if old.end > sample.end - KEPT_SECONDS)[-_MOST_BUCKETS:]
-        return replace(self, fine=fine[-_MOST_BUCKETS:], coarse=coarse, totals=totals)
+            coarse = _since(coarse, sample.end - KEPT_SECONDS)[-_MOST_BUCKETS:]
+        return LoadHistory(fine=fine[-_MOST_BUCKETS:], coarse=coarse, usage=self.usage, totals=totals)
 
     def add_usage(self, reading: Usage | None) -> LoadHistory:
         """Return the history with a reading of the whole pool (`pool_usage`); None changes nothing."""
@@ -150,6 +166,8 @@ class LoadHistory:
 
     def window(self, seconds: float, now: float) -> LoadWindow:
         """The load over the last `seconds`, up to an hour."""
+        if self.fine and self.fine[0].start <= now - seconds:
+            return window(self.fine, seconds, now, usage=self.usage, older=self.coarse)
         return window(self.samples, seconds, now, usage=self.usage)
 
     def percentiles(self, seconds: float, now: float) -> tuple[float | None, float | None]:
@@ -167,6 +185,14 @@ def _parts(samples: Sequence[LoadSample], since: float, until: float) -> Iterato
             yield sample, 1.0
         elif inside > 0:
             yield sample, min(1.0, inside / sample.duration)
+
+
+def _since(samples: tuple[LoadSample, ...], time: float) -> tuple[LoadSample, ...]:
+    """Those that end after `time`; the oldest stand in front."""
+    gone = 0
+    while gone < len(samples) and samples[gone].end <= time:
+        gone += 1
+    return samples[gone:] if gone else samples
 
 
 def _covered(samples: Sequence[LoadSample], since: float, until: float) -> float:

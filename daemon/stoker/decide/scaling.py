@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from stoker.model.load import Decision, PoolState
@@ -96,6 +97,7 @@ class _Opinion:
     ends_at: float | None = None
 
 
+@lru_cache(maxsize=4096)
 def rule_key(rule: PolicySpec) -> str:
     """Identify a rule in the memory; changing its metric, target or parameters starts its windows anew."""
     return json.dumps([rule.metric, rule.target, rule.params])
@@ -141,6 +143,8 @@ def settle(
 def _remember(memory: RuleMemory, rule: PolicySpec, answer: Decision, now: float) -> RuleMemory:
     """The memory with the answer in it and without what no window can reach any more."""
     memory = memory.with_recommendation(answer.target, now)
+    if not memory.highs and not memory.lows:
+        return memory if memory.state is answer.state else RuleMemory(last=memory.last, state=answer.state)
     up, down = rule.scale_up_stabilization_window, rule.scale_down_stabilization_window
     # A memory kept across a reboot has times of the other boot: min() lets them run out from now on.
     highs = [(min(until, now), count) for until, count in memory.highs]
@@ -156,6 +160,8 @@ def _remember(memory: RuleMemory, rule: PolicySpec, answer: Decision, now: float
 def _stabilized(rule: PolicySpec, answer: Decision, memory: RuleMemory, present: int, now: float) -> _Opinion:
     """Hold the present count between the lowest of the up-window and the highest of the down-window."""
     wanted = answer.target
+    if not memory.lows and not memory.highs:
+        return _Opinion(metric=rule.metric, need=wanted, answer=answer)
     low = min([wanted, *(count for _, count in memory.lows)])
     high = max([wanted, *(count for _, count in memory.highs)])
     need = min(max(present, low), high)
@@ -208,7 +214,7 @@ def _bounded(spec: ServiceSpec, decision: Decision) -> Decision:
         target, reason = most, f"{reason}; held at {most} by max_replicas"
     elif target < least:
         target, reason = least, f"{reason}; kept at {least} by min_replicas"
-    return replace(decision, target=target, reason=reason)
+    return decision if reason is decision.reason else replace(decision, target=target, reason=reason)
 
 
 def _wake_at(spec: ServiceSpec, decision: Decision, opinions: Sequence[_Opinion], now: float) -> float | None:

@@ -68,6 +68,8 @@ class LoadWindow:
     """Arrivals per second."""
     service_time: float = 0.0
     """Mean seconds in a worker per completion."""
+    completions: float = 0.0
+    """Requests finished; a part where the window cuts a sample."""
     in_flight_now: int = 0
     queued_now: int = 0
     last_arrival: float | None = None
@@ -107,3 +109,11 @@ class Decision:
     """When a policy's answer may change though nothing new is measured (monotonic seconds; None: never)."""
     state: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """JSON data a policy wants back as `PolicyInput.state` the next time."""
+    base: int | None = None
+    """Replicas below which the queue would grow without end; None: as `need`."""
+    need: int | None = None
+    """Replicas that the wait promised to callers needs when a new one would be ready; None: as `want`."""
+    want: int | None = None
+    """`need` and what is worth keeping warm, which a budget may take; None: as `target`."""
+    value: tuple[float, ...] = ()
+    """Requests a second that would have to wait without the 1st, 2nd ... replica."""

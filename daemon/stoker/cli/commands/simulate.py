@@ -1,0 +1,203 @@
+"""`stoker simulate`: a recorded load through the same policies, windows and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stoker.cli.session import config_options, output_option, print_json
+
+if TYPE_CHECKING:
+    from stoker.config.load import EffectiveConfig
+    from stoker.model.service import ServiceSpec
+    from stoker.simulate.replay import Case, Outcome
+    from stoker.simulate.report import Figures
+    from stoker.simulate.trace import Trace
+
+SLO_WAIT = 2.0
+"""Seconds of waiting that count as good where neither the file nor the command says."""
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
+    """`20s`, `500ms`, or seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        from stoker.model.quantity import parse_duration
+
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@config_options
+@click.option("--trace", "trace_path", required=True, metavar="CSV", type=click.Path(),
+              help="The load: arrival_s, service_s and maybe service; .gz too.")  # fmt: skip
+@click.option("--service", metavar="S", help="The service that the trace is for; with a column, only that.")
+@click.option("--startup", type=Duration(), default="20s", show_default=True,
+              help="From the decision to a ready replica.")  # fmt: skip
+@click.option(
+    "--slo-wait", type=Duration(), help="Longest good wait in the queue.  [default: slo.wait, or 2s]"
+)
+@click.option("--policy", "policies", multiple=True, metavar="NAME",
+              help="Scale by this policy instead; several are compared.")  # fmt: skip
+@click.option("--initial", type=click.IntRange(min=0), metavar="N",
+              help="Ready replicas at the beginning.  [default: min_replicas]")  # fmt: skip
+@click.option("--plot", metavar="PNG", type=click.Path(), help="Draw replicas, load, queue and misses.")
+@output_option
+def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, trace_path: str,
+            output: str, plot: str | None, **given: Any) -> None:  # fmt: skip
+    """Replay a load through the scaling of FILE: how many requests wait too long, at which cost.
+
+    Every request is served in the end: no queue limit, no timeouts. The pool begins with its min_replicas
+    ready.
+    """
+    from stoker.cli import launch, loading
+    from stoker.simulate.report import figures
+    from stoker.simulate.trace import read_trace
+
+    effective = loading.load(launch.default_files(files), profile=profile, sets=sets)
+    cases = _cases(effective, read_trace(trace_path), trace_path, given)
+    outcomes = [outcome for metric in given["policies"] or (None,) for outcome in _run(cases, metric)]
+    rows = [figures(outcome) for outcome in outcomes]
+    if plot:
+        from stoker.simulate.plot import write_plot
+
+        write_plot(plot, outcomes, [f"{row.name}, {row.policy}" for row in rows])
+    if output == "json":
+        print_json({"services": [row.document() for row in rows]})
+        return
+    _print(rows, outcomes)
+
+
+def _cases(
+    effective: EffectiveConfig, traces: Mapping[str, Trace], path: str, given: Mapping[str, Any]
+) -> list[Case]:
+    """The services that the trace feeds, in the file's order. Raises UsageError or ConfigError."""
+    from stoker.cli.exits import UsageError
+    from stoker.errors import ConfigError, ConfigProblem
+    from stoker.simulate.replay import Case
+
+    specs = list(effective.desired.services.values())
+    only = _named(specs, given["service"]) if given["service"] else None
+    found: dict[str, Trace] = {}
+    for name, trace in traces.items():
+        if name:
+            spec = _lookup(specs, name)
+            if spec is None:
+                known = ", ".join(sorted(spec.name for spec in specs))
+                message = f"the trace feeds {name!r}, which is no service; there are: {known}"
+                raise ConfigError(ConfigProblem(message, file=path))
+        else:
+            spec = only or (specs[0] if len(specs) == 1 else None)
+        if spec is None:
+            names = ", ".join(spec.name for spec in specs)
+            raise UsageError(f"the trace has no column `service`; say --service, one of: {names}")
+        if only is None or spec is only:
+            found[spec.key] = trace
+    if not found:
+        raise UsageError(f"the trace has no request for {given['service']}")
+    chosen = [spec for spec in specs if spec.key in found]
+    for spec in chosen:
+        if spec.scaling.max_replicas == 0 or spec.held:
+            raise UsageError(f"{spec.name} has max_replicas 0: nothing would ever serve it")
+    wait = given["slo_wait"]
+    return [
+        Case(
+            spec=spec if wait is None else replace(spec, slo_wait=wait),
+            trace=found[spec.key],
+            startup=given["startup"],
+            slo_wait=(spec.slo_wait or SLO_WAIT) if wait is None else wait,
+            initial=given["initial"],
+        )
+        for spec in chosen
+    ]
+
+
+def _lookup(specs: Sequence[ServiceSpec], name: str) -> ServiceSpec | None:
+    """The service of that key or, where only one has it, of that name."""
+    by_name = [spec for spec in specs if name in (spec.key, spec.name)]
+    return by_name[0] if len(by_name) == 1 else None
+
+
+def _named(specs: Sequence[ServiceSpec], name: str) -> ServiceSpec:
+    from stoker.cli.exits import UsageError
+
+    found = _lookup(specs, name)
+    if found is None:
+        raise UsageError(f"no service {name!r}; there are: {', '.join(spec.name for spec in specs)}")
+    return found
+
+
+def _run(cases: Sequence[Case], metric: str | None) -> list[Outcome]:
+    from stoker.cli.exits import UsageError
+    from stoker.errors import PluginError
+    from stoker.plugin.manager import PluginRegistry
+    from stoker.plugin.ports import PluginContext, Policy
+    from stoker.simulate.replay import replay, with_policy
+
+    registry = PluginRegistry()
+    registry.load()
+    context = PluginContext(instance="simulate", state_dir="", runtime_dir="")
+
+    def policy(name: str) -> Policy:
+        try:
+            made: Policy = registry.factory("policy", name)(context)
+        except PluginError as error:
+            raise UsageError(str(error)) from error
+        return made
+
+    if metric is not None:
+        cases = [replace(case, spec=with_policy(case.spec, metric)) for case in cases]
+    return replay(cases, policy)
+
+
+def _print(rows: Sequence[Figures], outcomes: Sequence[Outcome]) -> None:
+    from stoker.cli.table import Cell, Column, Table, say, show
+
+    titles = (
+        "REQUESTS",
+        "LATE",
+        "WAIT P50",
+        "P95",
+        "P99",
+        "LATENCY P50",
+        "P99",
+        "REPLICA-H",
+        "STARTS",
+        "PEAK",
+    )
+    columns = (Column("SERVICE"), Column("POLICY"), *(Column(title, right=True) for title in titles))
+    table = []
+    for row in rows:
+        seconds = (row.wait_p50_s, row.wait_p95_s, row.wait_p99_s, row.latency_p50_s, row.latency_p99_s)
+        table.append(
+            (
+                Cell(row.name, "bold"),
+                Cell(row.policy),
+                Cell(str(row.requests)),
+                Cell(f"{row.slo_miss_ratio:.2%}", "red" if row.slo_miss_ratio > 0.01 else "green"),
+                *(Cell(f"{value:.2f} s") for value in seconds),
+                Cell(f"{row.replica_seconds / 3600:.2f}"),
+                Cell(str(row.starts)),
+                Cell(str(row.peak)),
+            )
+        )
+    show(Table(columns, tuple(table)))
+    limits = sorted({outcome.case.slo_wait for outcome in outcomes})
+    starts = sorted({outcome.case.startup for outcome in outcomes})
+    say(
+        f"late: waited longer than {' or '.join(f'{limit:g} s' for limit in limits)}; "
+        f"a replica is ready {' or '.join(f'{start:g} s' for start in starts)} after the decision",
+        "dim",
+    )
+    for row in rows:
+        if row.unserved:
+            say(f"{row.name}, {row.policy}: {row.unserved} requests were never served", "red")
