@@ -6,7 +6,6 @@ from typing import Any
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 import stoker_fake.plugin
 from stoker.errors import PluginError, WorkerError
@@ -37,11 +36,6 @@ from stoker_fake import (
 
 pytestmark = pytest.mark.anyio
 WEB = "app/web"
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def a_start(replica: str = "web-a", *argv: str) -> StartRequest:
