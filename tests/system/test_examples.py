@@ -43,10 +43,13 @@ def test_it_runs_and_its_door_answers(example: Path, tmp_path: Path) -> None:
     with Box(tmp_path) as box:
         box.file = copy / "stoker.yaml"
         box.up(*(f"--set=services.{name}.endpoint.port=0" for name in doors))
-        wanted = {s["name"]: s["min_replicas"] for s in box.status()["services"]}
-        for name, count in wanted.items():
+        for name, service in services.items():
+            # The count is the file's: the daemon answers before its configuration is in force.
+            count = service.get("scaling", {}).get("min_replicas", 1)
             box.until(
-                lambda name=name, count=count: len(box.replicas(name, "ready")) >= count,
+                lambda name=name, count=count: any(
+                    each["name"] == name and each["ready"] >= count for each in box.status()["services"]
+                ),
                 f"{name} is ready",
                 60,
             )
