@@ -15,6 +15,7 @@ import anyio.from_thread
 from stoker.api.app import build
 from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, ServiceTotals, Snapshot
 from stoker.api.server import serve
+from stoker.decide.health import Mark
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError
 from stoker.model.action import AddReplica, HoldReplica, Plan, StartReplica
 from stoker.model.device import Device, Inventory, Reservation
@@ -232,6 +233,9 @@ class FakeDaemon:
 
     async def restart(self, service: str) -> None:
         self._note("restart", service)
+
+    async def mark_device(self, uuid: str, mark: Mark | None) -> None:
+        self._note("mark_device", uuid, mark)
 
     async def reload(self) -> None:
         self._note("reload")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.fakes import FakeDaemon, Served, preview, rejection, served
+from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served
 from api.wire import Connection, ask, get, post, refused
 from stoker.api.facade import LogFile
 from stoker.api.openapi import ENDPOINTS
@@ -68,6 +68,9 @@ def test_plan_of_the_files_in_force_and_of_others(live: Served, daemon: FakeDaem
         ("restart", {"service": "rag/infer"}, ("restart", "rag/infer")),
         ("stop", {"service": "infer"}, ("hold", "rag/infer", True)),
         ("start", {"service": "infer"}, ("hold", "rag/infer", False)),
+        ("devices/cordon", {"device": "0"}, ("mark_device", GPU, "cordoned")),
+        ("devices/uncordon", {"device": "GPU-9"}, ("mark_device", SPARE, None)),
+        ("devices/release", {"device": GPU}, ("mark_device", GPU, "released")),
         ("reload", None, ("reload",)),
         ("down", {}, ("down",)),
     ],

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from api.fakes import snapshot, spec, specs
-from stoker.api.names import resolve_replica, resolve_service
+from api.fakes import GPU, SPARE, snapshot, spec, specs
+from stoker.api.names import resolve_device, resolve_replica, resolve_service
 from stoker.errors import ConflictError, NotFoundError
 from stoker.model.service import DesiredState
 
@@ -43,3 +43,21 @@ def test_a_misspelt_replica_gets_the_nearest() -> None:
     assert resolve_replica(snapshot(), "infer-k3x9").phase == "ready"
     with pytest.raises(NotFoundError, match="did you mean 'infer-k3x9'"):
         resolve_replica(snapshot(), "infer-k3x8")
+
+
+def test_a_device_goes_by_its_uuid_the_beginning_of_it_or_its_index() -> None:
+    for name in (GPU, "GPU-1", "gpu-1", "0"):
+        assert resolve_device(snapshot(), name) == GPU
+
+
+def test_a_device_that_is_away_is_known_by_its_mark() -> None:
+    assert resolve_device(snapshot(marks={"GPU-away": "cordoned"}), "GPU-aw") == "GPU-away"
+
+
+def test_an_unknown_or_ambiguous_device_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConflictError, match=f"write one of {GPU}, {SPARE}"):
+        resolve_device(snapshot(), "GPU-")
+    with pytest.raises(NotFoundError, match=f"did you mean '{GPU}'"):
+        resolve_device(snapshot(), GPU[:-1] + "6")
+    with pytest.raises(NotFoundError, match="no device '7'; there are"):
+        resolve_device(snapshot(), "7")

@@ -52,3 +52,32 @@ def test_without_a_gpu_gpu_services_wait_and_cpu_services_run(tmp_path):
         (waiting,) = box.replicas("infer")
         assert waiting["phase"] == "pending"
         assert "GPU" in waiting["reason"]
+
+
+def test_a_cordoned_gpu_keeps_its_worker_over_a_restart_and_a_released_one_loses_it(tmp_path):
+    with Box(tmp_path, **fake_box("2xt4", tmp_path).environ) as box:
+        box.write(deployment(1))
+        box.up()
+        (first,) = box.ready("infer", 1)
+        (mine,) = first["devices"]
+        (other,) = [device["uuid"] for device in box.status()["devices"] if device["uuid"] != mine]
+
+        def health(uuid):
+            return next(device["health"] for device in box.status()["devices"] if device["uuid"] == uuid)
+
+        assert f"{first['id']} stays" in box.run("gpus", "cordon", mine[:12]).stdout
+        box.until(lambda: health(mine) == "cordoned", "the device is cordoned")
+        assert [r["pid"] for r in box.replicas("infer")] == [first["pid"]]
+        box.kill()
+        box.up()
+        box.until(lambda: any(d["health"] == "cordoned" for d in box.status()["devices"]), "still cordoned")
+        assert [r["pid"] for r in box.ready("infer", 1)] == [first["pid"]]
+
+        box.run("gpus", "release", mine)
+        box.until(lambda: [r["devices"] for r in box.replicas("infer", "ready")] == [[other]], "it has moved")
+        assert health(mine) == "quarantined"
+        box.run("gpus", "uncordon", mine)
+        box.until(lambda: health(mine) == "healthy", "the device is back")
+        refused = box.run("gpus", "cordon", "GPU-nix", check=False)
+        assert refused.returncode == 1
+        assert "no device 'GPU-nix'" in refused.stderr

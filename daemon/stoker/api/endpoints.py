@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stoker.api import documents, requests
 from stoker.api.facade import DaemonFacade, LogFile
-from stoker.api.names import resolve_replica, resolve_service
+from stoker.api.names import resolve_device, resolve_replica, resolve_service
 from stoker.api.openapi import ENDPOINTS, document
 from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
@@ -176,6 +176,29 @@ class Endpoints:
         await self._facade.hold(key, held=False)
         return _done(f"{key}: released", service=key)
 
+    async def cordon(self, request: Request) -> Response:
+        """Nothing new on a device."""
+        uuid = self._device(await self._body(request, "cordon"))
+        await self._facade.mark_device(uuid, "cordoned")
+        stay = self._holders(uuid)
+        more = f"; {', '.join(stay)} {'stays' if len(stay) == 1 else 'stay'} on it" if stay else ""
+        return _done(f"{uuid}: cordoned{more}", device=uuid, replicas=stay)
+
+    async def uncordon(self, request: Request) -> Response:
+        """A device is back in use."""
+        uuid = self._device(await self._body(request, "uncordon"))
+        known = self._facade.snapshot().marks
+        await self._facade.mark_device(uuid, None)
+        return _done(f"{uuid}: {'in use again' if uuid in known else 'was not cordoned'}", device=uuid)
+
+    async def release(self, request: Request) -> Response:
+        """A device without any worker."""
+        uuid = self._device(await self._body(request, "release"))
+        go = self._holders(uuid)
+        await self._facade.mark_device(uuid, "released")
+        more = f"{', '.join(go)} drain and move elsewhere" if go else "no worker was on it"
+        return _done(f"{uuid}: released; {more}", device=uuid, replicas=go)
+
     async def reload(self, request: Request) -> Response:
         """The files, read again."""
         await self._body(request, "reload")
@@ -198,6 +221,14 @@ class Endpoints:
 
     def _service(self, body: dict[str, Any]) -> ServiceKey:
         return resolve_service(self._facade.snapshot(), requests.text(body, "service"))
+
+    def _device(self, body: dict[str, Any]) -> str:
+        return resolve_device(self._facade.snapshot(), requests.text(body, "device"))
+
+    def _holders(self, uuid: str) -> list[str]:
+        """Ids of the replicas on a device."""
+        replicas = self._facade.snapshot().observed.replicas.values()
+        return sorted(r.id for r in replicas if any(taken.uuid == uuid for taken in r.reservations))
 
     def _explain_service(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from stoker.decide.health import Mark
 from stoker.errors import ConfigProblem
 from stoker.model.action import Plan
 from stoker.model.event import Event
@@ -64,6 +65,8 @@ class Snapshot:
     notices: Sequence[str] = ()
     files: Sequence[str] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    """What the operator said of devices, by UUID, those that are away included."""
     rejected_total: int = 0
     reconcile_seconds: float = 0.0
 
@@ -152,6 +155,11 @@ class DaemonFacade(Protocol):
 
     async def restart(self, service: str) -> None:
         """Rolling restart by the service's update strategy. Raises NotFoundError."""
+        ...
+
+    async def mark_device(self, uuid: str, mark: Mark | None) -> None:
+        """Keep new workers from a device (`cordoned`), its present ones too (`released`), or give it back
+        (None). Kept over restarts. Raises StokerError if that cannot be recorded."""
         ...
 
     async def reload(self) -> None:

@@ -44,6 +44,27 @@ def resolve_replica(snapshot: Snapshot, name: str) -> Replica:
     return replica
 
 
+def resolve_device(snapshot: Snapshot, name: str) -> str:
+    """The UUID of the device that `name` means: a UUID, the beginning of one, or an index. One that is marked
+    is known though it is away.
+
+    Raises NotFoundError naming the nearest one, ConflictError naming all candidates.
+    """
+    devices = snapshot.observed.inventory.devices
+    known = list(dict.fromkeys([*(device.uuid for device in devices), *snapshot.marks]))
+    if name in known:
+        return name
+    if name.isdecimal():
+        found = [device.uuid for device in devices if device.index == int(name)]
+    else:
+        found = [uuid for uuid in known if uuid.lower().startswith(name.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConflictError(f"{name!r} means several devices; write one of {', '.join(found)}")
+    raise NotFoundError(f"no device {name!r}; {nearest(name, known, 'devices')}")
+
+
 def nearest(name: str, known: Iterable[str], what: str) -> str:
     """The second half of a "no such ..." message: the nearest name, else a few of those there are."""
     names = list(known)

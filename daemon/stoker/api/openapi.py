@@ -16,6 +16,8 @@ FLAG: Schema = {"type": "boolean"}
 OBJECT: Schema = {"type": "object"}
 SERVICE: Schema = {"type": "string", "description": "name, or deployment/name where that is ambiguous"}
 
+DEVICE: Schema = {"type": "string", "description": "a UUID, the beginning of one, or an index"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
@@ -67,6 +69,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _post("/v1/restart", "restart", "Rolling restart by the update strategy", "service", service=SERVICE),
     _post("/v1/stop", "stop", "Hold a service at zero replicas", "service", service=SERVICE),
     _post("/v1/start", "start", "Release a held service", "service", service=SERVICE),
+    _post("/v1/devices/cordon", "cordon", "Give a device to no new worker; those on it stay", "device",
+          device=DEVICE),
+    _post("/v1/devices/uncordon", "uncordon", "Give a cordoned or released device back", "device",
+          device=DEVICE),
+    _post("/v1/devices/release", "release", "Cordon a device and move its workers elsewhere",
+          "device", device=DEVICE),
     _post("/v1/reload", "reload", "Read the configuration again now"),
     _post("/v1/down", "down", "Drain everything and end the daemon; answers at once"),
 )  # fmt: skip

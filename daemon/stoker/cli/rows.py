@@ -20,7 +20,9 @@ PHASE_STYLES = {
     "exited": "dim",
     "lost": "red",
 }
-HEALTH_STYLES = {"healthy": "green", "probation": "yellow", "suspect": "yellow", "draining": "blue"}
+HEALTH_STYLES = {
+    "healthy": "green", "probation": "yellow", "suspect": "yellow", "draining": "blue", "cordoned": "blue",
+}  # fmt: skip
 MANY = 40
 """Replicas beyond which a table of all services leaves out those that are simply ready."""
 

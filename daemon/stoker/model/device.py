@@ -9,7 +9,9 @@ MEMORY_CLASSES = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 1
 """Sizes under which GPUs are sold, in GiB. What a driver reports is a little less: firmware and ECC take
 their part (an "80 GB" H100 has 79.6 GiB, a "16 GB" T4 has 15.0)."""
 
-Health = Literal["healthy", "suspect", "draining", "quarantined", "probation", "lost"]
+Health = Literal["healthy", "suspect", "cordoned", "draining", "quarantined", "probation", "lost"]
+"""Only a healthy device is given to new workers. On a quarantined or lost one no worker stays; on the others
+those that run there go on (`cordoned`: by the operator's wish)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from stoker.runtime.adoption import adopt
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
+from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.facade import Facade
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher, account_of
@@ -94,7 +95,9 @@ class Daemon:
         self._table_changed = anyio.Event()
         self._systemd = SystemdNotifier(environ if options.systemd else {})
         self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready, self._worker_says)
-        self._parts = Parts(registry, context, post=self._post)
+        marks = DeviceMarks(store)
+        self._parts = Parts(registry, context, post=self._post, overlay=marks.over)
+        marks.on_change(self._parts.publish_devices)
         self._journal = Journal(time.time)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
@@ -140,6 +143,7 @@ class Daemon:
             link=self._link,
             addresses=addresses,
             registry=registry,
+            marks=marks,
             state_dir=options.state_dir,
             end=self._end,
         )

@@ -15,6 +15,7 @@ from stoker import __version__
 from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, Snapshot
 from stoker.config.explain import explain
 from stoker.config.load import changed_keys
+from stoker.decide.health import Mark
 from stoker.decide.reconcile import reconcile
 from stoker.errors import NotFoundError
 from stoker.model.event import Event, Notice, ReplicaEvent, SpawnFailed, WorkerExited
@@ -24,6 +25,7 @@ from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
 from stoker.runtime.control import ControlLoop
+from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.journal import Journal
 from stoker.runtime.measure import RouterLink
 
@@ -44,6 +46,7 @@ class Facade:
         link: RouterLink,
         addresses: ServiceAddresses,
         registry: PluginRegistry,
+        marks: DeviceMarks,
         state_dir: str,
         end: Callable[[], None],
     ) -> None:
@@ -54,6 +57,7 @@ class Facade:
         self._link = link
         self._addresses = addresses
         self._registry = registry
+        self._marks = marks
         self._state_dir = state_dir
         self._end = end
         self._started = anyio.current_time()
@@ -88,6 +92,7 @@ class Facade:
             notices=(*(effective.notices if effective else ()), *self._warnings),
             files=effective.files if effective else (),
             overrides=configuration.overrides,
+            marks=self._marks.marks,
             rejected_total=configuration.rejected_total,
             reconcile_seconds=self._control.reconcile_seconds,
         )
@@ -191,6 +196,10 @@ class Facade:
     async def reload(self) -> None:
         """Read the configuration again; raises ConfigError."""
         await self._configuration.reload()
+
+    async def mark_device(self, uuid: str, mark: Mark | None) -> None:
+        """Cordon or release a device, or give it back; raises StokerError."""
+        self._marks.set(uuid, mark)
 
     async def down(self) -> None:
         """Begin to drain everything and end."""

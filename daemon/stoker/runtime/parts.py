@@ -16,14 +16,21 @@ from stoker.runtime.journal import Journal
 
 
 class Parts:
-    """What plugins bring to this daemon. `context` is handed to every factory."""
+    """What plugins bring to this daemon. `context` is handed to every factory; `overlay` says how the
+    devices that were found may be used."""
 
     def __init__(
-        self, registry: PluginRegistry, context: PluginContext, *, post: Callable[[Event], None]
+        self,
+        registry: PluginRegistry,
+        context: PluginContext,
+        *,
+        post: Callable[[Event], None],
+        overlay: Callable[[Inventory], Inventory] = lambda inventory: inventory,
     ) -> None:
         self.registry = registry
         self._context = replace(context, log=lambda message: post(Notice(message=message)))
         self._post = post
+        self._overlay = overlay
         self._drivers: dict[str, WorkerDriver] = {}
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
@@ -96,7 +103,13 @@ class Parts:
 
     def _publish(self, name: str, inventory: Inventory) -> None:
         self._inventories[name] = inventory
-        joined = join(self._inventories)
+        self.publish_devices()
+
+    def publish_devices(self) -> None:
+        """Post the devices if they, or the way they may be used, have changed."""
+        if not self._inventories:
+            return
+        joined = self._overlay(join(self._inventories))
         if joined == self._joined:
             return
         self._joined = joined

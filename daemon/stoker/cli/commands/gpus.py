@@ -1,18 +1,39 @@
-"""`stoker gpus`: devices, owners, health."""
+"""`stoker gpus`: devices, owners, health; which of them to use."""
 
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from stoker.cli.session import output_option, print_json, session_of, session_options
 
 
-@click.command()
+def complete_devices(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The UUIDs of the box, asked of the daemon; silent where none answers."""
+    from stoker.errors import StokerError
+
+    try:
+        devices = session_of(context).client(timeout=0.5).get("/v1/devices")["devices"]
+    except StokerError:
+        return []
+    return [
+        CompletionItem(device["uuid"], help=f"index {device['index']}, {device['health']}")
+        for device in devices
+        if device["uuid"].startswith(incomplete)
+    ]
+
+
+device_argument = click.argument("device", metavar="UUID|INDEX", shell_complete=complete_devices)
+
+
+@click.group(invoke_without_command=True)
 @output_option
 @session_options
 @click.pass_context
 def command(context: click.Context, output: str) -> None:
     """Show the GPUs of the box, their health and who holds them."""
+    if context.invoked_subcommand:
+        return
     document = session_of(context).client().get("/v1/devices")
     if output == "json":
         print_json(document)
@@ -27,3 +48,35 @@ def command(context: click.Context, output: str) -> None:
         say(f"the devices cannot be seen now: {inventory['reason']}", "red")
     elif not document["devices"]:
         say(f"no GPUs: {inventory['reason']}" if inventory["reason"] else "no GPUs")
+
+
+@command.command()
+@device_argument
+@session_options
+@click.pass_context
+def cordon(context: click.Context, device: str) -> None:
+    """Give the device to no new worker; those on it stay. Kept until `uncordon`."""
+    _post(context, "cordon", device)
+
+
+@command.command()
+@device_argument
+@session_options
+@click.pass_context
+def uncordon(context: click.Context, device: str) -> None:
+    """Use a cordoned or released device again."""
+    _post(context, "uncordon", device)
+
+
+@command.command()
+@device_argument
+@session_options
+@click.pass_context
+def release(context: click.Context, device: str) -> None:
+    """Cordon the device and move its workers elsewhere, so that it can be reset or lent out."""
+    _post(context, "release", device)
+
+
+def _post(context: click.Context, what: str, device: str) -> None:
+    body = {"device": device}
+    click.echo(session_of(context).client().post(f"/v1/devices/{what}", body)["message"])
