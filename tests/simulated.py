@@ -4,7 +4,7 @@ sockets, signals and files of configuration. Every event of a run is held agains
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,6 @@ from stoker.model.event import (
     ReplicaEvent,
     TargetChanged,
 )
-from stoker.model.load import Usage
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
@@ -105,7 +104,7 @@ class SimulatedDaemon:
         )
         self.autoscaler = Autoscaler(
             policy=self._parts.policy,
-            usage=self._usage,
+            usage=self._actuator.usage,
             state=lambda: self.control.state,
             desired=lambda: self.control.desired,
             post=self._post,
@@ -203,12 +202,6 @@ class SimulatedDaemon:
             self._store.write("targets", self.control.state.targets)
         if isinstance(event, ReplicaEvent):
             self.autoscaler.reconsider([event.service])
-
-    async def _usage(self, service: ServiceKey) -> Mapping[int, Usage]:
-        found: dict[int, Usage] = {}
-        for driver, handle in self._actuator.handles(service):
-            found.update(await driver.usage([handle]))
-        return found
 
 
 class Simulation:

@@ -106,10 +106,15 @@ def _instances(parent: Any) -> list[Report]:
     found = []
     for index in range(_ask(lambda: n.nvmlDeviceGetMaxMigDeviceCount(parent), 0)):
         handle = _ask(lambda: n.nvmlDeviceGetMigDeviceHandleByIndex(parent, index))  # noqa: B023 - called at once
-        uuid = _ask(lambda: n.nvmlDeviceGetUUID(handle)) if handle is not None else None  # noqa: B023
+        uuid = _uuid(handle) if handle is not None else None
         if uuid is not None:
             found.append({"uuid": uuid, "name": _instance_name(handle), **_use(handle)})
     return found
+
+
+def _uuid(handle: Any) -> str | None:
+    uuid: str | None = _ask(lambda: n.nvmlDeviceGetUUID(handle))
+    return uuid
 
 
 def _instance_name(handle: Any) -> str:

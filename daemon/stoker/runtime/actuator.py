@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,8 @@ from stoker.model.event import (
     WorkerLost,
     WorkerSpawned,
 )
-from stoker.model.replica import WorkerHandle
+from stoker.model.load import Usage
+from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import ServiceKey, ServiceSpec
 from stoker.plugin.ports import Prober, WorkerDriver
 from stoker.runtime.launcher import Launcher
@@ -106,13 +107,16 @@ class Actuator:
             worker.record = replace(worker.record, ready=True)
             self._save(worker.record)
 
-    def handles(self, service: ServiceKey) -> list[tuple[WorkerDriver, WorkerHandle]]:
-        """The live workers of a service, with their drivers."""
-        return [
-            (worker.driver, worker.record.handle)
-            for worker in self._workers.values()
-            if worker.record.service == service and worker.record.handle is not None
-        ]
+    async def usage(self, service: ServiceKey) -> Mapping[int, Usage]:
+        """What the live workers of a service use, by pid."""
+        by_driver: dict[WorkerDriver, list[WorkerHandle]] = {}
+        for worker in self._workers.values():
+            if worker.record.service == service and worker.record.handle is not None:
+                by_driver.setdefault(worker.driver, []).append(worker.record.handle)
+        found: dict[int, Usage] = {}
+        for driver, handles in by_driver.items():
+            found.update(await driver.usage(handles))
+        return found
 
     def _begin(self, action: Action, who: dict[str, Any]) -> None:
         match action:
@@ -185,15 +189,23 @@ class Actuator:
             await self._guarded(driver.signal, handle, worker.signal)
         who: dict[str, Any] = {"replica": record.replica, "service": record.service}
         self._tasks.start_soon(self._probe, worker, handle)
-        try:
-            status = await driver.wait(handle)
-        except Exception as error:  # noqa: BLE001 - a driver is a stranger; the worker is then lost, not the daemon
-            self._post(WorkerLost(**who, reason=f"driver {record.driver} cannot say: {_words(error)}"))
-            return
-        finally:
-            worker.probing.cancel()
+        status = await self._until_gone(worker, handle)
+        worker.probing.cancel()
         self._forget(record.replica, record.endpoint)
         self._post(WorkerExited(**who, status=status))
+
+    async def _until_gone(self, worker: _Worker, handle: WorkerHandle) -> ExitStatus:
+        """Wait for the end. A driver that fails at it is asked again: a worker that nobody waits for would
+        keep its place for ever."""
+        record, pause = worker.record, 1.0
+        while True:
+            try:
+                return await worker.driver.wait(handle)
+            except Exception as error:  # noqa: BLE001 - a driver is a stranger; the worker is then lost, not the daemon
+                reason = f"driver {record.driver} cannot say: {_words(error)}"
+                self._post(WorkerLost(replica=record.replica, service=record.service, reason=reason))
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 60.0)
 
     async def _probe(self, worker: _Worker, handle: WorkerHandle) -> None:
         record = worker.record

@@ -75,7 +75,15 @@ class ServiceAddresses:
     def table(self, desired: DesiredState) -> Mapping[ServiceKey, tuple[str, int]]:
         """Address by service; new ones are chosen and recorded."""
         if desired is not self._of:
+            former = self._table
             self._table = self._assign(desired)
+            taken = set(self._table.values())
+            # A service that left the file keeps its address while its last requests are finished.
+            self._table |= {
+                key: address
+                for key, address in former.items()
+                if key not in desired.services and address not in taken
+            }
             self._of = desired
         return self._table
 

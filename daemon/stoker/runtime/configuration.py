@@ -36,9 +36,14 @@ class Configuration:
         apply: Callable[[DesiredState], None],
         post: Callable[[Event], None],
     ) -> None:
-        self._options = options
+        self._base = ConfigRequest(
+            files=options.files,
+            profile=options.profile,
+            sets=options.sets,
+            environ=environ,
+            secrets_dir=options.secrets_dir,
+        )
         self._store = store
-        self._environ = environ
         self._check = check
         self._apply = apply
         self._post = post
@@ -139,15 +144,7 @@ class Configuration:
             ) from error
 
     def _request(self, overrides: Mapping[str, Any]) -> ConfigRequest:
-        options = self._options
-        return ConfigRequest(
-            files=options.files,
-            profile=options.profile,
-            sets=options.sets,
-            overrides=dict(overrides),
-            environ=self._environ,
-            secrets_dir=options.secrets_dir,
-        )
+        return replace(self._base, overrides=dict(overrides))
 
     async def _load(self, overrides: Mapping[str, Any]) -> None:
         try:

@@ -46,7 +46,7 @@ class ControlLoop:
         self.state = ObservedState(serial=serial)
         self.routes = RoutingTable()
         self.reconcile_seconds = 0.0
-        self._journal = journal
+        self.journal = journal
         self._perform = perform
         self._publish = publish
         self._addresses = addresses
@@ -125,12 +125,12 @@ class ControlLoop:
         return plan
 
     def _fold(self, event: Event) -> None:
-        stamped = self._journal.record(event, anyio.current_time())
+        stamped = self.journal.record(event, anyio.current_time())
         try:
             self.state = fold(self.state, stamped, self.desired)
         except InvalidTransitionError as error:
             # A fault of ours: it must be seen, and must not take the daemon down.
-            self._journal.record(Notice(message=f"ignored: {error}", severity="error"), stamped.at)
+            self.journal.record(Notice(message=f"ignored: {error}", severity="error"), stamped.at)
         for listener in self._listeners:
             listener(stamped)
 

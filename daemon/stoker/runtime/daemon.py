@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.errors import ConfigError, StokerError, WorkerError
+from stoker.errors import ConfigError, StokerError
 from stoker.model.event import (
     ConfigApplied,
     Event,
@@ -19,16 +18,11 @@ from stoker.model.event import (
     ReplicaBecameReady,
     ReplicaEvent,
     TargetChanged,
-    WorkerAdopted,
-    WorkerExited,
-    WorkerSpawned,
 )
-from stoker.model.load import Usage
-from stoker.model.replica import WorkerHandle
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
-from stoker.model.state import RoutingTable
+from stoker.model.state import ObservedState
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import PluginContext, Router, WorkerDriver
+from stoker.plugin.ports import PluginContext
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt
@@ -38,13 +32,15 @@ from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.facade import Facade
 from stoker.runtime.journal import Journal
-from stoker.runtime.launcher import Launcher, account_of
+from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
-from stoker.runtime.notify import SystemdNotifier, WorkerNotify
+from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
 from stoker.runtime.parts import Parts
 from stoker.runtime.probing import NetworkProber
+from stoker.runtime.routes import RouteFeed
 from stoker.runtime.store import Store
+from stoker.runtime.words import WorkerWords
 
 ROUTER_GRACE = 10.0
 """Seconds the router gets to finish what is in flight when everything ends."""
@@ -78,76 +74,72 @@ class Daemon:
     """One daemon. `tasks` is the group in which everything of it runs."""
 
     def __init__(self, options: DaemonOptions, store: Store, tasks: TaskGroup) -> None:
-        environ: Mapping[str, str] = dict(os.environ)
         registry = PluginRegistry()
         registry.load(disabled=options.disabled_plugins)
-        context = PluginContext(
-            instance=store.instance(),
-            state_dir=options.state_dir,
-            runtime_dir=options.runtime_dir,
-            environ=environ,
-        )
+        context = _context(options, store)
         self._options = options
         self._store = store
         self._tasks = tasks
         self._ended = anyio.Event()
-        self._table = RoutingTable()
-        self._table_changed = anyio.Event()
-        self._systemd = SystemdNotifier(environ if options.systemd else {})
-        self._notify = WorkerNotify(options.runtime_dir, self._worker_says_ready, self._worker_says)
+        self._routes = RouteFeed()
+        self._systemd = SystemdNotifier(context.environ if options.systemd else {})
+        self._words = WorkerWords(
+            options.runtime_dir, state=self._state, lookup=self._lookup, post=self._post
+        )
         marks = DeviceMarks(store)
+        journal = Journal(time.time)
         self._parts = Parts(registry, context, post=self._post, overlay=marks.over)
         marks.on_change(self._parts.publish_devices)
-        self._journal = Journal(time.time)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
             tasks=tasks,
             store=store,
-            launcher=Launcher(
-                instance=context.instance,
-                state_dir=options.state_dir,
-                environ=environ,
-                url=addresses.url,
-                ports=WorkerPorts(),
-                open_notify=lambda replica, uid: self._notify.open(replica, uid=uid),
-            ),
+            launcher=_launcher(context, addresses, self._words),
             prober=NetworkProber(),
             driver=self._parts.driver,
             lookup=self._lookup,
-            routed=self._routed,
+            routed=self._routes.knows,
             post=self._post,
         )
         self._control = ControlLoop(
-            journal=self._journal,
+            journal=journal,
             perform=self._actuator.perform,
-            publish=self._publish,
+            publish=self._routes.publish,
             addresses=addresses.table,
             serial=time.time_ns() // 1_000_000,
         )
         self._autoscaler = Autoscaler(
             policy=self._parts.policy,
-            usage=self._usage,
-            state=lambda: self._control.state,
+            usage=self._actuator.usage,
+            state=self._state,
             desired=lambda: self._control.desired,
             post=self._post,
         )
         self._configuration = Configuration(
-            options, store, environ=environ, check=self._parts.check, apply=self._apply, post=self._post
+            options,
+            store,
+            environ=context.environ,
+            check=self._parts.check,
+            apply=self._apply,
+            post=self._post,
         )
-        self._link = RouterLink(self._autoscaler, state=lambda: self._control.state, post=self._post)
-        self.facade = Facade(
+        self._link = RouterLink(self._autoscaler, state=self._state, post=self._post)
+        self.facade = self._face(addresses, marks)
+        self._control.listen(self._after_event)
+
+    def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
+        return Facade(
             control=self._control,
-            journal=self._journal,
+            journal=self._control.journal,
             configuration=self._configuration,
             autoscaler=self._autoscaler,
             link=self._link,
             addresses=addresses,
-            registry=registry,
+            registry=self._parts.registry,
             marks=marks,
-            state_dir=options.state_dir,
+            state_dir=self._options.state_dir,
             end=self._end,
         )
-        self._control.listen(self._after_event)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -158,7 +150,7 @@ class Daemon:
 
         start, registry = self._tasks.start_soon, self._parts.registry
         start(self._signals)
-        start(self._notify.run)
+        start(self._words.run)
         await self._tasks.start(serve, build(self.facade), self._options.socket)
         await self._configure()
         await self._adopt()
@@ -166,11 +158,11 @@ class Daemon:
             start(self._observe, observer)
         router = self._parts.router(self._control.desired.box.router)
         start(router.run, self._link)
-        start(self._route, router)
+        start(self._routes.run, router)
         for name in registry.names("device source"):
             start(self._parts.run_devices, name)
         for name in registry.names("event sink"):
-            start(self._parts.run_sink, name, self._journal)
+            start(self._parts.run_sink, name, self._control.journal)
         start(self._control.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
@@ -240,6 +232,9 @@ class Daemon:
     def _post(self, event: Event) -> None:
         self._control.post(event)
 
+    def _state(self) -> ObservedState:
+        return self._control.state
+
     def _lookup(self, service: ServiceKey) -> ServiceSpec | None:
         return self._control.desired.services.get(service)
 
@@ -251,56 +246,14 @@ class Daemon:
         self._control.configure(desired)
         self._autoscaler.reconsider()
 
-    def _publish(self, table: RoutingTable) -> None:
-        self._table = table
-        self._table_changed.set()
-
-    async def _route(self, router: Router) -> None:
-        """Hand the newest table to the router, one at a time and in order."""
-        while True:
-            await self._table_changed.wait()
-            self._table_changed = anyio.Event()
-            await router.apply(self._table)
-
     async def _observe(self, observer: Observer) -> None:
         await observer(self.facade)
 
-    def _routed(self, replica: str) -> bool:
-        return any(
-            replica == worker.id for route in self._control.routes.routes.values() for worker in route.workers
-        )
-
-    def _worker_says_ready(self, replica: str, status: str) -> None:
-        known = self._control.state.replicas.get(replica)
-        if known is not None:
-            reason = f"the worker says so{': ' + status if status else ''}"
-            self._post(ReplicaBecameReady(replica=replica, service=known.service, reason=reason))
-
-    def _worker_says(self, replica: str, text: str) -> None:
-        known = self._control.state.replicas.get(replica)
-        self._post(Notice(message=f"{replica} {text}", service=known.service if known else ""))
-
-    def _listen_again(self, adopted: WorkerAdopted) -> None:
-        """Reopen the NOTIFY_SOCKET of a worker that has not yet said that it is ready."""
-        spec = self._lookup(adopted.service)
-        startup = spec.probes.startup if spec else None
-        if startup is not None and startup.notify:
-            try:
-                self._notify.open(adopted.replica, uid=account_of(spec.user if spec else None)[1])
-            except WorkerError as error:
-                self._trouble(f"{adopted.replica} cannot tell when it is ready: {error}")
-            self._notify.claim(adopted.replica, adopted.handle.pid)
-
     def _after_event(self, event: Event) -> None:
+        self._words.after(event)
         match event:
-            case WorkerSpawned():
-                self._notify.claim(event.replica, event.handle.pid)
-            case WorkerAdopted() if not event.ready:
-                self._listen_again(event)
             case ReplicaBecameReady():
                 self._actuator.became_ready(event.replica)
-            case WorkerExited():
-                self._notify.close(event.replica)
             case TargetChanged():
                 self._keep_targets()
             case ConfigApplied():
@@ -317,18 +270,29 @@ class Daemon:
     def _trouble(self, message: str) -> None:
         self._post(Notice(message=message, severity="error"))
 
-    async def _usage(self, service: ServiceKey) -> Mapping[int, Usage]:
-        found: dict[int, Usage] = {}
-        by_driver: dict[WorkerDriver, list[WorkerHandle]] = {}
-        for driver, handle in self._actuator.handles(service):
-            by_driver.setdefault(driver, []).append(handle)
-        for driver, handles in by_driver.items():
-            found.update(await driver.usage(handles))
-        return found
-
     def _status_line(self) -> str:
         ready = sum(replica.serving for replica in self._control.state.replicas.values())
         return f"{len(self._control.desired.services)} services, {ready} replicas ready"
+
+
+def _context(options: DaemonOptions, store: Store) -> PluginContext:
+    return PluginContext(
+        instance=store.instance(),
+        state_dir=options.state_dir,
+        runtime_dir=options.runtime_dir,
+        environ=dict(os.environ),
+    )
+
+
+def _launcher(context: PluginContext, addresses: ServiceAddresses, words: WorkerWords) -> Launcher:
+    return Launcher(
+        instance=context.instance,
+        state_dir=context.state_dir,
+        environ=context.environ,
+        url=addresses.url,
+        ports=WorkerPorts(),
+        open_notify=words.open,
+    )
 
 
 def _first(group: BaseExceptionGroup[StokerError]) -> StokerError:

@@ -16,7 +16,7 @@ from stoker.decide.environment import Account, fill, worker_environment
 from stoker.decide.placement import cuda_environment
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
-from stoker.model.service import Command, ServiceKey, ServiceSpec
+from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
 from stoker.plugin.ports import StartRequest
 from stoker.runtime.addresses import WorkerPorts
 
@@ -129,6 +129,8 @@ class Launcher:
     def _argv(self, spec: ServiceSpec) -> tuple[str, ...]:
         if isinstance(spec.launch, Command):
             return spec.launch.argv
+        if isinstance(spec.launch, BentoService):
+            raise WorkerError(f"{spec.key}: this version cannot launch bentos yet", permanent=True)
         server = (sys.executable, "-m", "stoker.asgi")
         return (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
 
