@@ -17,8 +17,8 @@ from stoker.errors import StokerError
 
 COMMANDS = (
     "up", "daemon", "check", "plan", "status", "top", "explain", "story", "scale", "set", "unset", "restart",
-    "stop", "start", "down", "logs", "events", "gpus", "simulate", "schema", "plugins", "reload",
-    "completion",
+    "stop", "start", "down", "logs", "events", "gpus", "simulate", "schema", "doctor", "plugins",
+    "reload", "completion",
 )  # fmt: skip
 """In the order of help: each is `command` in the module of its name under `stoker.cli.commands`."""
 

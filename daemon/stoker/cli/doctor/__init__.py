@@ -1,0 +1,1 @@
+"""What `stoker doctor` looks at: one module per group of checks, listed in `registry`."""
