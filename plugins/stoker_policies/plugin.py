@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from stoker.plugin import impl
 from stoker.plugin.ports import PolicyFactory
 from stoker_policies.concurrency import Concurrency
+from stoker_policies.foresight import Foresight
+from stoker_policies.peers import Bento, Hpa, Kpa, Ray
 from stoker_policies.queueing import Queue
 from stoker_policies.static import Static
 from stoker_policies.tracking import Gpu, Utilization
@@ -16,9 +18,14 @@ from stoker_policies.tracking import Gpu, Utilization
 def stoker_policies() -> Mapping[str, PolicyFactory]:
     """Policies by the name that `scaling.policy.metric` uses."""
     return {
+        "bento": lambda _: Bento(),
         "concurrency": lambda _: Concurrency(),
+        "foresight": lambda _: Foresight(),
         "gpu": lambda _: Gpu(),
+        "hpa": lambda _: Hpa(),
+        "kpa": lambda _: Kpa(),
         "queue": lambda _: Queue(),
+        "ray": lambda _: Ray(),
         "static": lambda _: Static(),
         "utilization": lambda _: Utilization(),
     }

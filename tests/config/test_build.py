@@ -242,3 +242,21 @@ def test_a_misspelt_secret_is_noticed(box: Box) -> None:
 def test_a_service_may_be_named_as_bentoml_names_them(box: Box) -> None:
     box.write("stoker.yaml", "services: {IrisClassifier_2: {command: run}}")
     assert list(box.load().desired.services) == ["stoker/IrisClassifier_2"]
+
+
+def test_a_promised_wait_chooses_the_policy_that_keeps_it(web: Callable[..., ServiceSpec]) -> None:
+    bounds = "scaling: {min_replicas: 1, max_replicas: 4}"
+    (rule,) = web("slo: {wait: 2s}", bounds).scaling.policies
+    assert (rule.metric, rule.scale_down_stabilization_window) == ("foresight", 0.0)
+    (own,) = web("slo: {wait: 2s}", "scaling: {max_replicas: 4, policy: {metric: queue}}").scaling.policies
+    assert (own.metric, own.scale_down_stabilization_window) == ("queue", 60.0)
+    (none,) = web(bounds).scaling.policies
+    assert none.metric == "concurrency"
+
+
+def test_policies_that_time_themselves_have_no_window_unless_it_is_written(
+    web: Callable[..., ServiceSpec],
+) -> None:
+    for written, expected in (("", 0.0), (", scale_down_stabilization_window: 30", 30.0)):
+        (rule,) = web(f"scaling: {{max_replicas: 4, policy: {{metric: hpa{written}}}}}").scaling.policies
+        assert rule.scale_down_stabilization_window == expected

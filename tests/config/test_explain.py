@@ -160,3 +160,10 @@ def test_what_another_way_to_run_replaced_does_not_win(box: Box) -> None:
         ("file", "stoker.yaml:1:18", "app:app", False),
         ("built-in default", "built-in default", None, True),
     ]
+
+
+def test_a_policy_chosen_by_the_promised_wait_says_so(box: Box) -> None:
+    box.write("a.yaml", "services: {web: {command: run, scaling: {max_replicas: 3}, slo: {wait: 2s}}}")
+    ((layer, source, value, wins), *_) = rows(box.load("a.yaml"), "services.web.scaling.policy.metric")
+    assert (layer, value, wins) == ("derived", "foresight", True)
+    assert "slo.wait" in source

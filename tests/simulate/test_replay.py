@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulate.loads import integral, poisson, policy_named, service, trace
-from stoker.simulate.replay import Case, replay, with_policy
+from stoker.simulate.replay import Case, replay
 from stoker.simulate.report import figures, percentile
 
 
@@ -112,12 +112,6 @@ def test_services_side_by_side_do_not_disturb_each_other():
     together = replay(cases, policy_named)
     assert list(together[0].waits) == list(run(service(name="a"), one).waits)
     assert list(together[1].waits) == list(run(service(name="b"), two).waits)
-
-
-def test_with_policy_keeps_the_services_own_rule():
-    spec = service("concurrency", down=7)
-    assert with_policy(spec, "concurrency").scaling == spec.scaling
-    assert [rule.metric for rule in with_policy(spec, "queue").scaling.policies] == ["queue"]
 
 
 def test_percentiles_interpolate():

@@ -46,8 +46,17 @@ METRIC_KEYS: Mapping[str, frozenset[str]] = {
     "static": frozenset(),
     "utilization": frozenset({"window", "tolerance"}),
     "gpu": frozenset({"window", "tolerance"}),
+    "foresight": frozenset({"risk", "restart_worth"}),
+    "kpa": frozenset({"utilization"}),
+    "hpa": frozenset({"utilization"}),
+    "ray": frozenset({"utilization"}),
+    "bento": frozenset(),
 }
 """Keys that the policies of these metrics have beyond the common ones; others may have any."""
+SELF_TIMED = frozenset({"foresight", "kpa", "hpa", "ray", "bento"})
+"""Metrics whose policies time their own steps down: their stabilization windows are 0 if not written."""
+SLO_METRIC = "foresight"
+"""Scales a service that promises a wait and declares no policy."""
 _COMMON_KEYS = frozenset(
     {"metric", "target", "scale_up_stabilization_window", "scale_down_stabilization_window"}
 )
@@ -88,7 +97,7 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     _check_variables(section, path, context)
     if section.preload and section.python is None:
         context.notices.append(f"{'.'.join(path)}.preload has no effect without `python:`")
-    scaling = _scaling(section.scaling, path, context)
+    scaling = _scaling(section.scaling, path, context, promised=section.slo.wait is not None)
     return ServiceSpec(
         deployment=context.deployment,
         name=name,
@@ -197,7 +206,19 @@ def _needs_gpu(written: Mapping[str, Any], path: Path, report: Report) -> None:
             report.add((*path, "resources", key), message, key=True)
 
 
-def _scaling(section: ScalingSection, path: Path, context: Context) -> Scaling:
+def rule_of(metric: str) -> PolicySpec:
+    """The rule that naming a metric and nothing else makes. Pure."""
+    return PolicySpec(
+        metric=metric, scale_down_stabilization_window=_window_down(PolicySection(metric=metric))
+    )
+
+
+def _window_down(section: PolicySection) -> float:
+    written = "scale_down_stabilization_window" in section.model_fields_set
+    return 0.0 if section.metric in SELF_TIMED and not written else section.scale_down_stabilization_window
+
+
+def _scaling(section: ScalingSection, path: Path, context: Context, *, promised: bool) -> Scaling:
     low, high = section.min_replicas, section.max_replicas
     where, written = (*path, "scaling"), section.model_fields_set
     if "min_replicas" not in written and high < low:
@@ -210,6 +231,9 @@ def _scaling(section: ScalingSection, path: Path, context: Context) -> Scaling:
         message = f"min_replicas {low} is more than max_replicas {high}"
         key = "min_replicas" if "min_replicas" in written else "max_replicas"
         context.report.add((*where, key), message)
+    if promised and "policy" not in written:
+        context.derived[*where, "policy", "metric"] = SLO_METRIC, "slo.wait"
+        return Scaling(min_replicas=low, max_replicas=high, policies=(rule_of(SLO_METRIC),))
     policies = tuple(
         _policy(policy, (*where, "policy"), index, context) for index, policy in enumerate(section.policy)
     )
@@ -238,7 +262,7 @@ def _policy(section: PolicySection, path: Path, index: int, context: Context) ->
         metric=section.metric,
         target=section.target,
         scale_up_stabilization_window=section.scale_up_stabilization_window,
-        scale_down_stabilization_window=section.scale_down_stabilization_window,
+        scale_down_stabilization_window=_window_down(section),
         params=tuple(sorted(params)),
     )
 

@@ -102,13 +102,13 @@ class PolicySection(Section):
     model_config = ConfigDict(extra="allow")
 
     metric: AnyText = "concurrency"
-    """What is measured: concurrency, utilization, gpu, or a metric of a plugin."""
+    """What is measured: concurrency, foresight, utilization, gpu, queue, or a metric of a plugin."""
     target: Annotated[float, Number()] | None = None
     """What one replica should bear, in the metric's unit; for concurrency `traffic.concurrency` if absent."""
     scale_up_stabilization_window: Seconds = 0.0
     """The load must be higher for so long before replicas are added."""
     scale_down_stabilization_window: Seconds = 60.0
-    """The load must be lower for so long before replicas are taken away."""
+    """The load must be lower for so long before replicas are taken away; 0 for foresight and its like."""
     window: SecondsAboveZero | None = None
     """Stretch of time over which the load is averaged."""
     patience: Seconds | None = None

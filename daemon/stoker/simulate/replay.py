@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple
 
 from stoker.decide.demand import LoadHistory
 from stoker.decide.scaling import ScalingMemory, settle
 from stoker.model.load import Decision
-from stoker.model.service import PolicySpec, ServiceSpec
+from stoker.model.service import ServiceSpec
 from stoker.plugin.ports import Policy, PolicyInput
 from stoker.simulate.pool import SimulatedPool, Tally
 from stoker.simulate.trace import Trace
@@ -194,9 +194,3 @@ def _outcome(member: Member) -> Outcome:
         decisions=member.decisions,
         ended=member.pool.now,
     )
-
-
-def with_policy(spec: ServiceSpec, metric: str) -> ServiceSpec:
-    """The service scaled by that policy: by its own rule of that metric where it has one."""
-    rules = tuple(rule for rule in spec.scaling.policies if rule.metric == metric)
-    return replace(spec, scaling=replace(spec.scaling, policies=rules or (PolicySpec(metric=metric),)))

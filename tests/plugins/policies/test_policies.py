@@ -62,7 +62,9 @@ REST = LoadWindow(seconds=5.0)
 def test_all_are_there_and_are_policies():
     registry = PluginRegistry()
     registry.register("policies", plugin)
-    assert registry.names("policy") == ["concurrency", "gpu", "queue", "static", "utilization"]
+    assert registry.names("policy") == [
+        "bento", "concurrency", "foresight", "gpu", "hpa", "kpa", "queue", "ray", "static", "utilization",
+    ]  # fmt: skip
     assert all(isinstance(policy_named(name), Policy) for name in registry.names("policy"))
 
 

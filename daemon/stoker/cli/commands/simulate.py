@@ -141,7 +141,7 @@ def _run(cases: Sequence[Case], metric: str | None) -> list[Outcome]:
     from stoker.errors import PluginError
     from stoker.plugin.manager import PluginRegistry
     from stoker.plugin.ports import PluginContext, Policy
-    from stoker.simulate.replay import replay, with_policy
+    from stoker.simulate.replay import replay
 
     registry = PluginRegistry()
     registry.load()
@@ -155,8 +155,16 @@ def _run(cases: Sequence[Case], metric: str | None) -> list[Outcome]:
         return made
 
     if metric is not None:
-        cases = [replace(case, spec=with_policy(case.spec, metric)) for case in cases]
+        cases = [replace(case, spec=_scaled_by(case.spec, metric)) for case in cases]
     return replay(cases, policy)
+
+
+def _scaled_by(spec: ServiceSpec, metric: str) -> ServiceSpec:
+    """The service under that policy: by its own rule of that metric where it has one."""
+    from stoker.config.build import rule_of
+
+    rules = tuple(rule for rule in spec.scaling.policies if rule.metric == metric) or (rule_of(metric),)
+    return replace(spec, scaling=replace(spec.scaling, policies=rules))
 
 
 def _print(rows: Sequence[Figures], outcomes: Sequence[Outcome]) -> None:

@@ -1,0 +1,214 @@
+"""The replicas that the promised wait will need when a new one could be ready. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from stoker.model.load import Decision, LoadWindow
+from stoker.plugin.ports import PolicyInput
+from stoker_policies import forecast, warmth
+from stoker_policies.reading import no_opinion, parameter, present, target_of, unseen
+
+RISK = 0.3
+RESTART_WORTH = 5.0
+SLO_WAIT = 2.0
+STARTUP = 20.0
+"""Seconds assumed until a start was measured."""
+WARM_UP = 120.0
+"""Seconds after the first look during which the scale that was found is held."""
+_LATEST = 1.0
+"""The router's interval: in a longer silence the service was at rest until so many seconds ago."""
+_LEVELS = 64
+
+
+@dataclass(slots=True)
+class _Need:
+    """What the load asks for, with the numbers it was made of."""
+
+    base: int
+    count: int
+    expected: float
+    head_room: float
+    backlog: float
+    code: str
+
+
+class Foresight:
+    """need = forecast of demand at now + start-up time, plus head-room, over the slots of a replica.
+
+    - Several forecasters run side by side; the one whose past errors cost least is used.
+    - Head-room is the error of that forecaster which only `risk` (0.3) of the requests met, in the last hour
+      or so: learned, not a fixed target utilisation.
+    - A queue that is expected to stand when new replicas are ready must be gone within the promised wait
+      (or half a start-up, if that is longer).
+    - A replica that is no longer needed stays while that is cheaper than starting it again, judged by how
+      soon its level was needed in the past; a restart is worth `restart_worth` (5) start-ups of idling. So
+      zero is reached by itself, too.
+
+    `slo.wait` of the service is the promise (2 s where none is declared), `target` the requests per replica
+    (default: traffic.concurrency, else 1). It times its own ups and downs: leave the windows at 0.
+    """
+
+    def decide(self, given: PolicyInput) -> Decision:
+        """Answer for the load since the last look, which `given.state` holds."""
+        state = dict(given.state)
+        since = given.now - state["at"] if state else _LATEST
+        load = given.window(max(since, 1e-3))
+        if blind := unseen(load):
+            return no_opinion(given, blind)
+        if not state:
+            state = {"began": given.now, "hold": present(given), "value": []}
+            state |= forecast.fresh(given.now - _LATEST) | warmth.fresh(given.now, present(given))
+            since = _LATEST
+        before = state["at"]
+        startup = given.pool.startup_seconds
+        horizon = (STARTUP if startup is None else startup) + 1.0
+        # A look between two samples learns nothing new; what came meanwhile is in the next one.
+        if since >= _LATEST / 2 or load.rps or load.in_flight_now:
+            _take_in(state, given, load, since, horizon)
+        need = _need(state, given, load, horizon)
+        most = given.service.scaling.max_replicas
+        count = min(need.count, most)
+        warmth.use(state, count, before, given.now)
+        worth = parameter(given, "restart_worth", RESTART_WORTH) * horizon
+        want, ends = warmth.kept(state, most, worth, given.now)
+        held = given.now < state["began"] + WARM_UP and want < state["hold"]
+        want = state["hold"] if held else want
+        return Decision(
+            target=want,
+            reason=_reason(need, count, want, horizon, load, held=held, ends=ends, now=given.now),
+            code="warm_up" if held else "keep_warm" if want > count else need.code,
+            facts={
+                "demand": state["demand"],
+                "rate": max(state["slow"], state["fast"]),
+                "service_time": forecast.service_time(state),
+                "expected": need.expected,
+                "head_room": need.head_room,
+                "backlog": need.backlog,
+                "need": float(count),
+                "startup": horizon - 1.0,
+            },
+            wake_at=_wake_at(given, state, count, want, ends),
+            state=state,
+            base=min(need.base, count),
+            need=count,
+            want=want,
+            value=tuple(state["value"]),
+        )
+
+
+def _take_in(
+    state: forecast.Memory, given: PolicyInput, load: LoadWindow, since: float, horizon: float
+) -> None:
+    """Measure what came, and let the forecasters learn; a long silence passes in steps."""
+    now, risk = given.now, parameter(given, "risk", RISK)
+    smoothing = max(1.0, min(given.service.slo_wait or SLO_WAIT, 30.0))
+    last = since
+    if since > 2 * forecast.STEP:
+        last = _LATEST
+        nothing = {
+            "arrivals": 0.0,
+            "completions": 0.0,
+            "service_seconds": 0.0,
+            "in_flight": 0.0,
+            "queued": 0.0,
+        }
+        steps = min(int((since - last) / forecast.STEP), int(horizon / forecast.STEP) + 2)
+        gap = since - last - steps * forecast.STEP
+        forecast.rest(state, gap)
+        for length in (gap, *[forecast.STEP] * steps):
+            state["at"] += length
+            if length > 0:
+                forecast.measure(state, length, horizon, smoothing, **nothing)
+                forecast.learn(state, state["at"], horizon, risk, forecast.forecasts(state, horizon))
+    forecast.measure(
+        state,
+        last,
+        horizon,
+        smoothing,
+        arrivals=load.rps * load.seconds,
+        completions=load.completions,
+        service_seconds=load.service_time * load.completions,
+        in_flight=(load.in_flight + load.queued) * load.seconds / last,
+        queued=load.queued_now,
+    )
+    state["at"] = now
+    if now + 1e-9 >= state["next"]:
+        _value(state, given)
+    forecast.learn(state, now, horizon, risk, forecast.forecasts(state, horizon))
+
+
+def _value(state: forecast.Memory, given: PolicyInput) -> None:
+    """How many requests a second come while the k-th replica is in use, by k; about the last half hour."""
+    slots = target_of(given, float(given.service.slots or 1))
+    busy = math.ceil(state["demand"] / slots - 1e-6)
+    levels = min(given.service.scaling.max_replicas, _LEVELS)
+    part = 1 - math.exp(-forecast.STEP / min(1800.0, max(state["age"], 30.0)))
+    old = [*state["value"], *[0.0] * levels][:levels]
+    rate = state["fast"]
+    state["value"] = [
+        value + part * ((rate if level < busy else 0.0) - value) for level, value in enumerate(old)
+    ]
+
+
+def _need(state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon: float) -> _Need:
+    slots = target_of(given, float(given.service.slots or 1))
+    mean = forecast.service_time(state)
+    expected = forecast.forecasts(state, horizon)[state["expert"]]
+    head = state["head"][state["expert"]]
+    room = head * math.sqrt(expected + 1)
+    wanted = expected + room if expected + max(head, 0.0) > 0.02 else 0.0
+    count, code, backlog = max(math.ceil(wanted / slots - 1e-6), 0), "forecast", 0.0
+    if load.queued_now:
+        ready, starting = given.pool.ready * slots, given.pool.starting * slots
+        served = (ready - state["demand"]) / mean * horizon + starting / mean * horizon / 2
+        backlog = max(0.0, load.queued_now - served)
+        within = max(given.service.slo_wait or SLO_WAIT, horizon / 2)
+        drain = math.ceil((expected + backlog * mean / within) / slots - 1e-6)
+        drain = max(1, min(drain, math.ceil((state["demand"] + backlog) / slots + 1)))
+        if drain > count:
+            count, code = drain, "backlog"
+    busy = load.queued_now or load.in_flight_now
+    if count == 0:
+        count, code = (1, "forecast") if busy else (0, "idle")
+    offered = max(state["slow"], state["fast"]) * mean
+    base = max(1, math.ceil(offered / slots - 1e-6)) if offered > 0.05 or busy else 0
+    return _Need(base, count, expected, wanted - expected, backlog, code)
+
+
+def _wake_at(
+    given: PolicyInput, state: forecast.Memory, count: int, want: int, ends: float | None
+) -> float | None:
+    """While requests run samples come by themselves. At rest the forecast falls and warm ones run out."""
+    if want <= given.service.scaling.min_replicas:
+        return None
+    times = [given.now + forecast.STEP] if count else []
+    if ends is not None:
+        times.append(ends + 1e-3)
+    if given.now < state["began"] + WARM_UP:
+        times.append(state["began"] + WARM_UP)
+    return min(times, default=None)
+
+
+def _reason(
+    need: _Need, count: int, want: int, horizon: float, load: LoadWindow, *, held: bool, ends: float | None,
+    now: float,
+) -> str:  # fmt: skip
+    """One sentence with the numbers."""
+    if count == 0:
+        text = "no request, none expected"
+    else:
+        text = f"{need.expected:.1f} busy slots expected in {horizon:.0f} s"
+        text += f" {'+' if need.head_room >= 0 else '-'} {abs(need.head_room):.1f} head-room learned"
+        if load.queued_now:
+            text += f", {load.queued_now} queued now"
+        if need.code == "backlog":
+            text += f", {need.backlog:.0f} of them still then"
+        text += f": {count} needed"
+    if held:
+        return f"{text}; the {want} found at the start are held for {WARM_UP:g} s"
+    if want > count:
+        left = f", {ends - now:.0f} s left for the last" if ends is not None else ""
+        text += f"; {want - count} kept warm: cheaper than starting again{left}"
+    return text

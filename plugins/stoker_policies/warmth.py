@@ -1,0 +1,71 @@
+"""How long a replica that is not needed is worth keeping: learned from how soon it was needed again. Pure.
+
+Level k is "the k-th replica". Each level remembers the gaps between its uses; the timeout is the one that
+would have cost least over these gaps, where a restart costs as much as `worth` seconds of an idle replica
+(the ski-rental problem). Nothing learned yet: a timeout of that worth, at most twice the best in hindsight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Memory = dict[str, Any]
+
+LONGEST = 3600.0
+"""Seconds; a level that is needed more rarely is not kept for that."""
+_GAPS = 40
+_ENOUGH = 3
+_SHORTEST = 2.0
+"""A gap of a tick or two is the measurement's, not the load's."""
+
+
+def fresh(now: float, present: int) -> Memory:
+    """All replicas that are there count as used up to now."""
+    return {"needed": present, "until": [now] * present, "gaps": [[]] * present}
+
+
+def use(memory: Memory, needed: int, before: float, now: float) -> None:
+    """So many replicas are needed at `now`; the last look was at `before`."""
+    last = memory["needed"]
+    if needed == last:
+        return
+    until, gaps = list(memory["until"]), list(memory["gaps"])
+    while len(until) < needed:
+        until.append(None)
+        gaps.append([])
+    for level in range(last, needed):
+        left_at = until[level]
+        if left_at is not None and now - left_at > _SHORTEST:
+            gaps[level] = [*gaps[level], now - left_at][-_GAPS:]
+    for level in range(needed, last):
+        until[level] = before
+    memory.update(needed=needed, until=until, gaps=gaps)
+
+
+def kept(memory: Memory, most: int, worth: float, now: float) -> tuple[int, float | None]:
+    """Return how many replicas to have, up to `most`, and when the uppermost of those not needed may go."""
+    needed = memory["needed"]
+    for level in range(min(most, len(memory["until"])), needed, -1):
+        left_at = memory["until"][level - 1]
+        if left_at is not None:
+            ends = left_at + timeout(memory["gaps"][level - 1], worth)
+            if now <= ends:
+                return level, ends
+    return min(needed, most), None
+
+
+def timeout(gaps: Sequence[float], worth: float) -> float:
+    """Seconds a level is kept after its last use."""
+    if len(gaps) < _ENOUGH:
+        return min(worth, LONGEST)
+    ordered, count = sorted(gaps), len(gaps) + 1
+    best, chosen, waited = worth, 0.0, 0.0
+    for i, gap in enumerate(ordered):
+        if gap > LONGEST:
+            break
+        waited += gap
+        cost = (waited + (count - i - 1) * (gap + worth)) / count
+        if cost < best:
+            best, chosen = cost, gap
+    return min(LONGEST, chosen * 1.05 + 1)
