@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -204,7 +205,7 @@ class Load:
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     answer.read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 with self._lock:
                     self.failures.append(repr(error))
             else:

@@ -26,6 +26,7 @@ def main() -> None:
 
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one write per answer: a worker killed in between would leave half of one
 
         def do_GET(self) -> None:
             time.sleep(options.slow)
