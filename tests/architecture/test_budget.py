@@ -19,6 +19,7 @@ SUPPRESSION = re.compile(r"#\s*(noqa|type:\s*ignore|pragma|fmt:)")
 # A name of the rule in brackets or after a colon, then the reason after a second "#" or a dash.
 REASONED = re.compile(r"#\s*noqa: [A-Z]+\d+(?:,\s*[A-Z]+\d+)* +(?:-|#) *\S|#\s*type: ignore\[[a-z, -]+\]")
 WALL_CLOCK_EDGES = ("stoker.runtime", "stoker.api", "stoker.cli")
+VIRTUAL_TIME = re.compile(r"MockClock|^from simulated import|^import simulated", re.MULTILINE)
 VAGUE = re.compile(r"(?i)^_?(\w*(manager|handler|utils?|helpers?|common|runner|watcher))$")
 
 
@@ -165,32 +166,34 @@ def test_names_say_what_a_thing_is() -> None:
 
 
 def test_tests_do_not_sleep_for_a_while_and_hope() -> None:
-    """A wait is for a condition, in a loop with a deadline. Virtual time (simulation) sleeps as it likes."""
-    free = ("tests/simulation/", "tests/bench/")
+    """A wait is for a condition, in a loop with a deadline. Where time is virtual, sleep is free."""
     report(
         [
             f"{m.path}:{call.lineno}: {ast.unparse(call)}"
             for m in modules_of_tests()
-            if not m.path.startswith(free)
+            if not VIRTUAL_TIME.search(m.text)
+            and not m.path.startswith(("tests/simulation/", "tests/bench/"))
             for call in hopeful_sleeps(m.tree)
         ]
     )
 
 
 def hopeful_sleeps(tree: ast.Module) -> Iterator[ast.Call]:
-    """Calls of sleep with a fixed time above zero that stand in no loop."""
-    in_loops = {
+    """Calls of sleep with a fixed time above zero, outside of loops and of fakes (functions in functions)."""
+    patient = {
         inner
-        for loop in ast.walk(tree)
-        if isinstance(loop, ast.While | ast.For | ast.AsyncFor)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.While, ast.For, ast.AsyncFor, *FUNCTION))
+        for loop in ([outer] if not isinstance(outer, FUNCTION) else nested(outer))
         for inner in ast.walk(loop)
     }
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and node not in in_loops
-            and ast.unparse(node.func).split(".")[-1] == "sleep"
-        ):
+        if isinstance(node, ast.Call) and node not in patient and ast.unparse(node.func).endswith("sleep"):
             value = node.args[0] if node.args else None
             if isinstance(value, ast.Constant) and isinstance(value.value, int | float) and value.value > 0:
                 yield node
+
+
+def nested(function: ast.AST) -> Iterator[ast.AST]:
+    """Functions within a function: what a fake does, not what a test waits for."""
+    return (node for node in ast.walk(function) if isinstance(node, FUNCTION) and node is not function)

@@ -37,9 +37,3 @@ def test_plugins_import_only_the_three_things_they_may() -> None:
     code = CONTRACTS["Plugins see the model, the door and the errors, nothing else"]
     floors = {path.parent.name for path in (ROOT / "daemon/stoker").glob("*/__init__.py")}
     assert {f"stoker.{floor}" for floor in floors - {"model", "plugin"}} == set(code["forbidden_modules"])
-
-
-def test_config_reads_the_world_in_one_place() -> None:
-    pure = CONTRACTS["Only config.sources reads disk and environment"]["source_modules"]
-    modules = {path.stem for path in (ROOT / "daemon/stoker/config").glob("*.py")} - {"__init__"}
-    assert sorted(pure) == sorted(f"stoker.config.{name}" for name in modules)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -54,9 +56,17 @@ def test_it_runs_and_its_door_answers(example: Path, tmp_path: Path) -> None:
                 60,
             )
         for name in doors:
+            # A pool may be ready before the router's program, which starts beside it, has opened its door.
+            door = urlsplit(box.service(name)["url"])
+            box.until(lambda door=door: open_at(door.hostname, door.port), f"the door of {name} is open")
             request = urllib.request.Request(box.service(name)["url"] + "/", data=b"Wo ist der Bahnhof?")
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     assert answer.status == 200
             except urllib.error.HTTPError as error:
                 pytest.fail(f"{name} answers {error.code}: {error.read()[:500]!r}")
+
+
+def open_at(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
