@@ -89,7 +89,7 @@ def reserved(name: str) -> bool:
 _RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
 
 
-def fill(  # noqa: PLR0913 - one argument per placeholder
+def fill(
     argv: Sequence[str],
     *,
     port: int,
