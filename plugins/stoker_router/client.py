@@ -140,7 +140,7 @@ class Client(asyncio.Protocol):
             stop = len(data)
         elif stop < len(data):
             self._rest = data[stop:]
-        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole)
+        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole=whole)
         self.service.admit(exchange)
         if kind.expect and not whole and self.exchange is exchange:
             self.transport.write(answers.CONTINUE)

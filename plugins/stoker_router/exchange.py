@@ -74,7 +74,7 @@ class Exchange:
         "upstream", "waited", "whole", "worker",
     )  # fmt: skip
 
-    def __init__(self, client: ClientSide, kind: Kind, data: bytes, whole: bool) -> None:  # noqa: FBT001 - hot
+    def __init__(self, client: ClientSide, kind: Kind, data: bytes, *, whole: bool) -> None:
         self.client = client
         self.kind = kind
         self.keep = kind.keep

@@ -29,8 +29,9 @@ class ProgramLink:
     """The `Router` of this plugin (see `stoker.plugin.ports.Router`). The program outlives it: cancelling
     `run` leaves it serving, and the next link finds it by its socket."""
 
-    def __init__(self, context: PluginContext) -> None:
+    def __init__(self, context: PluginContext, *, hello_timeout: float = HELLO_TIMEOUT) -> None:
         self._context = context
+        self._hello_timeout = hello_timeout
         self._table: RoutingTable | None = None
         """The newest. None: a daemon that knows nothing yet must not empty a serving router's table."""
         self._ports: dict[ServiceKey, tuple[str, int]] = {}
@@ -41,6 +42,11 @@ class ProgramLink:
         self._waiting: dict[int, anyio.Event] = {}
         """Callers of `apply` who wait for the program's word, by the serial number of their table."""
         self._stopped = False
+
+    @property
+    def pid(self) -> int:
+        """Of the program that serves us; 0 while there is none."""
+        return 0 if self._channel is None else self._channel.pid
 
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
@@ -134,7 +140,7 @@ class ProgramLink:
 
     async def _hello(self, channel: Channel) -> dict[str, Any]:
         """The program's answer to our hello, empty if it does not answer. Raises ChannelClosed."""
-        with anyio.move_on_after(HELLO_TIMEOUT):
+        with anyio.move_on_after(self._hello_timeout):
             await channel.send({"op": "hello", "instance": self._context.instance})
             return await channel.receive()
         return {}

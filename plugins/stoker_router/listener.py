@@ -146,7 +146,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
     sock = socket.socket(family, kind, protocol)
     try:
-        sock.setblocking(False)  # noqa: FBT003 - the stdlib's signature
+        sock.settimeout(0.0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited: dead peers are noticed
         sock.bind(address)

@@ -21,6 +21,7 @@ import uvloop
 from stoker_router.control import Session
 from stoker_router.lifetime import CHECK_EVERY, IDLE_EXIT, Lifetime
 from stoker_router.program import Program
+from stoker_router.reports import SAMPLE_EVERY
 
 USAGE = "usage: python -m stoker_router --control PATH --instance ID --state-dir DIR [--ready-fd N]"
 SIGTERM_GRACE = 10.0
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def _options(argv: list[str]) -> dict[str, str]:
-    names = ("control", "instance", "state-dir", "ready-fd", "idle-exit", "check-every")
+    names = ("control", "instance", "state-dir", "ready-fd", "idle-exit", "check-every", "sample-every")
     found, rest = getopt.getopt(argv, "", [f"{name}=" for name in names])
     options = {name[2:]: value for name, value in found}
     missing = [name for name in names[:3] if name not in options]
@@ -72,7 +73,7 @@ def _raise_file_limit() -> None:
 
 async def _run(options: dict[str, str]) -> int:
     loop = asyncio.get_running_loop()
-    program = Program(loop)
+    program = Program(loop, float(options.get("sample-every", SAMPLE_EVERY)))
 
     def end(reason: str) -> None:
         log(f"ending: {reason}")
@@ -119,7 +120,7 @@ def _control_socket(path: str) -> socket.socket:
                 raise OSError("another router serves it")
         if os.path.exists(path):
             os.unlink(path)
-        sock.setblocking(False)  # noqa: FBT003 - the stdlib's signature
+        sock.settimeout(0.0)
         sock.bind(path)
         os.chmod(path, 0o600)
         sock.listen(8)

@@ -18,10 +18,10 @@ from stoker_router.table import RouteConfig
 class Program:
     """All services of one router process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sample_every: float) -> None:
         self._loop = loop
         self._hangups = HangupWatch(loop)
-        self.reports = Reports(loop)
+        self.reports = Reports(loop, sample_every)
         self.services: dict[str, Service] = {}
         self._listeners: dict[str, Listener] = {}
         self._unspoken: dict[str, str] = {}

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from stoker_router.service import Service
 
-INTERVAL = 1.0
+SAMPLE_EVERY = 1.0
 """Seconds between two load samples of a service that is active."""
 
 
@@ -29,8 +29,9 @@ class Reports:
     """Counts are never lost: samples are taken only when they can be sent, so that the first one after a
     gap covers it. Facts (addresses, drained workers) are not kept here; they are told anew to each daemon."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sample_every: float = SAMPLE_EVERY) -> None:
         self._loop = loop
+        self._sample_every = sample_every
         self._active: dict[Service, dict[str, Any] | None] = {}
         """Services with something to tell, each with a sample of its rest before that."""
         self._timer: asyncio.TimerHandle | None = None
@@ -72,7 +73,7 @@ class Reports:
 
     def _arm(self) -> None:
         if self._timer is None and self.subscriber is not None and self._active:
-            self._timer = self._loop.call_later(INTERVAL, self._tick)
+            self._timer = self._loop.call_later(self._sample_every, self._tick)
 
     def _tick(self) -> None:
         if self._timer is not None:

@@ -230,7 +230,9 @@ class Service:
     def _hand_over(self, worker: Worker) -> None:
         """Give a free slot to the first in the line (nobody else has a free one, else there were no line)."""
         first = self.line.first
-        if first is not None and self.pool.can_take(worker):
+        if first is not None and first.avoid is worker:
+            self.pump()  # it has failed this one: others first
+        elif first is not None and self.pool.can_take(worker):
             self._call_up(worker, first)
         if worker.draining:
             self._check_drained(worker)
@@ -254,7 +256,6 @@ class Service:
             self._close_books(exchange, 502)
             exchange.client.refuse(502, f"{reason} without an answer{tries}", None)
         self._hand_over(worker)
-        self.pump()
         self._check_line()
 
     def abandon(self, exchange: Exchange) -> None:
