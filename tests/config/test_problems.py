@@ -91,9 +91,10 @@ def test_nearest_service_is_named(box: Box) -> None:
 def test_names_that_share_a_variable(box: Box) -> None:
     check(
         box,
-        "services:\n  a-b: {command: run}\n  a_b: {command: run}\n  c.d: {command: run}\n",
+        "services:\n  a-b: {command: run}\n  a_b: {command: run}\n  c.d: {command: run}\n"
+        "  e f: {command: run}\n",
         f"{F}:3:3: services.a_b: differs from a-b only in case, - and _: STOKER_URL_A_B would be both",
-        f"{F}:4:3: services.c.d: a service's name is made of letters, digits, - and _, at most 63 of them",
+        f"{F}:5:3: services.e f: a service's name is made of letters, digits, . - and _, at most 63 of them",
     )
 
 

@@ -17,8 +17,13 @@ SETTLING = 0.5
 """Seconds the others get after it."""
 
 
-def load(files: Sequence[str], *, profile: str | None, sets: Sequence[str]) -> EffectiveConfig:
-    """The configuration these files make, with this environment. Raises ConfigError."""
+def load(
+    files: Sequence[str], *, profile: str | None, sets: Sequence[str], to_run: bool = True
+) -> EffectiveConfig:
+    """The configuration these files make, with this environment; `to_run` False only checks it.
+
+    Raises ConfigError.
+    """
     from stoker.config.load import ConfigRequest
     from stoker.config.load import load as load_config
     from stoker.plugin.manager import PluginRegistry
@@ -26,7 +31,8 @@ def load(files: Sequence[str], *, profile: str | None, sets: Sequence[str]) -> E
     from stoker.runtime.parts import Parts
 
     effective = load_config(
-        ConfigRequest(files=tuple(files), profile=profile, sets=tuple(sets), environ=dict(os.environ))
+        ConfigRequest(files=tuple(files), profile=profile, sets=tuple(sets), environ=dict(os.environ)),
+        to_run=to_run,
     )
     registry = PluginRegistry()
     registry.load()

@@ -17,7 +17,7 @@ from stoker.errors import ConfigProblem
 
 PREFIX = "STOKER__"
 TYPE_FIELDS = ("gpu", "gpu_type", "gpu_memory", "cpu", "memory")
-TOP_KEYS = ("name", "envs", "secrets", "instance_types", "services", "box")
+TOP_KEYS = ("name", "envs", "secrets", "instance_types", "bento", "services", "box")
 _SEGMENT = re.compile(r'"([^"]*)"|([^."]+)')
 
 
@@ -186,4 +186,4 @@ def _keys(text: str) -> Path:
 
 
 def _fold(name: str) -> str:
-    return name.lower().replace("-", "_")
+    return re.sub(r"[-.]", "_", name.lower())

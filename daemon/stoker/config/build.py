@@ -6,7 +6,7 @@ import math
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.fields import plain
@@ -62,6 +62,8 @@ _COMMON_KEYS = frozenset(
 )
 STARTUP_ASK = 1.0
 """Seconds one startup question may take; the probe's own `timeout` is for the whole start."""
+OWN_TYPES = ("cpu.", "gpu.")
+"""Instance types of Stoker's own catalogue; a name of another family is some cloud's."""
 RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
 _ENV_NAME = re.compile(ENV_NAME)
 _SERVICE_NAME = re.compile(SERVICE_NAME)
@@ -84,6 +86,8 @@ class Context:
     types: Mapping[str, Resources]
     secrets: tuple[str, ...]
     report: Report
+    bento: str | None = None
+    """The bento whose services these are: "" if it is not named, None where there is none."""
     notices: list[str] = field(default_factory=list)
     derived: dict[Path, tuple[Any, str]] = field(default_factory=dict)
 
@@ -93,7 +97,8 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     path: Path = ("services", name)
     report = context.report
     if not _SERVICE_NAME.fullmatch(name):
-        report.add(path, "a service's name is made of letters, digits, - and _, at most 63 of them", key=True)
+        message = "a service's name is made of letters, digits, . - and _, at most 63 of them"
+        report.add(path, message, key=True)
     _check_variables(section, path, context)
     if section.preload and section.python is None:
         context.notices.append(f"{'.'.join(path)}.preload has no effect without `python:`")
@@ -101,12 +106,12 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     return ServiceSpec(
         deployment=context.deployment,
         name=name,
-        launch=build_launch(section, report, path),
+        launch=build_launch(section, report, path, context.bento),
         working_dir=absolute_folder(find(report.tree, (*path, "working_dir")), context.folder, context.home),
         resources=_resources(section, path, context),
         instance_type=section.instance_type,
         scaling=scaling,
-        traffic=Traffic(**section.traffic.model_dump()),
+        traffic=_traffic(section, scaling.max_replicas, path, context),
         probes=_probes(section, path, report),
         update=_update(section.update, scaling.max_replicas, path, context),
         drain=Drain(**section.drain.model_dump()),
@@ -179,7 +184,12 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
     values: dict[str, Any] = {}
     if section.instance_type is not None:
         kind = find_type(section.instance_type, context.types)
-        if kind is None:
+        if kind is None and context.bento is not None and not section.instance_type.startswith(OWN_TYPES):
+            context.notices.append(
+                f"{'.'.join(path)}: instance type {section.instance_type} is not known here, so nothing is "
+                "asked for; say under `instance_types` what it stands for"
+            )
+        elif kind is None:
             names = [*context.types, *CATALOGUE]
             message = f"unknown instance type {section.instance_type}"
             context.report.add(
@@ -197,6 +207,20 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
             _needs_gpu(written, path, context.report)
         values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
     return Resources(**values, devices=tuple(own.devices))
+
+
+def _traffic(section: ServiceSection, replicas: int, path: Path, context: Context) -> Traffic:
+    """A bento's `max_concurrency` is of one replica, the router's of the whole service."""
+    traffic = Traffic(**section.traffic.model_dump())
+    own = section.config_overrides.get("traffic")
+    if context.bento is None or traffic.max_concurrency is not None or not isinstance(own, dict):
+        return traffic
+    most = plain(own.get("max_concurrency"))
+    if not isinstance(most, int) or plain(own.get("external_queue")) is True or not replicas:
+        return traffic
+    why = f"config_overrides.traffic.max_concurrency {most} of each replica, times max_replicas"
+    context.derived[*path, "traffic", "max_concurrency"] = most * replicas, why
+    return replace(traffic, max_concurrency=most * replicas)
 
 
 def _needs_gpu(written: Mapping[str, Any], path: Path, report: Report) -> None:

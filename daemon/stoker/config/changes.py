@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stoker.config.resolve import EffectiveConfig
-from stoker.model.service import Command, DesiredState, ServiceKey, ServiceSpec
+from stoker.model.service import BentoService, Command, DesiredState, ServiceKey, ServiceSpec
 
 _RENAMED = {
     "held": "hold",
@@ -31,7 +31,7 @@ def _services(config: EffectiveConfig | DesiredState) -> Mapping[ServiceKey, Ser
 
 
 def _differing(before: ServiceSpec, after: ServiceSpec) -> list[str]:
-    keys = {_launch_key(spec) for spec in (before, after) if before.launch != after.launch}
+    keys = _launch_keys(before, after)
     old_envs, new_envs = dict(before.envs), dict(after.envs)
     names = old_envs.keys() | new_envs.keys()
     keys |= {f"envs.{name}" for name in names if old_envs.get(name) != new_envs.get(name)}
@@ -41,8 +41,13 @@ def _differing(before: ServiceSpec, after: ServiceSpec) -> list[str]:
     return sorted(keys)
 
 
-def _launch_key(spec: ServiceSpec) -> str:
-    return "command" if isinstance(spec.launch, Command) else "python"
+def _launch_keys(before: ServiceSpec, after: ServiceSpec) -> set[str]:
+    old, new = before.launch, after.launch
+    if isinstance(old, BentoService) and isinstance(new, BentoService) and old != new:
+        moved = {"bento"} if old.bento != new.bento else set()
+        return moved | ({"config_overrides"} if old.config != new.config else set())
+    words = {Command: "command", BentoService: "bento"}
+    return {words.get(type(one), "python") for one in (old, new) if old != new}
 
 
 def _compared(name: str, before: Any, after: Any) -> Iterator[str]:

@@ -46,7 +46,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": DIALECT,
         "title": "Stoker deployment",
         **schema,
-        "required": ["services"],
+        "anyOf": [{"required": ["services"]}, {"required": ["bento"]}],
         "$defs": definitions,
     }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection
 
 from stoker.config.layers import LAUNCH_WAYS
 from stoker.config.schema import ServiceSection
 from stoker.config.tree import Path, Report, find, nearest, suggest
-from stoker.model.service import Command, Launch, PythonTarget
+from stoker.model.service import BentoService, Command, Launch, PythonTarget
 
 WAYS = ("command", "python")
 PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
@@ -26,17 +27,28 @@ def variable_name(secret: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", secret).upper()
 
 
-def build_launch(section: ServiceSection, report: Report, path: Path) -> Launch:
-    """Return the service's launch; complains of none, of two, and of placeholders."""
+def build_launch(section: ServiceSection, report: Report, path: Path, bento: str | None = None) -> Launch:
+    """Return the service's launch; complains of none, of two, and of placeholders.
+
+    `bento`: what a service without a launch of its own belongs to ("" if the file does not name it).
+    """
     service = _keys(report, path)
     if "command" in service and "python" in service:
         report.add((*path, "python"), "a service has either `command` or `python`, not both", key=True)
+    elif not service & LAUNCH_WAYS and bento is not None:
+        return BentoService(bento=bento, service=path[-1], config=_overrides(section))
     elif not service & LAUNCH_WAYS and not any(nearest(key, WAYS) for key in _unknown(service)):
         report.add(path, "has nothing to run; add `command:` or `python:`", key=True)
+    if section.config_overrides:
+        report.add((*path, "config_overrides"), "is for services of a bento; this is none", key=True)
     if section.command is not None:
         _check_command(section, report, path)
         return Command(section.command)
     return PythonTarget(section.python or "")
+
+
+def _overrides(section: ServiceSection) -> str:
+    return json.dumps(section.config_overrides, sort_keys=True, separators=(",", ":"))
 
 
 def _unknown(keys: set[str]) -> list[str]:

@@ -130,6 +130,10 @@ def _service_texts(service: Node, path: Path, report: Report) -> Node:
         whole["envs"] = _by_name(whole["envs"], (*path, "envs"), report)
     if "command" in whole:
         whole["command"] = _words(whole["command"])
+    overrides = whole.get("config_overrides")
+    if overrides is not None and "envs" in overrides.mapping:
+        envs = _by_name(overrides.mapping["envs"], (*path, "config_overrides", "envs"), report)
+        whole["config_overrides"] = overrides._replace(value={**overrides.mapping, "envs": envs})
     probes = whole.get("probes")
     if probes is not None and probes.mapping:
         whole["probes"] = probes._replace(

@@ -20,13 +20,14 @@ class LoadError(ConfigError):
         super().__init__(*problems)
 
 
-def load(request: ConfigRequest) -> EffectiveConfig:
+def load(request: ConfigRequest, *, to_run: bool = True) -> EffectiveConfig:
     """Read and check everything. Blocking: reads files, may run `python:` modules in child processes.
 
-    Raises LoadError with every problem.
+    `to_run` False only checks: services that cannot be launched here are good then, with a notice. Raises
+    LoadError with every problem.
     """
     raw = read(request)
     try:
-        return resolve(raw)
+        return resolve(raw, to_run=to_run)
     except ConfigError as error:
         raise LoadError(error.problems, raw.watch) from None

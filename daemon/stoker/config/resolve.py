@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.assemble import Deployment, RawLayers
+from stoker.config.bentoml import Translation, form_of, translate
 from stoker.config.build import Context, build_service, type_resources
 from stoker.config.cross import check_box, check_depends, check_deployments, check_names, check_ports
 from stoker.config.instance_types import CATALOGUE
@@ -20,8 +21,9 @@ from stoker.config.schema import DEPLOYMENT_NAME, BoxSection, FileSection, Servi
 from stoker.config.tree import Node, Path, Report, find, found, place
 from stoker.config.validate import check
 from stoker.errors import ConfigError, ConfigProblem
-from stoker.model.service import BoxSpec, DesiredState, ServiceSpec
+from stoker.model.service import BentoService, BoxSpec, DesiredState, ServiceSpec
 
+CANNOT_LAUNCH = "this version cannot launch bentos yet: it takes the BentoML plugin"
 MAX_SERVICES = 1000
 MAX_PROBLEMS = 100
 MAX_LENGTH = 500
@@ -63,10 +65,13 @@ class _Checked:
     notices: list[str]
 
 
-def resolve(raw: RawLayers) -> EffectiveConfig:
-    """Return the wanted state. Raises ConfigError with every problem, of reading and of meaning."""
+def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
+    """Return the wanted state. Raises ConfigError with every problem, of reading and of meaning.
+
+    `to_run` False: only to be checked, so that what cannot be started here (a bento) is no problem.
+    """
     problems = list(raw.problems)
-    checked = [_deployment(one, raw.environ) for one in raw.deployments]
+    checked = [_deployment(one, raw.environ, to_run=to_run) for one in raw.deployments]
     check_deployments([(one.resolved.name, one.resolved.file, one.report) for one in checked])
     check_ports((spec, one.report) for one in checked for spec in one.specs.values())
     box = _box(checked)
@@ -104,8 +109,15 @@ def _printable(text: str) -> str:
     return shown if len(text) <= MAX_LENGTH else f"{shown}..."
 
 
-def _deployment(deployment: Deployment, environ: Mapping[str, str]) -> _Checked:
+def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: bool) -> _Checked:
     tree, faults = fill(merge_layers(deployment.layers), environ)
+    layers, form, told = deployment.layers, form_of(tree), Translation(layers=())
+    if form == "deployment":
+        told = translate(layers, tree, environ)
+        if told.problems:
+            return _untranslated(deployment, tree, [*faults, *told.problems])
+        layers = told.layers
+        tree, faults = fill(merge_layers(layers), environ)
     report = Report(tree)
     report.problems += faults
     whole = FileSection()
@@ -124,16 +136,44 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str]) -> _Checked:
         },
         secrets=tuple(whole.secrets),
         report=report,
+        bento=(whole.bento or "") if form == "deployment" or (form and not to_run) else None,
     )
     specs = _services(context)
+    notices = [*told.notices, *context.notices, *_about_bento(context, specs, to_run=to_run)]
     resolved = Resolved(
         name=name,
         file=deployment.source.label,
-        layers=deployment.layers,
+        layers=layers,
         tree=tree,
         derived=_derived(context),
     )
-    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in context.notices])
+    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices])
+
+
+def _untranslated(deployment: Deployment, tree: Node, problems: Sequence[ConfigProblem]) -> _Checked:
+    """A BentoML file with faults: more would only be said of them twice."""
+    report = Report(tree)
+    report.problems += problems
+    name, file = deployment.name, deployment.source.label
+    resolved = Resolved(name=name, file=file, layers=deployment.layers, tree=tree)
+    return _Checked(resolved, FileSection(), {}, report, [])
+
+
+def _about_bento(context: Context, specs: Mapping[str, ServiceSpec], *, to_run: bool) -> list[str]:
+    """What is to be said of services that only their bento can tell how to run."""
+    if context.bento is None or (specs and not any(_of_bento(spec) for spec in specs.values())):
+        return []
+    if to_run:
+        message = CANNOT_LAUNCH if context.bento else "this BentoML file names no bento; add `bento:`"
+        context.report.add(("bento",), message)
+        return []
+    if context.bento:
+        return [f"the bento {context.bento} was not read, this file alone was checked; {CANNOT_LAUNCH}"]
+    return ["names no bento, so this part of a BentoML deployment was checked alone; add `bento:` to run it"]
+
+
+def _of_bento(spec: ServiceSpec) -> bool:
+    return isinstance(spec.launch, BentoService)
 
 
 def _name(whole: FileSection, deployment: Deployment, report: Report) -> str:
@@ -158,6 +198,8 @@ def _services(context: Context) -> dict[str, ServiceSpec]:
     report = context.report
     services = find(report.tree, ("services",))
     if services is None or services.value is None:
+        if context.bento:
+            return {}
         report.add(("services",), "no services; add for example services: {web: {command: python app.py}}")
         return {}
     if not isinstance(services.value, dict):

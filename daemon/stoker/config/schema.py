@@ -27,7 +27,7 @@ from stoker.config.fields import (
 )
 
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 PYTHON_TARGET = r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*"
 DEPLOYMENT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
@@ -308,6 +308,8 @@ class ServiceSection(Section):
     """The service's stable address."""
     backend: Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")] = "process"
     """What runs the replicas."""
+    config_overrides: dict[str, Any] = Field(default={}, examples=[{"workers": 2}])
+    """Services of a bento: values laid over the decorator's, in BentoML's words."""
     hold: Bool = False
     """Kept at zero replicas whatever the bounds and the load (`stoker stop`)."""
 
@@ -332,6 +334,8 @@ class FileSection(Section):
     """Names of files in the secrets directory that services may list."""
     instance_types: dict[str, InstanceTypeSection] = Field(default={}, examples=[{"gpu.big": {"gpu": 2}}])
     """Instance types beside the built-in ones, or changes of these."""
+    bento: AnyText | None = None
+    """A BentoML project (service:Root, or its directory) or a built bento; `services` then tunes its own."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])
     """The services by name."""
     box: BoxSection = BoxSection()

@@ -22,7 +22,7 @@ PRUNINGS = 4
 
 UNSUPPORTED = {
     "image": "containers (`image:`) are not supported by this version; use `command:` or `python:`",
-    "bento": "BentoML projects (`bento:`) are not supported by this version; use `command:` or `python:`",
+    "bento": "stands at the top of the file, once for all services of the bento",
 }
 
 

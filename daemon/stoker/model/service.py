@@ -31,7 +31,17 @@ class PythonTarget:
     target: str
 
 
-Launch = Command | PythonTarget
+@dataclass(frozen=True, slots=True)
+class BentoService:
+    """One service of a BentoML project or built bento. `config` is canonical JSON of what lies over its
+    decorator's values."""
+
+    bento: str
+    service: str
+    config: str = "{}"
+
+
+Launch = Command | PythonTarget | BentoService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

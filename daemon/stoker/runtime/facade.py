@@ -208,7 +208,8 @@ class Facade:
     def _path(self, service: str) -> str:
         deployment, _, name = self._configuration.find(service).partition("/")
         alone = sum(key.endswith(f"/{name}") for key in self._control.desired.services) == 1
-        return f"services.{name}" if alone else f"{deployment}/services.{name}"
+        key = f'"{name}"' if "." in name else name
+        return f"services.{key}" if alone else f"{deployment}/services.{key}"
 
     def _load(self, key: str) -> ServiceLoad:
         window = self._autoscaler.window(key, STATUS_WINDOW)

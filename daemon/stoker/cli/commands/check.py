@@ -19,15 +19,14 @@ def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, 
     from stoker.cli import exits, launch, loading
 
     try:
-        effective = loading.load(launch.default_files(files), profile=profile, sets=sets)
+        effective = loading.load(launch.default_files(files), profile=profile, sets=sets, to_run=False)
     except ConfigError as error:
         if output != "json":
             raise
         errors = [problem_document(problem) for problem in error.problems]
         print_json({"ok": False, "errors": errors, "services": 0, "deployments": 0})
         return exits.USAGE
-    services = effective.desired.services.values()
-    deployments = {service.deployment for service in services}
+    services, deployments = effective.desired.services, effective.layers
     if output == "json":
         print_json(
             {

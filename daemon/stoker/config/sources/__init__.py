@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.assemble import Deployment, Operator, RawLayers, add_drop_ins, add_operator
+from stoker.config.bentoml import unwrap
 from stoker.config.layers import make_layer
 from stoker.config.sources.code import add_code, code_files
 from stoker.config.sources.files import MainFile, drop_in_files, find_files, profile_file, read_document
@@ -91,6 +92,7 @@ def _main(main: MainFile) -> tuple[Deployment | None, list[ConfigProblem]]:
         if not problems:
             problems = [ConfigProblem("is empty; a deployment needs `services:`", main.label, 1, 1)]
         return None, problems
+    tree = unwrap(tree)
     layer, faults = make_layer(tree)
     if not isinstance(tree.value, dict):
         return None, problems + faults

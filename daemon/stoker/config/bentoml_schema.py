@@ -1,0 +1,191 @@
+"""A BentoML deployment file, key by key: Stoker's own keys and BentoML's beside them.
+
+Stricter than BentoML, which drops unknown keys, cuts 1.9 replicas to 1 and takes "false" for true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from stoker.config.fields import SIZE, Devices, JsonSchema, Kind, Number, Text, Whole, plain, wanted
+from stoker.config.schema import (
+    AnyText,
+    Bool,
+    Cores,
+    FileSection,
+    PolicySection,
+    ScalingSection,
+    Section,
+    ServiceSection,
+)
+
+MAX_WINDOW = 3600
+Behavior = Literal["fast", "stable", "disabled"]
+Strategy = Literal["RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout"]
+Window = Annotated[int, Whole(0, MAX_WINDOW, 300)]
+Share = Annotated[float, Number(example=80)]
+SecondsNumber = Annotated[float, Number(example=60)]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers(Kind):
+    """Worker processes of one replica: a count, or `cpu_count`. BentoML before 1.2 had a list, one entry for
+    each worker; it still stands in its documentation."""
+
+    def check(self, value: Any) -> Any:
+        value = plain(value)
+        listed = isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+        if listed or value == "cpu_count" or (type(value) is int and value > 0):
+            return value
+        raise wanted("a number of worker processes above 0, or cpu_count", value)
+
+    def json_schema(self) -> JsonSchema:
+        listed = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+        return {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "cpu_count"}, listed]}
+
+
+class MetricSection(Section):
+    """One measure of the older form of a policy, with its average per replica."""
+
+    type: Literal["cpu", "memory", "gpu", "qps"] | None = None
+    """What is measured."""
+    value: Share | None = None
+    """What one replica should bear: percent, or requests per second."""
+
+
+class BentoPolicySection(PolicySection):
+    """How fast the service follows its load."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scale_up_stabilization_window: Window = 0
+    """Seconds for which the load must be higher before replicas are added."""
+    scale_down_stabilization_window: Window = 600
+    """Seconds for which the load must be lower before replicas are taken away."""
+    scale_up_behavior: Behavior | None = None
+    """The older form of the window: fast, stable (600 s) or disabled."""
+    scale_down_behavior: Behavior | None = None
+    """The older form of the window: fast, stable (600 s) or disabled."""
+    metrics: list[MetricSection] | None = None
+    """The older form of the measure."""
+
+
+class BentoScalingSection(ScalingSection):
+    """Bounds and rules for the number of replicas."""
+
+    policy: BentoPolicySection = BentoPolicySection()  # type: ignore[assignment]  # one rule, no list
+    """The rule."""
+
+
+class BentoTrafficSection(Section):
+    """The decorator's `traffic`."""
+
+    timeout: SecondsNumber | None = None
+    """Longest time for a whole answer, in seconds."""
+    max_concurrency: Annotated[int, Whole(1, 10_000_000, 100)] | None = None
+    """Requests of one replica at a time; more are refused with 429."""
+    concurrency: Annotated[int, Whole(1, 1_000_000, 32)] | None = None
+    """Requests that one replica should bear: the target of scaling."""
+    external_queue: Bool | None = None
+    """Whether requests beyond `concurrency` wait in a queue."""
+
+
+class BentoResourcesSection(Section):
+    """The decorator's `resources`."""
+
+    cpu: Cores | None = None
+    """Cores: 2 or 200m."""
+    memory: Annotated[int, SIZE] | None = None
+    """Main memory: 16Gi; a plain number counts Gi."""
+    gpu: Annotated[float, Devices()] | None = None
+    """Number of GPUs."""
+    gpu_type: AnyText | None = None
+    """Model of the GPU: nvidia-l4."""
+    tpu_type: AnyText | None = None
+    """Model of a TPU."""
+
+
+class OverridesSection(Section):
+    """Values laid over the service's decorator."""
+
+    resources: BentoResourcesSection | None = None
+    workers: Annotated[Any, Workers()] | None = None
+    threads: Annotated[int, Whole(1, 100_000, 4)] | None = None
+    traffic: BentoTrafficSection | None = None
+    envs: dict[str, str] | None = None
+    replicate_process: Bool | None = None
+    extra_ports: list[Annotated[int, Whole(1, 65535, 8001)]] | None = None
+    backlog: Annotated[int, Whole(65, 1_000_000, 2048)] | None = None
+    max_runner_connections: Annotated[int, Whole(1, 1_000_000, 16)] | None = None
+    runner_connection: dict[str, Any] | None = None
+    runner_probe: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    logging: dict[str, Any] | None = None
+    monitoring: dict[str, Any] | None = None
+    tracing: dict[str, Any] | None = None
+    http: dict[str, Any] | None = None
+    grpc: dict[str, Any] | None = None
+    ssl: dict[str, Any] | None = None
+    endpoints: dict[str, Any] | None = None
+
+
+class BentoServiceSection(ServiceSection):
+    """One service of the bento."""
+
+    scaling: BentoScalingSection = BentoScalingSection()
+    """Bounds and rules for the number of replicas."""
+    deployment_strategy: Strategy | None = None
+    """How replicas of a new revision replace the old ones."""
+    cold_start_timeout: Annotated[int, Whole(1, 86_400, 300)] | None = None
+    """Seconds a replica may take to start."""
+    extras: dict[str, Any] | None = None
+    """For the cloud's own machinery."""
+    config_overrides: OverridesSection | None = None  # type: ignore[assignment]  # the same key, strictly
+    """Values laid over the service's decorator."""
+
+
+class LabelSection(Section):
+    """A label in the cloud."""
+
+    key: AnyText | None = None
+    value: Any = None
+
+
+class CanaryVersionSection(Section):
+    """One version beside the main one."""
+
+    bento: AnyText | None = None
+    weight: Annotated[int, Whole(0, 100, 20)] | None = None
+    services: dict[str, Any] | None = None
+    envs: list[Any] | None = None
+    secrets: list[Any] | None = None
+
+
+class CanarySection(Section):
+    """Several versions at a time."""
+
+    route_type: Literal["random", "header", "query"] | None = None
+    route_by: Annotated[str, Text("the name of a header or parameter", "feature")] | None = None
+    versions: dict[str, CanaryVersionSection] | None = None
+
+
+class BentoFileSection(FileSection):
+    """A BentoML deployment file, or what `bentoml deployment get` prints."""
+
+    services: dict[str, BentoServiceSection] = Field(default={})  # type: ignore[assignment]  # + BentoML's keys
+    """The services by name."""
+    description: str | None = None
+    cluster: AnyText | None = None
+    access_authorization: Bool | None = None
+    dev: Bool | None = None
+    labels: list[LabelSection] | None = None
+    canary: CanarySection | None = None
+    endpoint_urls: list[Any] | None = None
+    admin_console: Any = None
+    created_at: Any = None
+    created_by: Any = None
+    updated_at: Any = None
+    status: Any = None
