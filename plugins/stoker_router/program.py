@@ -86,6 +86,9 @@ class Program:
             self.reports.trouble(name, message)
         for service in self.services.values():
             service.reintroduce()
+            if service.quiet:
+                # A daemon that takes over a service at rest would else wait for data that never comes.
+                self.reports.active(service)
         self.reports.resume()
 
     def stop(self, grace: float) -> None:

@@ -1,13 +1,15 @@
 """Which port: a stable one for each service, a fresh one for each worker.
 
 Chosen ports lie below the kernel's ephemeral range, where no outgoing connection can sit on one
-between the moment it is chosen and the moment a slow worker binds it.
+between the moment it is chosen and the moment a slow worker binds it. Each instance begins to look at a
+place of its own.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import zlib
 from collections.abc import Callable, Mapping
 
 from stoker.errors import WorkerError
@@ -31,13 +33,18 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def _offset(instance: str, count: int) -> int:
+    """Where an instance begins to look, so that several daemons on a box do not take each other's ports."""
+    return zlib.crc32(instance.encode()) % count if instance else 0
+
+
 class WorkerPorts:
     """Hands out ports for workers, each to one replica at a time, going round so that a port just given
     back is the last to be used again."""
 
-    def __init__(self, ports: range = WORKER_PORTS) -> None:
+    def __init__(self, ports: range = WORKER_PORTS, *, instance: str = "") -> None:
         self._ports = ports
-        self._next = 0
+        self._next = _offset(instance, len(ports))
         self._taken: set[int] = set()
 
     def take(self, host: str = "127.0.0.1") -> int:
@@ -119,7 +126,8 @@ class ServiceAddresses:
 
     def _choose(self, host: str, table: Mapping[ServiceKey, tuple[str, int]]) -> int:
         used = {*self._chosen.values(), *(port for _, port in table.values())}
-        for port in SERVICE_PORTS:
+        first = _offset(self._store.instance(), len(SERVICE_PORTS))
+        for port in (*SERVICE_PORTS[first:], *SERVICE_PORTS[:first]):
             if port not in used and is_free(host, port):
                 return port
         self._trouble(

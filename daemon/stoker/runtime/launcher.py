@@ -91,6 +91,7 @@ class Launcher:
                 urls=urls,
                 devices=cuda["CUDA_VISIBLE_DEVICES"],
                 environ=environ,
+                secrets=spec.secrets,
             )
         except ValueError as error:
             self._ports.give_back(port)
