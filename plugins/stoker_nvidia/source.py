@@ -76,6 +76,9 @@ class NvidiaSource:
         self._last = Inventory()
         self._published: Inventory | None = None
         self._failures = 0
+        self._asked = self._answered = 0
+        self._wanted = anyio.Event()
+        self._news = anyio.Event()
         self._told = ""
         """The last reason that was logged: a lasting trouble is not logged at every try."""
 
@@ -93,6 +96,14 @@ class NvidiaSource:
                     continue
                 self._say(unreachable(failure.reason, self._last), publish)
             await anyio.sleep(self._backoff())
+
+    async def refresh(self) -> None:
+        """Ask now instead of at the end of the period; returns when a question put after this call was
+        answered."""
+        question = self._asked + 1
+        self._wanted.set()
+        while self._answered < question:
+            await self._news.wait()
 
     def _backoff(self) -> float:
         return min(self._timing.backoff * 2.0 ** min(self._failures - 1, 16), self._timing.max_backoff)
@@ -118,6 +129,8 @@ class NvidiaSource:
         wait = self._timing.timeout
         patience = self._timing.start_timeout
         while True:
+            self._asked += 1
+            self._wanted = anyio.Event()
             report = await child.ask(within=wait)
             if report is None and patience > wait:
                 silence = f"the NVIDIA driver has not answered for {format_duration(wait)}"
@@ -131,7 +144,8 @@ class NvidiaSource:
             patience = 0.0
             self._take(report, publish)
             idle = self._last.state == "none"
-            await anyio.sleep(self._timing.idle_period if idle else self._timing.period)
+            with anyio.move_on_after(self._timing.idle_period if idle else self._timing.period):
+                await self._wanted.wait()
 
     def _take(self, report: Mapping[str, Any], publish: Publish) -> None:
         """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""
@@ -140,6 +154,9 @@ class NvidiaSource:
         if inventory.state == "unreachable":
             raise _ChildFailed(inventory.reason)
         self._failures, self._told = 0, ""
+        self._answered = self._asked
+        news, self._news = self._news, anyio.Event()
+        news.set()
 
     def _say(self, inventory: Inventory, publish: Publish) -> None:
         self._last = inventory

@@ -81,3 +81,27 @@ def test_a_cordoned_gpu_keeps_its_worker_over_a_restart_and_a_released_one_loses
         refused = box.run("gpus", "cordon", "GPU-nix", check=False)
         assert refused.returncode == 1
         assert "no device 'GPU-nix'" in refused.stderr
+
+
+def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_are_told(tmp_path):
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
+        spec = {"command": [sys.executable, str(WORKER), "--port", "{port}"], "resources": {"gpu": 2}}
+        first, second = json.dumps({**spec, "priority": 1}), json.dumps(spec)
+        cpu = json.dumps({"command": spec["command"]})
+        box.write(f"services:\n  first: {first}\n  second: {second}\n  cpu: {cpu}\n")
+        box.up()
+        (holder,) = box.ready("first", 1)
+        (stray,) = box.ready("cpu", 1)
+        gpus.proc(0, pid=stray["pid"], mem=2**20)
+        said = f"{stray['id']} runs on {gpus.uuids[0]}, which is not its own (it has none)"
+        box.until(lambda: said in box.run("events").stdout, "the stray worker is told")
+        gpus.proc(1, pid=holder["pid"], mem=2**30, reap=False)
+        box.run("stop", "first")
+        box.until(lambda: not box.replicas("first"), "the first service has left")
+        box.until(
+            lambda: f"pid {holder['pid']} is still on it" in box.replicas("second")[0]["reason"],
+            "the gate holds",
+        )
+        gpus.unproc(holder["pid"])
+        box.ready("second", 1)

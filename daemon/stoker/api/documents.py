@@ -164,6 +164,7 @@ def device_document(device: Device, reservations: Sequence[Mapping[str, Any]]) -
         "reserved_by": [owner["replica"] for owner in reservations],
         "reservations": list(reservations),
         "health_reason": device.health_reason,
+        "withheld": device.withheld,
         "type": device.type_key,
         "memory_total": device.memory_total,
         "memory_used": device.memory_used,

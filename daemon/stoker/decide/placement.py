@@ -154,6 +154,8 @@ def _against(view: _View, need: Resources, inventory: Inventory) -> str:
     device = view.device
     if device.health != "healthy":
         return f"is {device.health}" + (f" ({device.health_reason})" if device.health_reason else "")
+    if device.withheld:
+        return f"is not free yet ({device.withheld})"
     if any(other.parent == device.uuid for other in inventory.devices):
         return "is split into MIG instances"
     if need.devices and not device.uuid.startswith(need.devices):

@@ -45,6 +45,8 @@ class Device:
     processes: tuple[DeviceProcess, ...] = ()
     links: tuple[tuple[str, int], ...] = ()
     """(uuid of a peer, link score): higher is closer; 0 is unknown or across sockets."""
+    withheld: str = ""
+    """Why nothing new is given it just now though it is healthy (a worker that ended is still on it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

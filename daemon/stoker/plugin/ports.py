@@ -118,6 +118,17 @@ class DeviceSource(Protocol):
         ...
 
 
+@runtime_checkable
+class RefreshableSource(Protocol):
+    """A device source that can also be told to look now. Without it a device of a worker that has ended is
+    free as soon as the last inventory shows it so."""
+
+    async def refresh(self) -> None:
+        """Return when devices that were looked at after this call have been published (or have not changed).
+        May take as long as the driver; the caller sets a limit."""
+        ...
+
+
 # --- router -----------------------------------------------------------------------------------------------
 
 

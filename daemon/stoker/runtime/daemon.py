@@ -29,6 +29,7 @@ from stoker.runtime.adoption import adopt
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
+from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.facade import Facade
 from stoker.runtime.journal import Journal
@@ -36,6 +37,7 @@ from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
+from stoker.runtime.owners import Owners
 from stoker.runtime.parts import Parts
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.routes import RouteFeed
@@ -88,8 +90,7 @@ class Daemon:
         )
         marks = DeviceMarks(store)
         journal = Journal(time.time)
-        self._parts = Parts(registry, context, post=self._post, overlay=marks.over)
-        marks.on_change(self._parts.publish_devices)
+        gate = self._bring_parts(registry, context, marks)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
             tasks=tasks,
@@ -126,6 +127,24 @@ class Daemon:
         self._link = RouterLink(self._autoscaler, state=self._state, post=self._post)
         self.facade = self._face(addresses, marks)
         self._control.listen(self._after_event)
+        self._control.listen(gate.after_event)
+
+    def _bring_parts(
+        self, registry: PluginRegistry, context: PluginContext, marks: DeviceMarks
+    ) -> DeviceGate:
+        """Make the plugins' parts, whose devices pass by the operator's marks and the gate."""
+        parts = self._parts = Parts(
+            registry, context, post=self._post, overlay=lambda found: gate.over(marks.over(found))
+        )
+        gate = DeviceGate(
+            tasks=self._tasks,
+            owners=Owners(context.instance),
+            refresh=parts.refresh_devices,
+            publish=parts.publish_devices,
+            post=self._post,
+        )
+        marks.on_change(parts.publish_devices)
+        return gate
 
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
         return Facade(
@@ -290,7 +309,7 @@ def _launcher(context: PluginContext, addresses: ServiceAddresses, words: Worker
         state_dir=context.state_dir,
         environ=context.environ,
         url=addresses.url,
-        ports=WorkerPorts(),
+        ports=WorkerPorts(instance=context.instance),
         open_notify=words.open,
     )
 

@@ -11,7 +11,15 @@ from stoker.model.device import Inventory
 from stoker.model.event import Event, InventoryChanged, Notice
 from stoker.model.service import DesiredState
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import DeviceSource, EventSink, PluginContext, Policy, Router, WorkerDriver
+from stoker.plugin.ports import (
+    DeviceSource,
+    EventSink,
+    PluginContext,
+    Policy,
+    RefreshableSource,
+    Router,
+    WorkerDriver,
+)
 from stoker.runtime.journal import Journal
 
 
@@ -32,6 +40,7 @@ class Parts:
         self._post = post
         self._overlay = overlay
         self._drivers: dict[str, WorkerDriver] = {}
+        self._sources: dict[str, DeviceSource] = {}
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
 
@@ -87,10 +96,17 @@ class Parts:
         """Run one device source and post the joined inventory whenever it changes."""
         try:
             source: DeviceSource = self.registry.factory("device source", name)(self._context)
+            self._sources[name] = source
             await source.run(lambda inventory: self._publish(name, inventory))
         except Exception as error:  # noqa: BLE001 - a stranger's code; without it the box has no devices
             reason = f"device source {name} failed: {error}"
             self._publish(name, Inventory(state="unreachable", reason=reason))
+
+    async def refresh_devices(self) -> None:
+        """Have the device sources look now, as far as they can."""
+        for source in self._sources.values():
+            if isinstance(source, RefreshableSource):
+                await source.refresh()
 
     async def run_sink(self, name: str, journal: Journal) -> None:
         """Hand every event to one sink."""

@@ -15,7 +15,7 @@ from fakenvml.fixtures import fake_box, no_library
 from stoker.errors import PluginError
 from stoker.model.device import Inventory
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import DeviceSource, PluginContext
+from stoker.plugin.ports import DeviceSource, PluginContext, RefreshableSource
 from stoker_nvidia.source import COMMAND, NvidiaSource, Timing, inventory_once
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -343,6 +343,20 @@ async def test_no_child_is_left_behind(tmp_path):
     assert not child.is_running()
 
 
+async def test_a_refresh_looks_now_and_returns_when_that_was_told(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    seen = Seen()
+    source = NvidiaSource(context(box.environ, **{**QUICK, "period": 3600.0}))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(source.run, seen)
+        await seen.state("ok")
+        box.proc(1, pid=os.getpid(), mem=GIB)
+        with anyio.fail_after(20):
+            await source.refresh()
+        assert [len(device.processes) for device in seen.last.devices] == [0, 1]
+        tasks.cancel_scope.cancel()
+
+
 # --- the plugin -------------------------------------------------------------------------------------------
 
 
@@ -351,6 +365,7 @@ def test_the_plugin_brings_a_device_source():
     registry.load()
     source = registry.factory("device source", "nvidia")(context({}))
     assert isinstance(source, DeviceSource)
+    assert isinstance(source, RefreshableSource)
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", float("inf"), None])

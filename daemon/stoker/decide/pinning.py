@@ -1,0 +1,95 @@
+"""Who is where by the driver's word: workers on devices that are not theirs, and those that have ended but
+are still on theirs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from stoker.model.device import Device, Inventory
+from stoker.model.service import ServiceKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A replica with a living worker. `devices` are the UUIDs it was given, none for a service without GPU;
+    `pid` is its main process, None until it was spawned."""
+
+    replica: str
+    service: ServiceKey
+    devices: tuple[str, ...] = ()
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Astray:
+    """A process of a worker on a device that the worker was not given."""
+
+    holder: Holder
+    pid: int
+    device: str
+
+    def __str__(self) -> str:
+        own = ", ".join(self.holder.devices) or "it has none"
+        process = "" if self.pid == self.holder.pid else f" (its process {self.pid})"
+        return f"{self.holder.replica}{process} runs on {self.device}, which is not its own ({own})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A worker that has ended. `pids` are all processes known of it; `looked`: the driver was asked after
+    its end, so what it shows is no memory of before."""
+
+    replica: str
+    service: ServiceKey
+    devices: tuple[str, ...]
+    pids: frozenset[int]
+    looked: bool = False
+
+
+def astray(
+    inventory: Inventory, holders: Mapping[str, Holder], owners: Mapping[int, str]
+) -> tuple[Astray, ...]:
+    """Every process of a worker that the driver shows where it should not be. `owners`: replica by pid;
+    strangers' processes are not in it. Pure."""
+    return tuple(
+        Astray(holder=holders[owners[process.pid]], pid=process.pid, device=device.uuid)
+        for device in inventory.devices
+        for process in device.processes
+        if owners.get(process.pid) in holders
+        and not {device.uuid, device.parent} & {*holders[owners[process.pid]].devices}
+    )
+
+
+def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:
+    """The pids of a departed worker that the driver still shows on its devices. Pure."""
+    return tuple(
+        sorted(
+            process.pid
+            for device in inventory.devices
+            if device.uuid in departure.devices
+            for process in device.processes
+            if process.pid in departure.pids
+        )
+    )
+
+
+def withhold(inventory: Inventory, departures: Iterable[Departure]) -> Inventory:
+    """The inventory without free devices on which a worker that has ended may still be. Pure."""
+    why: dict[str, str] = {}
+    for departure in departures:
+        pids = still_there(inventory, departure)
+        if pids:
+            text = f"{departure.replica} has ended, but pid {', '.join(map(str, pids))} is still on it"
+        elif not departure.looked:
+            text = f"{departure.replica} has just ended; the driver is being asked"
+        else:
+            continue
+        why.update(dict.fromkeys(departure.devices, text))
+    if not why:
+        return inventory
+    return replace(inventory, devices=tuple(_withheld(device, why) for device in inventory.devices))
+
+
+def _withheld(device: Device, why: Mapping[str, str]) -> Device:
+    return replace(device, withheld=why[device.uuid]) if device.uuid in why else device

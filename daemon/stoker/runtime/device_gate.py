@@ -1,0 +1,145 @@
+"""Watches who is on the devices: workers must be on theirs alone, and a device is free again only when the
+driver no longer shows the worker that left.
+
+Driven by events alone: it looks when the devices change, and asks the driver anew when a worker on a GPU
+has ended. Nothing here wakes a box at rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+
+import anyio
+from anyio.abc import TaskGroup
+
+from stoker.decide.pinning import Departure, Holder, astray, still_there, withhold
+from stoker.model.device import Inventory
+from stoker.model.event import (
+    Event,
+    InventoryChanged,
+    Notice,
+    SpawnFailed,
+    StartRequested,
+    WorkerAdopted,
+    WorkerExited,
+    WorkerSpawned,
+)
+
+PATIENCE = 30.0
+"""Seconds a device is kept for a worker that has ended but is still shown on it."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+"""Seconds between two questions to the driver while such a one is there."""
+
+OwnersOf = Callable[[Iterable[int], Mapping[int, str]], Mapping[int, str]]
+
+
+class DeviceGate:
+    """`owners` tells to which worker a process belongs; `refresh` makes the device sources look anew,
+    `publish` lays `over` over what they told last and tells the control loop. After `patience` seconds a
+    device is given on whatever the driver shows."""
+
+    def __init__(
+        self,
+        *,
+        tasks: TaskGroup,
+        owners: OwnersOf,
+        refresh: Callable[[], Awaitable[None]],
+        publish: Callable[[], None],
+        post: Callable[[Event], None],
+        patience: float = PATIENCE,
+    ) -> None:
+        self._tasks = tasks
+        self._owners = owners
+        self._refresh = refresh
+        self._publish = publish
+        self._post = post
+        self._patience = patience
+        self._found = Inventory()
+        self._holders: dict[str, Holder] = {}
+        self._pids: dict[str, frozenset[int]] = {}
+        self._told: set[tuple[str, int, str]] = set()
+        self._departures: dict[int, Departure] = {}
+        self._serial = 0
+
+    def over(self, inventory: Inventory) -> Inventory:
+        """The inventory without the devices that are not free yet."""
+        self._found = inventory
+        return withhold(inventory, self._departures.values())
+
+    def after_event(self, event: Event) -> None:
+        """Listen to the control loop."""
+        match event:
+            case StartRequested() | WorkerAdopted():
+                self._holders[event.replica] = Holder(
+                    replica=event.replica,
+                    service=event.service,
+                    devices=tuple(given.uuid for given in event.reservations),
+                    pid=event.handle.pid if isinstance(event, WorkerAdopted) else None,
+                )
+            case WorkerSpawned() if event.replica in self._holders:
+                known = self._holders[event.replica]
+                self._holders[event.replica] = replace(known, pid=event.handle.pid)
+            case WorkerExited():
+                self._left(event.replica)
+            case SpawnFailed():
+                self._holders.pop(event.replica, None)
+            case InventoryChanged():
+                self._verify()
+
+    def _verify(self) -> None:
+        """Find out who is on the devices, and tell of each worker that is on a stranger's, once."""
+        shown = {process.pid for device in self._found.devices for process in device.processes}
+        if not shown:
+            return
+        workers = {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
+        owners = self._owners(shown, workers)
+        for pid, replica in owners.items():
+            if replica in self._holders:
+                self._pids[replica] = self._pids.get(replica, frozenset()) | {pid}
+        for wrong in astray(self._found, self._holders, owners):
+            key = (wrong.holder.replica, wrong.holder.pid or 0, wrong.device)
+            if key not in self._told:
+                self._told.add(key)
+                self._post(Notice(message=str(wrong), severity="warning", service=wrong.holder.service))
+
+    def _left(self, replica: str) -> None:
+        """A worker has ended: its devices are kept until the driver was asked and shows it no more."""
+        holder = self._holders.pop(replica, None)
+        pids = self._pids.pop(replica, frozenset())
+        self._told = {key for key in self._told if key[0] != replica}
+        if holder is None or not holder.devices or self._found.state != "ok":
+            return
+        if holder.pid is not None:
+            pids |= {holder.pid}
+        self._serial += 1
+        departure = Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids)
+        self._departures[self._serial] = departure
+        self._publish()
+        self._tasks.start_soon(self._see_off, self._serial, departure)
+
+    async def _see_off(self, serial: int, departure: Departure) -> None:
+        """Ask the driver until the worker is gone from its devices, or patience ends."""
+        pause = FIRST_PAUSE
+        with anyio.move_on_after(self._patience) as patience:
+            while True:
+                await self._refresh()
+                departure = replace(departure, looked=True)
+                self._departures[serial] = departure
+                if not still_there(self._found, departure):
+                    break
+                self._publish()
+                await anyio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        del self._departures[serial]
+        if patience.cancelled_caught:
+            self._post(
+                Notice(message=self._overdue(departure), severity="warning", service=departure.service)
+            )
+        self._publish()
+
+    def _overdue(self, departure: Departure) -> str:
+        where = ", ".join(departure.devices)
+        pids = ", ".join(map(str, still_there(self._found, departure)))
+        what = f"pid {pids} is still shown on {where}" if pids else f"the driver does not answer for {where}"
+        return f"{departure.replica} ended {self._patience:g} s ago, but {what}; it is given on all the same"

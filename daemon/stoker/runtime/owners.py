@@ -1,0 +1,41 @@
+"""To which worker a process belongs, by its mark and its ancestors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import psutil
+
+MARK = "STOKER_ID"
+
+
+class Owners:
+    """Answers for the workers of one daemon; `instance` is how their marks begin."""
+
+    def __init__(self, instance: str) -> None:
+        self._prefix = f"{instance}:"
+
+    def __call__(self, pids: Iterable[int], workers: Mapping[int, str]) -> dict[int, str]:
+        """Replica by pid, strangers left out. `workers`: replica by the pid of its main process."""
+        found = ((pid, self._owner(pid, workers)) for pid in set(pids))
+        return {pid: replica for pid, replica in found if replica}
+
+    def _owner(self, pid: int, workers: Mapping[int, str]) -> str:
+        """The replica of that process, "" for none. Double forks keep the mark; one that has put its
+        environment aside still has its parents."""
+        if pid in workers:
+            return workers[pid]
+        try:
+            process = psutil.Process(pid)
+            return self._marked(process) or next(
+                (workers[parent.pid] for parent in process.parents() if parent.pid in workers), ""
+            )
+        except (psutil.Error, OSError):
+            return ""  # gone, or of a pid namespace that cannot be seen from here
+
+    def _marked(self, process: psutil.Process) -> str:
+        try:
+            mark = process.environ().get(MARK, "")
+        except (psutil.Error, OSError):
+            return ""
+        return mark.rpartition(":")[2] if mark.startswith(self._prefix) else ""

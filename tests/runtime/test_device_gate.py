@@ -1,0 +1,195 @@
+"""The gate between the end of a worker and the next use of its device; findings of astray workers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+import anyio.abc
+import pytest
+
+from stoker.model.device import DeviceProcess, Inventory, Reservation
+from stoker.model.event import (
+    Event,
+    InventoryChanged,
+    Notice,
+    StartRequested,
+    WorkerExited,
+    WorkerSpawned,
+)
+from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.runtime.device_gate import PATIENCE, DeviceGate
+from worlds import box, make_device
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Bench:
+    """A gate on a box of two devices. What the sources tell is `told`; what they would find is `real`."""
+
+    def __init__(self, tasks: anyio.abc.TaskGroup, patience: float) -> None:
+        self.told = self.real = box(0, 1)
+        self.posted: list[Event] = []
+        self.refreshes = 0
+        self.answers = anyio.Event()
+        self.changed = anyio.Event()
+        self.published = self.told
+        self.gate = DeviceGate(
+            tasks=tasks,
+            owners=lambda pids, workers: {pid: workers[pid] for pid in pids if pid in workers},
+            refresh=self.refresh,
+            publish=self.publish,
+            post=self.post,
+            patience=patience,
+        )
+        self.publish()
+
+    def post(self, event: Event) -> None:
+        self.posted.append(event)
+        self.gate.after_event(event)
+        self.changed.set()
+
+    def publish(self) -> None:
+        self.published = self.gate.over(self.told)
+        self.post(InventoryChanged(inventory=self.published))
+
+    async def refresh(self) -> None:
+        self.refreshes += 1
+        await self.answers.wait()
+        self.told = self.real
+
+    def shows(self, number: int, *pids: int) -> None:
+        """The driver shows these processes on that device, and the sources have told so."""
+        processes = tuple(DeviceProcess(pid=pid) for pid in pids)
+        devices = list(self.real.devices)
+        devices[number] = replace(devices[number], processes=processes)
+        self.real = Inventory(state="ok", reason="", devices=tuple(devices))
+
+    def tell(self) -> None:
+        self.told = self.real
+        self.publish()
+
+    def run(self, replica: str, pid: int, *devices: str) -> None:
+        given = tuple(Reservation(uuid=uuid) for uuid in devices)
+        self.post(StartRequested(replica=replica, service="app/infer", reservations=given))
+        handle = WorkerHandle(driver="fake", pid=pid)
+        self.post(WorkerSpawned(replica=replica, service="app/infer", handle=handle, endpoint=""))
+
+    def end(self, replica: str) -> None:
+        self.post(WorkerExited(replica=replica, service="app/infer", status=ExitStatus(code=0)))
+
+    def withheld(self) -> list[bool]:
+        return [bool(device.withheld) for device in self.published.devices]
+
+    def notices(self) -> list[str]:
+        return [event.message for event in self.posted if isinstance(event, Notice)]
+
+    async def until_withheld(self, expected: list[bool]) -> None:
+        with anyio.fail_after(10):
+            while self.withheld() != expected:
+                self.changed = anyio.Event()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def bench(patience: float = PATIENCE) -> AsyncIterator[Bench]:
+    async with anyio.create_task_group() as tasks:
+        yield Bench(tasks, patience)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_device_is_free_again_when_the_driver_was_asked_and_shows_nobody() -> None:
+    async with bench() as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.end("infer-a")
+        assert b.withheld() == [True, False]
+        b.answers.set()
+        await b.until_withheld([False, False])
+        assert b.refreshes == 1
+        assert b.notices() == []
+
+
+async def test_a_device_stays_withheld_while_a_known_process_of_the_worker_is_on_it() -> None:
+    async with bench() as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10)
+        b.tell()
+        b.end("infer-a")
+        with anyio.fail_after(10):
+            while b.refreshes < 3:
+                await anyio.lowlevel.checkpoint()
+        assert "pid 10 is still on it" in b.published.devices[0].withheld
+        b.shows(0)
+        await b.until_withheld([False, False])
+
+
+async def test_patience_ends_with_a_notice() -> None:
+    async with bench(patience=0.05) as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10)
+        b.end("infer-a")
+        b.tell()
+        await b.until_withheld([False, False])
+        (told,) = b.notices()
+        assert "pid 10 is still shown on GPU-0" in told
+
+
+async def test_a_driver_that_is_silent_does_not_hold_a_device_for_ever() -> None:
+    async with bench(patience=0.05) as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.end("infer-a")
+        await b.until_withheld([False, False])
+        assert "the driver does not answer for GPU-0" in b.notices()[0]
+
+
+async def test_workers_without_a_gpu_pass_freely_and_ask_nobody() -> None:
+    async with bench() as b:
+        b.run("web-a", 10)
+        b.end("web-a")
+        assert (b.refreshes, b.withheld()) == (0, [False, False])
+
+
+async def test_two_ends_of_one_replica_are_seen_off_apart() -> None:
+    async with bench() as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.end("infer-a")
+        b.run("infer-a", 11, "GPU-1")
+        b.end("infer-a")
+        assert b.withheld() == [True, True]
+        b.answers.set()
+        await b.until_withheld([False, False])
+
+
+async def test_an_astray_worker_is_told_once_and_its_next_life_again() -> None:
+    async with bench() as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(1, 10)
+        b.tell()
+        b.tell()
+        assert b.notices() == ["infer-a runs on GPU-1, which is not its own (GPU-0)"]
+        b.end("infer-a")
+        b.shows(1)
+        b.tell()
+        b.run("infer-a", 12, "GPU-0")
+        b.shows(1, 12)
+        b.tell()
+        assert len(b.notices()) == 2
+
+
+async def test_a_box_whose_driver_is_silent_anyway_is_not_asked() -> None:
+    async with bench() as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.told = Inventory(state="unreachable", reason="hangs", devices=(make_device(0),))
+        b.publish()
+        b.end("infer-a")
+        assert b.refreshes == 0
