@@ -130,3 +130,12 @@ def test_a_plot_is_a_png(stoker: Stoker, box: Path) -> None:
     found = stoker("simulate", "--trace", "load.csv", "--service", "infer", "--plot", "p.png")
     assert found.code == 0, found.err
     assert (box / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_box_is_shared_and_guarantees_must_fit(stoker: Stoker, box: Path) -> None:
+    (box / "gpus.yaml").write_text(FILE.replace("traffic: {c", "resources: {gpu: 1}\n    traffic: {c"))
+    line = ("simulate", "gpus.yaml", "--trace", "both.csv", "--gpus")
+    assert [row["peak"] for row in json.loads(stoker(*line, "2", "-o", "json").out)["services"]] == [1, 1]
+    refused = stoker(*line, "0.5")
+    assert refused.code == 2
+    assert "min_replicas do not fit: the box has 0.5 GPUs" in refused.err

@@ -17,7 +17,6 @@ from stoker.simulate.trace import Trace
 class Meter:
     """Exact counts and integrals since the last sample."""
 
-    since: float = 0.0
     in_flight_seconds: float = 0.0
     queued_seconds: float = 0.0
     arrivals: int = 0
@@ -159,10 +158,10 @@ class SimulatedPool:
 
     def sample(self, service: str, start: float) -> LoadSample:
         """Take the counts since `start`, as the router reports them, and begin anew."""
-        meter, self.meter = self.meter, Meter(since=self.now)
+        meter, self.meter = self.meter, Meter()
         return LoadSample(
             service=service,
-            start=max(start, meter.since),
+            start=start,
             end=self.now,
             in_flight=len(self._running),
             queued=len(self.queue),

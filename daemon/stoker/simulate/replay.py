@@ -144,11 +144,11 @@ def _next_tick(members: Sequence[Member], now: float, ends_by: float) -> float:
 def _look(member: Member, policies: Mapping[str, Policy], now: float) -> bool:
     """Sample the service and decide, where there is a reason to; returns whether it was."""
     pool = member.pool
-    active = pool.meter.arrivals or pool.meter.completions or not pool.at_rest
+    # The first sample comes even at rest: without any, a policy could not tell rest from missing data.
+    active = pool.meter.arrivals or pool.meter.completions or not pool.at_rest or not member.history.fine
     if active:
         # After a rest the router's sample begins with the activity, not with the rest.
-        rested = member.history.samples and not pool.meter.in_flight_seconds + pool.meter.queued_seconds
-        start = now - TICK if rested or now - member.sampled > TICK else member.sampled
+        start = max(member.sampled, now - TICK)
         member.history = member.history.add(pool.sample(member.case.spec.key, start))
         member.sampled = now
         member.moments.append(Moment(now, pool.in_flight, len(pool.queue), member.target))

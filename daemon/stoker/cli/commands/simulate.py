@@ -12,8 +12,9 @@ from stoker.cli.session import config_options, output_option, print_json
 
 if TYPE_CHECKING:
     from stoker.config.load import EffectiveConfig
+    from stoker.decide.budget import Amount
     from stoker.model.service import ServiceSpec
-    from stoker.simulate.replay import Case, Outcome
+    from stoker.simulate.replay import Apportion, Case, Outcome
     from stoker.simulate.report import Figures
     from stoker.simulate.trace import Trace
 
@@ -50,6 +51,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in cl
               help="Scale by this policy instead; several are compared.")  # fmt: skip
 @click.option("--initial", type=click.IntRange(min=0), metavar="N",
               help="Ready replicas at the beginning.  [default: min_replicas]")  # fmt: skip
+@click.option("--gpus", type=click.FloatRange(min=0), metavar="N",
+              help="Devices of the box that the services share.  [default: as many as they want]")  # fmt: skip
+@click.option("--cpus", type=click.FloatRange(min=0), metavar="N", help="Cores of the box, likewise.")
 @click.option("--plot", metavar="PNG", type=click.Path(), help="Draw replicas, load, queue and misses.")
 @output_option
 def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, trace_path: str,
@@ -60,12 +64,17 @@ def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, 
     ready.
     """
     from stoker.cli import launch, loading
+    from stoker.simulate.box import SharedBox
+    from stoker.simulate.replay import grant_all
     from stoker.simulate.report import figures
     from stoker.simulate.trace import read_trace
 
     effective = loading.load(launch.default_files(files), profile=profile, sets=sets)
     cases = _cases(effective, read_trace(trace_path), trace_path, given)
-    outcomes = [outcome for metric in given["policies"] or (None,) for outcome in _run(cases, metric)]
+    box, idle = _box(cases, given), effective.desired.box.idle
+    outcomes = []
+    for metric in given["policies"] or (None,):
+        outcomes += _run(cases, metric, SharedBox(box, idle=idle) if box else grant_all)
     rows = [figures(outcome) for outcome in outcomes]
     if plot:
         from stoker.simulate.plot import write_plot
@@ -136,7 +145,27 @@ def _named(specs: Sequence[ServiceSpec], name: str) -> ServiceSpec:
     return found
 
 
-def _run(cases: Sequence[Case], metric: str | None) -> list[Outcome]:
+def _box(cases: Sequence[Case], given: Mapping[str, Any]) -> Amount | None:
+    """The box if anything was said of it. Raises UsageError if the guarantees do not fit."""
+    import math
+
+    from stoker.cli.exits import UsageError
+    from stoker.decide.budget import Amount, overcommitted
+    from stoker.simulate.box import guarantee_of
+
+    gpus, cpus = given["gpus"], given["cpus"]
+    if gpus is None and cpus is None:
+        return None
+    box = Amount(
+        devices=math.inf if gpus is None else gpus, cpu=math.inf if cpus is None else cpus, memory=math.inf
+    )
+    conflict = overcommitted(box, [guarantee_of(case.spec) for case in cases])
+    if conflict:
+        raise UsageError(conflict)
+    return box
+
+
+def _run(cases: Sequence[Case], metric: str | None, apportion: Apportion) -> list[Outcome]:
     from stoker.cli.exits import UsageError
     from stoker.errors import PluginError
     from stoker.plugin.manager import PluginRegistry
@@ -156,7 +185,7 @@ def _run(cases: Sequence[Case], metric: str | None) -> list[Outcome]:
 
     if metric is not None:
         cases = [replace(case, spec=_scaled_by(case.spec, metric)) for case in cases]
-    return replay(cases, policy)
+    return replay(cases, policy, apportion=apportion)
 
 
 def _scaled_by(spec: ServiceSpec, metric: str) -> ServiceSpec:
