@@ -65,7 +65,7 @@ def test_incumbents_stay_and_move_one_at_a_time_over_a_gap():
     assert (first.grants["d/a"].target, first.grants["d/b"].target) == (5, 1)
     again = share_out(box(6), [rich, poor], first.memory, 1000.0 + DWELL - 1)
     assert again.grants["d/b"].target == 0, "the dwell is not over"
-    close = [claim("a", 6, present=4), claim("b", 6, present=2)]
+    close = [claim("a", 6, base=1, present=4), claim("b", 6, base=1, present=2)]
     assert targets(box(6), *close) == {"a": 4, "b": 2}, "the gap is too small"
 
 
@@ -110,10 +110,13 @@ def test_what_is_refused_is_told():
         box(8), [claim("chat", 5, present=3), claim("infer", 5, priority=10)], BudgetMemory(), 0.0
     )
     grant = shares.grants["d/chat"]
-    assert grant.reason == "wants 5 (needs 5), has 3: 2 GPUs short, held by infer (priority 10)"
+    assert grant.reason == "wants 5, has 3: 2 GPUs short, held by infer (priority 10)"
     assert grant.short == 2
     alone = share_out(box(2), [claim("a", 3, need=2)], BudgetMemory(), 0.0).grants["d/a"]
-    assert (alone.reason, alone.short) == ("wants 3, has 2: 1 GPU short, which the box does not have", 0)
+    assert (alone.reason, alone.short) == (
+        "wants 3 (needs 2), has 2: 1 GPU short, which the box does not have",
+        0,
+    )
 
 
 def test_guarantees_that_do_not_fit_are_named():

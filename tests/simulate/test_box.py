@@ -23,7 +23,7 @@ def cases(policy="foresight", **priorities):
                 down=0.0,
                 resources=Resources(gpu=1.0),
                 priority=priorities.get(name, 0),
-            ),  # fmt: skip
+            ),
             trace=poisson(2.0, 1.5, 2500, seed=seed),
             startup=10.0,
             initial=3,

@@ -31,7 +31,7 @@ _TIERS = ("base", "need", "want")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """A part of the box, or all of it: devices (shares count as such), cores, bytes. Infinite is unbounded."""
+    """A part of the box, or all of it: devices (shares count as such), cores, bytes. May be infinite."""
 
     devices: float = 0.0
     cpu: float = 0.0

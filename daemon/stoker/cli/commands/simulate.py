@@ -52,7 +52,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in cl
 @click.option("--initial", type=click.IntRange(min=0), metavar="N",
               help="Ready replicas at the beginning.  [default: min_replicas]")  # fmt: skip
 @click.option("--gpus", type=click.FloatRange(min=0), metavar="N",
-              help="Devices of the box that the services share.  [default: as many as they want]")  # fmt: skip
+              help="Devices of the box that the services share.  [default: no limit]")  # fmt: skip
 @click.option("--cpus", type=click.FloatRange(min=0), metavar="N", help="Cores of the box, likewise.")
 @click.option("--plot", metavar="PNG", type=click.Path(), help="Draw replicas, load, queue and misses.")
 @output_option
