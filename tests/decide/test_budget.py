@@ -112,7 +112,7 @@ def test_what_is_refused_is_told():
     grant = shares.grants["d/chat"]
     assert grant.reason == "wants 5, has 3: 2 GPUs short, held by infer (priority 10)"
     assert grant.short == 2
-    alone = share_out(box(2), [claim("a", 3, need=2)], BudgetMemory(), 0.0).grants["d/a"]
+    alone = share_out(box(2), [claim("a", 3, base=1, need=2)], BudgetMemory(), 0.0).grants["d/a"]
     assert (alone.reason, alone.short) == (
         "wants 3 (needs 2), has 2: 1 GPU short, which the box does not have",
         0,
