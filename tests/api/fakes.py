@@ -179,6 +179,19 @@ class FakeDaemon:
         ]
         return {"path": path, "value": 8, "layers": layers}
 
+    def config_document(self) -> Mapping[str, Any]:
+        big = {"gpu": 2.0, "gpu_type": "h100", "gpu_memory": None, "cpu": None, "memory": None}
+        values = {
+            "name": "rag",
+            "services": {"infer": {"scaling": {"max_replicas": 8}, "envs": {"A": "$${B}", "N": "1"}}},
+        }
+        sources = {
+            "services.infer.scaling.max_replicas": {"layer": "override", "source": "override services.infer"},
+            "services.infer.envs.N": {"layer": "file", "source": "/etc/stoker/rag.yaml:9:7"},
+        }
+        one = {"name": "rag", "file": "/etc/stoker/rag.yaml", "config": values, "sources": sources}
+        return {"deployments": [{**one, "instance_types": {"gpu.big": big}}]}
+
     def story(self, replica: str) -> Sequence[Event]:
         own = [e for e in self.kept if isinstance(e, ReplicaEvent) and e.replica == replica]
         if not own:

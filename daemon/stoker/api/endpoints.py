@@ -65,6 +65,10 @@ class Endpoints:
         """The files in force, read again."""
         return JSONResponse(plan_document(await self._facade.preview(()), self._facade.snapshot().now))
 
+    async def config(self, request: Request) -> Response:
+        """The effective file."""
+        return JSONResponse(dict(self._facade.config_document()))
+
     async def explain(self, request: Request) -> Response:
         """A replica, a service or a config path."""
         asked = request.query_params

@@ -113,6 +113,13 @@ class DaemonFacade(Protocol):
         """
         ...
 
+    def config_document(self) -> Mapping[str, Any]:
+        """The configuration in force as a file of its own, per deployment, with the source of each value.
+
+        Raises NotFoundError while none is in force.
+        """
+        ...
+
     def story(self, replica: str) -> Sequence[Event]:
         """All kept events of a replica (also one that is gone) and the events that caused them, oldest first.
         Raises NotFoundError."""

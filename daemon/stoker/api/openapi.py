@@ -53,6 +53,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get("/v1/explain", "explain", "Where a value, a target or a placement comes from",
          of={**TEXT, "description": "a replica, a service or a config path: the first that fits"},
          path=TEXT, service=SERVICE, replica=TEXT),
+    _get("/v1/config", "config", "The configuration in force, with the source of each value"),
     _get("/v1/events", "events", "As server-sent events (resume with Last-Event-ID) or one document",
          "text/event-stream", follow={**FLAG, "default": True}, after=TEXT, tail=COUNT),
     _get("/v1/devices", "devices", "Devices, their health and who holds them"),

@@ -43,14 +43,12 @@ def load(
 
 def plan_on_empty_box(effective: EffectiveConfig, state_dir: str) -> dict[str, Any]:
     """The plan document for a box on which nothing runs, with the devices it has now."""
-    import anyio
-
     from stoker.api.facade import PlanPreview
     from stoker.api.preview import plan_document
     from stoker.model.action import Plan
     from stoker.model.state import DesiredState, ObservedState
 
-    inventory = anyio.run(_inventory, state_dir, backend="asyncio")
+    inventory = inventory_now(state_dir)
     preview = PlanPreview(
         before=DesiredState(box=effective.desired.box),
         after=effective.desired,
@@ -58,6 +56,13 @@ def plan_on_empty_box(effective: EffectiveConfig, state_dir: str) -> dict[str, A
         plan=Plan(),
     )
     return plan_document(preview, 0.0)
+
+
+def inventory_now(state_dir: str) -> Inventory:
+    """The devices this box has, asked once without a daemon."""
+    import anyio
+
+    return anyio.run(_inventory, state_dir, backend="asyncio")
 
 
 async def _inventory(state_dir: str) -> Inventory:

@@ -16,9 +16,9 @@ from stoker.cli.session import session_options
 from stoker.errors import StokerError
 
 COMMANDS = (
-    "up", "daemon", "check", "plan", "status", "top", "explain", "story", "scale", "set", "unset", "restart",
-    "stop", "start", "down", "logs", "events", "gpus", "simulate", "schema", "doctor", "plugins",
-    "reload", "completion",
+    "up", "daemon", "check", "plan", "status", "top", "explain", "config", "story", "scale", "set", "unset",
+    "restart", "stop", "start", "down", "logs", "events", "gpus", "instance-types", "simulate",
+    "schema", "doctor", "plugins", "reload", "completion",
 )  # fmt: skip
 """In the order of help: each is `command` in the module of its name under `stoker.cli.commands`."""
 
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"stoker.cli.commands.{cmd_name}")
+        module = import_module(f"stoker.cli.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         command.name = cmd_name
         return command

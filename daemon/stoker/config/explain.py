@@ -105,8 +105,8 @@ def _rows(one: Resolved, layer: Layer, keys: Path) -> list[dict[str, Any]]:
     return [
         {
             "layer": _first_source(node).source.layer,
-            "source": _sources(node),
-            "value": _plain(node, keys),
+            "source": source_of(node),
+            "value": plain_data(node, keys),
             "wins": any(_identity(leaf) in winners for _, leaf in leaves(node)),
         }
         for node in nodes
@@ -126,7 +126,7 @@ def _first_source(node: Node) -> Node:
     return next((leaf for _, leaf in leaves(node)), node)
 
 
-def _sources(node: Node) -> str:
+def source_of(node: Node) -> str:
     """`file:line:column`; the variables or commands where a mapping came in pieces."""
     if node.line:
         return place(node.source, node.key_line or node.line, node.key_column or node.column)
@@ -207,10 +207,10 @@ def _value(one: Resolved, keys: Path, rows: Sequence[Mapping[str, Any]]) -> Any:
             if path[: len(keys)] == keys:
                 whole = _with(whole, path[len(keys) :], value)
         for path, leaf in _leaves(node):
-            whole = _with(whole, path, _plain(leaf, (*keys, *path)))
+            whole = _with(whole, path, plain_data(leaf, (*keys, *path)))
         return whole
     if node is not None and node.value is not None:
-        return _plain(node, keys)
+        return plain_data(node, keys)
     return one.derived[keys][0] if keys in one.derived else under
 
 
@@ -222,11 +222,11 @@ def _with(values: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
     return {**values, path[0]: deeper}
 
 
-def _plain(node: Node, keys: Path) -> Any:
+def plain_data(node: Node, keys: Path) -> Any:
     """The node's data; text filled from the environment reads as what it spells, but for variables."""
     value = node.value
     if isinstance(value, dict):
-        return {key: _plain(below, (*keys, key)) for key, below in value.items()}
+        return {key: plain_data(below, (*keys, key)) for key, below in value.items()}
     if isinstance(value, list):
-        return [_plain(below, keys) for below in value]
+        return [plain_data(below, keys) for below in value]
     return resolve_scalar(str(value)) if isinstance(value, Filled) and "envs" not in keys else value

@@ -2,18 +2,25 @@
 
 `NAME.N` is NAME N times: `gpu.l4.2` has two L4. A GPU type asks for the GPU alone: how much of a
 machine's cores and memory comes with it is a cloud's business, on a box of one's own it is said in
-`resources`. The names and sizes of the CPU types are BentoCloud's.
+`resources`. The names and sizes of the CPU types are BentoCloud's. `gpu.mig.PROFILE` is a MIG instance.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from stoker.model.quantity import parse_bytes
 from stoker.model.service import Resources
 
 _GI = parse_bytes("1Gi")
-_GPUS = ("t4", "l4", "a10g", "l40s", "a100", "a100.40g", "a100.80g", "h100", "h100.80g", "h200", "b200")
+_GPUS = (
+    "t4", "v100", "a10", "a10g", "a30", "a40", "l4", "l40", "l40s", "a100", "a100.40g", "a100.80g", "h100",
+    "h100.80g", "h100.94g", "h100.nvl", "h100.pcie", "h200", "h200.nvl", "b200", "gb200", "b300", "rtx4090",
+    "rtx5090", "rtx6000ada", "rtxpro6000blackwell",
+)  # fmt: skip
+"""As the device sources name them."""
+_MIG = re.compile(r"gpu\.(mig\.(?:\d+c\.)?\d+g\.\d+gb(?:\+[a-z.]+)?)(?:\.1)?")
 _CPU_SIZES = {1: 2, 2: 2, 3: 6, 4: 8, 5: 10, 6: 12, 7: 14, 8: 16}
 """Virtual CPUs (halves of a core) and their GiB."""
 _CPU_NAMES = {"small": 1, "medium": 2, "large": 4}
@@ -37,6 +44,9 @@ def find_type(name: str, own: Mapping[str, Resources]) -> Resources | None:
     catalogue = {**CATALOGUE, **own}
     if name in catalogue:
         return catalogue[name]
+    profile = _MIG.fullmatch(name)
+    if profile is not None:
+        return Resources(gpu=1.0, gpu_type=profile[1])
     base, _, count = name.rpartition(".")
     if base not in catalogue or not count.isascii() or not count.isdecimal() or len(count) > 2:
         return None

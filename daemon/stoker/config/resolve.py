@@ -21,7 +21,7 @@ from stoker.config.schema import DEPLOYMENT_NAME, BoxSection, FileSection, Servi
 from stoker.config.tree import Node, Path, Report, find, found, place
 from stoker.config.validate import check
 from stoker.errors import ConfigError, ConfigProblem
-from stoker.model.service import BentoService, BoxSpec, DesiredState, ServiceSpec
+from stoker.model.service import BentoService, BoxSpec, DesiredState, Resources, ServiceSpec
 
 CANNOT_LAUNCH = "this version cannot launch bentos yet: it takes the BentoML plugin"
 MAX_SERVICES = 1000
@@ -39,6 +39,8 @@ class Resolved:
     layers: tuple[Layer, ...]
     tree: Node
     derived: Mapping[Path, tuple[Any, str]] = field(default_factory=dict)
+    types: Mapping[str, Resources] = field(default_factory=dict)
+    """The file's own instance types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         layers=layers,
         tree=tree,
         derived=_derived(context),
+        types=context.types,
     )
     return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices])
 

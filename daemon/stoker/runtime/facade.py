@@ -13,6 +13,7 @@ import anyio
 
 from stoker import __version__
 from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, Snapshot
+from stoker.config.effective import effective_document
 from stoker.config.explain import explain
 from stoker.config.load import changed_keys
 from stoker.decide.health import Mark
@@ -116,6 +117,12 @@ class Facade:
         if self._configuration.effective is None:
             raise NotFoundError("no configuration is in force yet")
         return explain(self._configuration.effective, path)
+
+    def config_document(self) -> Mapping[str, Any]:
+        """The effective file; raises NotFoundError."""
+        if self._configuration.effective is None:
+            raise NotFoundError("no configuration is in force yet")
+        return effective_document(self._configuration.effective)
 
     def story(self, replica: str) -> Sequence[Event]:
         """The chain of events of a replica; raises NotFoundError."""
