@@ -161,10 +161,12 @@ def _score(
 def _quantile(counts: Sequence[float], risk: float) -> float:
     """The error that the given share of requests exceeded, interpolated inside its bin."""
     left = risk * sum(counts)
-    for place in range(_BINS - 1, -1, -1):
-        if counts[place] >= left > 0:
-            return _error(place + 0.5 - left / counts[place])
-        left -= counts[place]
+    place = _BINS
+    for count in reversed(counts):
+        place -= 1
+        if count >= left > 0:
+            return _error(place + 0.5 - left / count)
+        left -= count
     return 0.0
 
 

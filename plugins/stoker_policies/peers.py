@@ -114,7 +114,7 @@ class Hpa(_Peer):
         else:
             state.pop("idle", None)
         if pool.ready == 0:
-            return max(1, spec), "none ready yet"
+            return (max(1, spec) if load.queued_now else spec), "none ready"
         total = load.in_flight + load.queued
         ratio = total / pool.ready / share
         counted = pool.ready + pool.starting if ratio > 1 else pool.ready

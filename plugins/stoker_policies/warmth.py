@@ -22,7 +22,8 @@ _SHORTEST = 2.0
 
 def fresh(now: float, present: int) -> Memory:
     """All replicas that are there count as used up to now."""
-    return {"needed": present, "until": [now] * present, "gaps": [[]] * present}
+    levels = {"until": [now] * present, "gaps": [[]] * present, "timeouts": [None] * present}
+    return {"needed": present, "worth": 0.0, **levels}
 
 
 def use(memory: Memory, needed: int, before: float, now: float) -> None:
@@ -30,29 +31,42 @@ def use(memory: Memory, needed: int, before: float, now: float) -> None:
     last = memory["needed"]
     if needed == last:
         return
-    until, gaps = list(memory["until"]), list(memory["gaps"])
-    while len(until) < needed:
-        until.append(None)
-        gaps.append([])
+    new = max(0, needed - len(memory["until"]))
+    until, gaps = memory["until"] + [None] * new, memory["gaps"] + [[]] * new
+    timeouts = memory["timeouts"] + [None] * new
     for level in range(last, needed):
         left_at = until[level]
         if left_at is not None and now - left_at > _SHORTEST:
             gaps[level] = [*gaps[level], now - left_at][-_GAPS:]
+            timeouts[level] = None
     for level in range(needed, last):
         until[level] = before
-    memory.update(needed=needed, until=until, gaps=gaps)
+    memory.update(needed=needed, until=until, gaps=gaps, timeouts=timeouts)
 
 
 def kept(memory: Memory, most: int, worth: float, now: float) -> tuple[int, float | None]:
     """Return how many replicas to have, up to `most`, and when the uppermost of those not needed may go."""
+    if memory["worth"] != worth:
+        memory.update(worth=worth, timeouts=[None] * len(memory["until"]))
     needed = memory["needed"]
     for level in range(min(most, len(memory["until"])), needed, -1):
         left_at = memory["until"][level - 1]
         if left_at is not None:
-            ends = left_at + timeout(memory["gaps"][level - 1], worth)
+            ends = left_at + _learned(memory, level - 1)
             if now <= ends:
                 return level, ends
     return min(needed, most), None
+
+
+def _learned(memory: Memory, index: int) -> float:
+    """The level's timeout, worked out once for its gaps."""
+    known = memory["timeouts"][index]
+    if known is None:
+        known = timeout(memory["gaps"][index], memory["worth"])
+        timeouts = memory["timeouts"]
+        memory["timeouts"] = [*timeouts[:index], known, *timeouts[index + 1 :]]
+    found: float = known
+    return found
 
 
 def timeout(gaps: Sequence[float], worth: float) -> float:

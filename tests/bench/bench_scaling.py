@@ -109,7 +109,7 @@ def _bursts(now: float) -> float:
 
 
 def generate(seconds: float, rate, mean: float, *, seed: int) -> Trace:
-    """Poisson arrivals at a rate that varies with time, lognormal service times that vary by half their mean."""
+    """Poisson arrivals at a rate that varies with time, lognormal service times (half their mean apart)."""
     source, now, rows = random.Random(seed), 0.0, []
     sigma = math.sqrt(math.log(1.25))
     while now < seconds:
