@@ -253,6 +253,9 @@ class FakeDaemon:
     async def reload(self) -> None:
         self._note("reload")
 
+    async def reexec(self) -> None:
+        self._note("reexec")
+
     async def down(self) -> None:
         self._note("down")
 

@@ -72,6 +72,7 @@ def test_plan_of_the_files_in_force_and_of_others(live: Served, daemon: FakeDaem
         ("devices/uncordon", {"device": "GPU-9"}, ("mark_device", SPARE, None)),
         ("devices/release", {"device": GPU}, ("mark_device", GPU, "released")),
         ("reload", None, ("reload",)),
+        ("reexec", {}, ("reexec",)),
         ("down", {}, ("down",)),
     ],
 )

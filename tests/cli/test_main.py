@@ -30,7 +30,7 @@ NEED_A_DAEMON = (
     ["status"], ["status", "-o", "json"], ["top"], ["explain", "infer"], ["story", "infer-1"],
     ["scale", "infer", "2"], ["set", "a=1"], ["unset", "a"], ["restart", "infer"], ["stop", "infer"],
     ["start", "infer"], ["down"], ["logs"], ["logs", "-f"], ["events"], ["events", "-f"], ["gpus"],
-    ["reload"],
+    ["reload"], ["reexec"],
 )  # fmt: skip
 
 

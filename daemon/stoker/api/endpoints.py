@@ -210,6 +210,12 @@ class Endpoints:
         generation = self._facade.snapshot().desired.generation
         return _done(f"config generation {generation} in force", generation=generation)
 
+    async def reexec(self, request: Request) -> Response:
+        """A new daemon in this process, begun."""
+        await self._body(request, "reexec")
+        await self._facade.reexec()
+        return _done("the daemon is being replaced")
+
     async def down(self, request: Request) -> Response:
         """The end, begun."""
         await self._body(request, "down")

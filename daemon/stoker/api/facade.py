@@ -173,6 +173,11 @@ class DaemonFacade(Protocol):
         """Read the configuration again now. Raises ConfigError (the last good one stays in force)."""
         ...
 
+    async def reexec(self) -> None:
+        """Begin to make way for a new daemon in the same process; workers and router go on. Raises
+        ConfigError or StokerError, changing nothing, if that one could not begin."""
+        ...
+
     async def down(self) -> None:
         """Begin to drain everything and end the daemon; returns at once."""
         ...

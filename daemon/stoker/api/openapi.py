@@ -77,6 +77,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _post("/v1/devices/release", "release", "Cordon a device and move its workers elsewhere",
           "device", device=DEVICE),
     _post("/v1/reload", "reload", "Read the configuration again now"),
+    _post("/v1/reexec", "reexec", "Replace the daemon in place; workers and router go on"),
     _post("/v1/down", "down", "Drain everything and end the daemon; answers at once"),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.errors import ConfigError, StokerError
+from stoker.errors import ConfigError, ConflictError, StokerError
 from stoker.model.event import (
     ConfigApplied,
     Event,
@@ -42,6 +42,7 @@ from stoker.runtime.parts import Parts
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.store import Store
+from stoker.runtime.succession import Ending, begin_anew, bury, rehearse
 from stoker.runtime.words import WorkerWords
 
 ROUTER_GRACE = 10.0
@@ -49,17 +50,25 @@ ROUTER_GRACE = 10.0
 
 
 def run_daemon(options: DaemonOptions) -> int:
-    """Run a daemon until it is told to end; returns its exit code. Raises StokerError if it cannot begin."""
-    return anyio.run(_main, options, backend="asyncio")
+    """Run a daemon until it is told to end; returns its exit code. Raises StokerError if it cannot begin.
+
+    One that is told to make way for another (`stoker reexec`) does not return: the same process begins anew
+    with the same arguments, so its children stay its own and a supervisor sees nothing end.
+    """
+    if anyio.run(_main, options, backend="asyncio"):
+        begin_anew()
+    return 0
 
 
-async def _main(options: DaemonOptions) -> int:
+async def _main(options: DaemonOptions) -> bool:
+    """Returns whether another is to begin in its place."""
     store = Store(options.state_dir)
     store.acquire()
+    bury({record.handle.pid for record in store.workers() if record.handle is not None})
     try:
         await anyio.Path(options.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o750)
         async with anyio.create_task_group() as tasks:
-            await Daemon(options, store, tasks).run()
+            again = await Daemon(options, store, tasks).run()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # One fault reaches the command line as itself, not wrapped in the task group that it ended.
@@ -69,7 +78,7 @@ async def _main(options: DaemonOptions) -> int:
         raise
     finally:
         store.release()
-    return 0
+    return again
 
 
 class Daemon:
@@ -82,7 +91,7 @@ class Daemon:
         self._options = options
         self._store = store
         self._tasks = tasks
-        self._ended = anyio.Event()
+        self._ending = Ending()
         self._routes = RouteFeed()
         self._systemd = SystemdNotifier(context.environ if options.systemd else {})
         self._words = WorkerWords(
@@ -149,7 +158,6 @@ class Daemon:
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
         return Facade(
             control=self._control,
-            journal=self._control.journal,
             configuration=self._configuration,
             autoscaler=self._autoscaler,
             link=self._link,
@@ -158,12 +166,14 @@ class Daemon:
             marks=marks,
             state_dir=self._options.state_dir,
             end=self._end,
+            replace=self._replace,
         )
 
     # -- life ------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Live until told to end. Raises StokerError if the daemon cannot begin at all."""
+    async def run(self) -> bool:
+        """Live until told to end; returns whether another is to begin in its place. Raises StokerError if the
+        daemon cannot begin at all."""
         from stoker.api.app import build
         from stoker.api.server import serve
 
@@ -188,11 +198,15 @@ class Daemon:
         start(self._configuration.watch)
         start(self._systemd.run_watchdog)
         self._systemd.ready(self._status_line())
-        await self._ended.wait()
+        await self._ending.wait()
         if self._control.state.stopping:
             await self._control.until_empty()
             await router.stop(ROUTER_GRACE)
+        elif self._ending.successor:
+            self._systemd.reloading()
+            return True
         self._systemd.stopping()
+        return False
 
     async def _configure(self) -> None:
         """Load the first configuration. In the foreground a bad one is the end; a system daemon waits for a
@@ -225,7 +239,7 @@ class Daemon:
                 if number == signal.SIGHUP:
                     self._tasks.start_soon(self._reload)
                 elif not self._options.stop_on_exit:
-                    self._ended.set()
+                    self._ending.begin()
                 elif self._control.state.stopping:
                     self._control.hurry()
                 else:
@@ -244,7 +258,15 @@ class Daemon:
         """Begin to drain everything; `run` waits for it."""
         self._control.stop()
         self._systemd.stopping("draining")
-        self._ended.set()
+        self._ending.begin()
+
+    async def _replace(self) -> None:
+        """Begin to make way for a new daemon. Raises StokerError if that one could not begin."""
+        if self._control.state.stopping:
+            raise ConflictError("everything is being stopped; start a new daemon after that")
+        await self._configuration.preview((), None, ())
+        await rehearse()
+        self._ending.begin(successor=True)
 
     # -- reactions -------------------------------------------------------------------------------------
 

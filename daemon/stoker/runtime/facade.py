@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.journal import Journal
 from stoker.runtime.measure import RouterLink
 
 STATUS_WINDOW = 60.0
@@ -41,7 +40,6 @@ class Facade:
         self,
         *,
         control: ControlLoop,
-        journal: Journal,
         configuration: Configuration,
         autoscaler: Autoscaler,
         link: RouterLink,
@@ -50,9 +48,10 @@ class Facade:
         marks: DeviceMarks,
         state_dir: str,
         end: Callable[[], None],
+        replace: Callable[[], Awaitable[None]],
     ) -> None:
         self._control = control
-        self._journal = journal
+        self._journal = control.journal
         self._configuration = configuration
         self._autoscaler = autoscaler
         self._link = link
@@ -61,6 +60,7 @@ class Facade:
         self._marks = marks
         self._state_dir = state_dir
         self._end = end
+        self._replace = replace
         self._started = anyio.current_time()
         self._restarts: dict[str, Counter[str]] = {}
         self._warnings: deque[str] = deque(maxlen=20)
@@ -207,6 +207,10 @@ class Facade:
     async def mark_device(self, uuid: str, mark: Mark | None) -> None:
         """Cordon or release a device, or give it back; raises StokerError."""
         self._marks.set(uuid, mark)
+
+    async def reexec(self) -> None:
+        """Make way for a new daemon in this process; raises StokerError if that one could not begin."""
+        await self._replace()
 
     async def down(self) -> None:
         """Begin to drain everything and end."""

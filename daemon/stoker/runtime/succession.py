@@ -1,0 +1,62 @@
+"""A daemon makes way for another in the same process (`stoker reexec`).
+
+The process stays, so workers and router stay its children and a supervisor sees nothing end; all else is the
+adoption that follows the death of any daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from typing import NoReturn
+
+import anyio
+import psutil
+
+from stoker.errors import StokerError
+
+PROGRAM = "import stoker.runtime.daemon"
+
+
+class Ending:
+    """That a daemon is to end, and whether another follows in its place."""
+
+    def __init__(self) -> None:
+        self.successor = False
+        self._begun = anyio.Event()
+
+    def begin(self, *, successor: bool = False) -> None:
+        """End now."""
+        self.successor = successor
+        self._begun.set()
+
+    async def wait(self) -> None:
+        """Return when the end has begun."""
+        await self._begun.wait()
+
+
+async def rehearse() -> None:
+    """Raise StokerError if the program that is installed now cannot even be loaded."""
+    tried = await anyio.run_process([sys.executable, "-P", "-c", PROGRAM], check=False)
+    if tried.returncode:
+        words = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise StokerError(f"the program that is installed now cannot be loaded: {words}; this daemon goes on")
+
+
+def begin_anew() -> NoReturn:
+    """Become the next daemon: the same process, the same arguments, the program that is installed now."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def bury(spared: Collection[int]) -> None:
+    """Take away the zombies that a predecessor in this process has left. `spared`: pids of workers, of whose
+    end their driver will want to hear."""
+    for child in psutil.Process().children():
+        try:
+            if child.pid not in spared and child.status() == psutil.STATUS_ZOMBIE:
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG)
+        except (psutil.NoSuchProcess, ChildProcessError):
+            continue
