@@ -11,6 +11,7 @@ import errno
 import socket
 import zlib
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 from stoker.errors import WorkerError
 from stoker.model.service import DesiredState, ServiceKey
@@ -127,7 +128,7 @@ class ServiceAddresses:
     def _choose(self, host: str, table: Mapping[ServiceKey, tuple[str, int]]) -> int:
         used = {*self._chosen.values(), *(port for _, port in table.values())}
         first = _offset(self._store.instance(), len(SERVICE_PORTS))
-        for port in (*SERVICE_PORTS[first:], *SERVICE_PORTS[:first]):
+        for port in chain(SERVICE_PORTS[first:], SERVICE_PORTS[:first]):
             if port not in used and is_free(host, port):
                 return port
         self._trouble(
