@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Protocol
 
 from stoker_router.table import RouteConfig
@@ -49,6 +49,7 @@ class Listener:
         """The host and port of the table for which `_bound` was opened."""
         self._server: asyncio.Server | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._looking_up: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._problem = ""
 
@@ -68,9 +69,10 @@ class Listener:
         self._wanted = (route.host, route.port, route.prefer)
         if self._bound is not None and self._matches(route):
             self._asked = (route.host, route.port)
-            self._cancel_retry()
+            self._stop_trying()
             self._problem = ""
-        elif self._retry is None:
+        else:
+            self._stop_trying()
             self._open()
 
     def _matches(self, route: RouteConfig) -> bool:
@@ -84,10 +86,29 @@ class Listener:
             self._events.trouble(self._service, self._problem)
 
     def _open(self) -> None:
-        host, port, prefer = self._wanted
+        """Open the wanted address; a host that is a name is looked up first, off the event loop."""
         self._retry = None
+        host = self._wanted[0]
         try:
-            sock = _listen_preferring(host, port, prefer)
+            self._open_at(_numeric(host))
+        except ValueError:
+            self._looking_up = self._loop.create_task(self._look_up(host))
+
+    async def _look_up(self, host: str) -> None:
+        try:
+            found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._fail(f"{host} is no address of this machine: {error.strerror}; tried again every second")
+            return
+        self._looking_up = None
+        self._open_at(str(min(found, key=lambda info: info[0] != socket.AF_INET)[4][0]))
+
+    def _open_at(self, address: str) -> None:
+        host, port, prefer = self._wanted
+        if self._bound is not None and self._bound[1] == port:
+            self.release()  # the same port at another host: the two could not be open together
+        try:
+            sock = _listen_preferring(address, port, prefer)
         except OSError as error:
             self._fail(_explain(error, host, port))
             return
@@ -120,36 +141,42 @@ class Listener:
 
     def close(self) -> None:
         """Close for good."""
-        self._cancel_retry()
+        self._stop_trying()
         self.release()
 
-    def _cancel_retry(self) -> None:
+    def _stop_trying(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        if self._looking_up is not None:
+            self._looking_up.cancel()
+            self._looking_up = None
 
 
-def _listen_preferring(host: str, port: int, prefer: int) -> socket.socket:
+def _listen_preferring(address: str, port: int, prefer: int) -> socket.socket:
     """A listening socket; for port 0 at the preferred port if that is free. Raises OSError."""
     if not port and prefer:
         try:
-            return _listen(host, prefer)
+            return _listen(address, prefer)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-    return _listen(host, port)
+    return _listen(address, port)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _numeric(host: str) -> str:
+    """The host as an address. Raises ValueError for a name that has to be looked up."""
+    return "127.0.0.1" if host == "localhost" else str(ip_address(host))
+
+
+def _listen(address: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-    sock = socket.socket(family, kind, protocol)
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         sock.settimeout(0.0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited: dead peers are noticed
-        sock.bind(address)
+        sock.bind((address, port))
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
@@ -163,5 +190,5 @@ def _explain(error: OSError, host: str, port: int) -> str:
     elif error.errno == errno.EACCES:
         why = "needs more rights (ports below 1024 are for root); give the service another endpoint.port"
     else:
-        why = f"cannot be opened: {os.strerror(error.errno) if error.errno else error}"
+        why = f"cannot be opened: {error.strerror}"
     return f"{host}:{port} {why}; tried again every second"

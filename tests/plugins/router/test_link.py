@@ -396,6 +396,40 @@ async def test_two_services_can_change_places(router: Router) -> None:
         assert router.facts.troubles == []
 
 
+async def test_the_same_port_at_another_host(router: Router) -> None:
+    async with worker() as w:
+        port = await router.route(w.route(1), port=free_port())
+        for host in ("0.0.0.0", "127.0.0.1", "localhost"):
+            await router.route(w.route(1), host=host)
+            await until(lambda wanted=host: router.facts.addresses[SERVICE] == (wanted, port))
+            assert (await get(port)).status == 200
+        assert router.facts.troubles == []
+
+
+async def test_a_better_wish_is_heard_at_once_while_a_bad_one_is_tried(router: Router) -> None:
+    async with worker() as w:
+        with socket.create_server(("127.0.0.1", 0)) as squatter:
+            router._routes[SERVICE] = Route(
+                service=SERVICE, host="127.0.0.1", port=squatter.getsockname()[1], workers=(w.route(1),)
+            )
+            await router.apply()
+            await until(lambda: router.facts.troubles)
+            port = await router.route(w.route(1), port=free_port())
+            assert (await get(port)).status == 200
+
+
+@pytest.mark.parametrize(("host", "word"), [("no.such.host.invalid", "no address"), ("192.0.2.1", "cannot")])
+async def test_an_address_that_is_not_ours_is_said(router: Router, host: str, word: str) -> None:
+    async with worker() as w:
+        other = await router.route(w.route(1), service="app/other")
+        router._routes[SERVICE] = Route(service=SERVICE, host=host, port=free_port())
+        await router.apply()
+        await until(lambda: router.facts.troubles)
+        assert host in router.facts.troubles[0][1]
+        assert word in router.facts.troubles[0][1]
+        assert (await get(other)).status == 200
+
+
 async def test_a_kept_connection_survives_a_move(router: Router) -> None:
     async with worker() as w:
         port = await router.route(w.route(1))
