@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,61 @@ def test_stokers_own_keys_stand_beside_bentomls(box: Box) -> None:
     twice = "bento: .\nservices: {S: {deployment_strategy: Recreate, update: {strategy: RollingUpdate}}}\n"
     (fault,) = faults(box, twice)
     assert fault.startswith("b.yaml:2:37: services.S.deployment_strategy: is said twice: here and as update.")
+
+
+WHOLE: dict[str, Any] = {
+    "name": "x", "bento": ".", "cluster": "c", "secrets": ["a"], "labels": [{"key": "a", "value": "b"}],
+    "envs": [{"name": "G", "value": 1}],
+    "canary": {"route_type": "random", "versions": {"v": {"bento": "b", "weight": 1, "services": {"S": {}}}}},
+    "services": {"S": {
+        "instance_type": "gpu.l4.1", "deployment_strategy": "Recreate", "extras": {"a": 1},
+        "scaling": {"min_replicas": 0, "max_replicas": 2, "policy": {
+            "scale_up_behavior": "fast", "scale_down_stabilization_window": 5,
+            "metrics": [{"type": "cpu", "value": 80}]}},
+        "envs": [{"name": "A", "value": 1}], "cold_start_timeout": 5,
+        "config_overrides": {
+            "traffic": {"timeout": 1, "concurrency": 2, "external_queue": True, "max_concurrency": 3},
+            "resources": {"gpu": 1, "memory": 2, "cpu": "1", "gpu_type": "nvidia-l4"},
+            "workers": [{"gpu": 1}],
+            "envs": [{"name": "A", "value": "2"}]}}},
+}  # fmt: skip
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [path, *(place for key in keys for place in _places(value[key], (*path, key)))]
+
+
+def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy = value.copy()
+    copy[path[0]] = _with(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "junk", [None, -1, 1.5, "x", "${A}", "${A:-fast}", True, [], {}, [1], {"a": 1}, [{"name": "A"}], 10**30],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_stands_anywhere_is_understood_or_told_with_its_place(box: Box, junk: Any) -> None:
+    assert faults(box, json.dumps(WHOLE)) == []
+    for place in _places(WHOLE):
+        told = faults(box, json.dumps(_with(WHOLE, place, junk), indent=1), environ={"A": "3"})
+        assert [problem for problem in told if not re.match(r"b\.yaml:[1-9]\d*:[1-9]", problem)] == [], place
+
+
+def test_faults_of_other_layers_name_them(box: Box) -> None:
+    text = "bento: .\nservices: {S: {}}\n"
+    bogus = "services.S.deployment_strategy=Bogus"
+    (fault,) = faults(box, text, sets=[bogus])
+    assert fault.startswith(
+        "--set services.S.deployment_strategy: services.S.deployment_strategy: must be Roll"
+    )
+    box.write("conf.d/a.yaml", "services: {S: {config_overrides: {traffic: {timeout: 9}}}}")
+    assert checked(box, "b.yaml").desired.services["b/S"].traffic.timeout == 9.0
+    environ = {"STOKER__SERVICES__S__CONFIG_OVERRIDES__TRAFFIC__TIMEOUT": "8"}
+    assert checked(box, "b.yaml", environ=environ).desired.services["b/S"].traffic.timeout == 8.0
 
 
 def test_a_change_is_named_in_bentomls_words(box: Box) -> None:

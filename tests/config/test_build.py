@@ -195,6 +195,9 @@ TYPES = [
         (["instance_type: gpu.h100.80g"], Resources(gpu=1.0, gpu_type="h100.80g")),
         (["instance_type: gpu.t4.1"], Resources(gpu=1.0, gpu_type="t4")),
         (["instance_type: gpu.a100.40g.4"], Resources(gpu=4.0, gpu_type="a100.40g")),
+        (["instance_type: gpu.mig.1g.10gb"], Resources(gpu=1.0, gpu_type="mig.1g.10gb")),
+        (["instance_type: gpu.mig.3g.40gb.1"], Resources(gpu=1.0, gpu_type="mig.3g.40gb")),
+        (["instance_type: gpu.h100.nvl.2"], Resources(gpu=2.0, gpu_type="h100.nvl")),
         (["instance_type: gpu.l4"], Resources(gpu=1.0, gpu_type="l4", cpu=4.0)),
         (["instance_type: share"], Resources(gpu=0.5, gpu_memory=8 * GI)),
         (
@@ -208,7 +211,20 @@ def test_instance_types_lie_under_resources(web: Web, lines: list[str], expected
     assert web(*lines, before=TYPES).resources == expected
 
 
-@pytest.mark.parametrize("name", ["share.2", "cpu.small.2", "gpu.l4.65", "gpu.l4.-1", "gpu.l4.x", "gpu", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "share.2",
+        "cpu.small.2",
+        "gpu.mig",
+        "gpu.mig.1g.10gb.2",
+        "gpu.l4.65",
+        "gpu.l4.-1",
+        "gpu.l4.x",
+        "gpu",
+        "",
+    ],
+)
 def test_unknown_instance_types(box: Box, name: str) -> None:
     box.write("stoker.yaml", document(f"instance_type: '{name}'", before=TYPES))
     (problem,) = box.problems()
