@@ -60,27 +60,24 @@ class CgroupTrees:
             return f"may not move processes below {parent}"
         return cls(mount, root, home, log)
 
-    def spawn_into(self, replica: str, spawn: Callable[[], int]) -> tuple[int, Path | None]:
-        """Call `spawn` so that its child is born in a new directory; return the pid and the directory.
-
-        The daemon itself steps in for the millisecond that it takes: a child is born where its parent is,
-        while one that is moved after its birth may have forked before. Raises OSError, without having
-        spawned, if processes may not be moved there, and what `spawn` raises.
-        """
-        directory = self._create(replica)
-        try:
-            self._step(directory)
+    def create(self, replica: str) -> Path:
+        """Make a new directory for a worker. Raises OSError."""
+        attempt = 0
+        while True:
+            directory = self.home / (f"{_safe(replica)}.{attempt}" if attempt else _safe(replica))
             try:
-                pid = spawn()
-            finally:
-                returned = self._step_back()
-        except BaseException:
-            _remove(directory)
-            raise
-        if not returned:
-            return pid, None  # it must never be emptied, for we are in it
-        self._expel_strangers(directory)
-        return pid, directory
+                directory.mkdir()
+            except FileExistsError:
+                attempt += 1
+                continue
+            except FileNotFoundError:
+                self.home.mkdir(exist_ok=True)
+                continue
+            return directory
+
+    def remove(self, directory: Path) -> None:
+        """Remove a directory in which nothing was born."""
+        _remove(directory)
 
     def encloses(self, pid: int) -> bool:
         """Whether a process, dead or alive, is in a worker's directory of this instance."""
@@ -145,39 +142,6 @@ class CgroupTrees:
     def close(self) -> None:
         """Remove the instance's directory if no worker is left in it."""
         _remove(self.home)
-
-    def _create(self, replica: str) -> Path:
-        """Make a new directory. Raises OSError."""
-        self.home.mkdir(exist_ok=True)
-        attempt = 0
-        while True:
-            directory = self.home / (f"{_safe(replica)}.{attempt}" if attempt else _safe(replica))
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                attempt += 1
-                continue
-            return directory
-
-    def _step(self, directory: Path) -> None:
-        _write(directory / "cgroup.procs", str(os.getpid()))
-
-    def _step_back(self) -> bool:
-        for _ in range(_SWEEPS):
-            try:
-                self._step(self.home.parent)
-            except OSError as error:
-                trouble = error
-            else:
-                return True
-        self._log(f"the daemon cannot return to its cgroup {self.home.parent}: {trouble.strerror}")
-        return False
-
-    def _expel_strangers(self, directory: Path) -> None:
-        """Another thread may have spawned something meanwhile, which must not share the worker's fate."""
-        strangers = set(procfs.children_of_other_threads())
-        for pid in strangers.intersection(_members(directory)):
-            _write(self.home.parent / "cgroup.procs", str(pid))
 
 
 def kill_members(directory: Path) -> None:

@@ -19,11 +19,12 @@ from stoker_process import procfs
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.discovery import Discovery
 from stoker_process.exits import exit_status, last_line, reap, signal_pidfd
-from stoker_process.launch import spawn
+from stoker_process.launch import birth_error, open_log, order_of
 from stoker_process.orphans import Orphans
 from stoker_process.records import Record, Records
 from stoker_process.sessions import SessionTrees
-from stoker_process.worker import Trees, Worker
+from stoker_process.spawner import Birth, Order, Spawner
+from stoker_process.worker import Trees, Worker, end_marked
 
 NAME = "process"
 
@@ -31,7 +32,8 @@ NAME = "process"
 class ProcessDriver:
     """Runs workers as sessions of their own; see `stoker.plugin.ports.WorkerDriver`.
 
-    Each costs one descriptor. The option `cgroup: false` forgoes cgroups even where they can be had.
+    Each costs one descriptor; a fork server of some 10 MB makes them. The option `cgroup: false` forgoes
+    cgroups even where they can be had.
     Raises StokerError on a kernel without pidfds.
     """
 
@@ -53,6 +55,7 @@ class ProcessDriver:
         self._sessions = SessionTrees(self._orphans, context.log)
         if self._cgroups is None:
             self._orphans.call()
+        self._spawner = Spawner()
         self._discovery = Discovery(context.instance, self._records, self._cgroups, context.log)
 
     @property
@@ -64,20 +67,20 @@ class ProcessDriver:
 
     async def start(self, request: StartRequest) -> WorkerHandle:
         """Spawn the worker. Raises WorkerError."""
-        await anyio.lowlevel.checkpoint()
-        pid, cgroup = self._spawn(request)
-        pidfd = _open_own(pid)
-        stat = procfs.read_stat(pid)
-        record = Record(
-            mark=request.mark,
-            pid=pid,
-            start_time=stat.start_time if stat else 0,
-            boot_id=procfs.boot_id(),
-            log_path=request.log_path,
-            cgroup=str(cgroup or ""),
-        )
+        with self._orphans.birth():
+            pid, cgroup = await self._spawn(request)
+            pidfd = _open_own(pid)
+            stat = procfs.read_stat(pid)
+            record = Record(
+                mark=request.mark,
+                pid=pid,
+                start_time=stat.start_time if stat else 0,
+                boot_id=procfs.boot_id(),
+                log_path=request.log_path,
+                cgroup=str(cgroup or ""),
+            )
+            self._workers[pid] = Worker(record, pidfd, child=True)
         self._records.write(record)
-        self._workers[pid] = Worker(record, pidfd, child=True)
         return _handle(record)
 
     async def wait(self, handle: WorkerHandle) -> ExitStatus:
@@ -150,6 +153,7 @@ class ProcessDriver:
                 os.close(worker.pidfd)
                 worker.pidfd = None
         self._workers.clear()
+        self._spawner.close()
         if self._cgroups is not None:
             self._cgroups.close()
         await anyio.lowlevel.checkpoint()
@@ -196,14 +200,53 @@ class ProcessDriver:
         self._workers.pop(worker.pid, None)
         self._records.remove(worker.record)
 
-    def _spawn(self, request: StartRequest) -> tuple[int, Path | None]:
-        if self._cgroups is not None:
-            try:
-                return self._cgroups.spawn_into(request.replica, lambda: spawn(request, self._log))
-            except OSError as error:
-                self._log(f"{request.replica} gets no cgroup ({error}); its tree is held by its session")
-                self._orphans.call()
-        return spawn(request, self._log), None
+    async def _spawn(self, request: StartRequest) -> tuple[int, Path | None]:
+        """Have the process made, in a cgroup of its own where that can be; return its pid and the cgroup."""
+        order = order_of(request, self._log)
+        cgroup = self._new_cgroup(request.replica)
+        log = open_log(request.log_path)
+        try:
+            birth = await self._order(order, log, cgroup)
+            if birth.step == "clone" and cgroup is not None:
+                self._without_cgroup(request.replica, os.strerror(birth.errno), cgroup)
+                cgroup = None
+                birth = await self._order(order, log, None)
+        except WorkerError:
+            end_marked(request.mark)
+            raise
+        finally:
+            os.close(log)
+        if not birth.step:
+            return birth.pid, cgroup
+        if birth.pid:
+            _bury(birth.pid)
+        if cgroup is not None and self._cgroups is not None:
+            self._cgroups.remove(cgroup)
+        raise birth_error(request, order, birth)
+
+    async def _order(self, order: Order, log: int, cgroup: Path | None) -> Birth:
+        if cgroup is None:
+            return await self._spawner.spawn(order, log)
+        directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return await self._spawner.spawn(order, log, directory)
+        finally:
+            os.close(directory)
+
+    def _new_cgroup(self, replica: str) -> Path | None:
+        if self._cgroups is None:
+            return None
+        try:
+            return self._cgroups.create(replica)
+        except OSError as error:
+            self._without_cgroup(replica, str(error))
+            return None
+
+    def _without_cgroup(self, replica: str, reason: str, cgroup: Path | None = None) -> None:
+        self._log(f"{replica} gets no cgroup ({reason}); its tree is held by its session")
+        self._orphans.call()
+        if cgroup is not None and self._cgroups is not None:
+            self._cgroups.remove(cgroup)
 
 
 def _handle(record: Record) -> WorkerHandle:
@@ -229,13 +272,18 @@ def _open_pidfd(handle: WorkerHandle) -> int | None:
     return None
 
 
+def _bury(pid: int) -> None:
+    """Take away our own child, which has ended or is about to."""
+    os.waitpid(pid, 0)
+
+
 def _open_own(pid: int) -> int:
     """A pidfd of our own new child. Without one the worker cannot be watched, so it may not run."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        _bury(pid)
         raise WorkerError(
             f"cannot watch the new worker {pid}: {error.strerror}; it was ended again"
         ) from error

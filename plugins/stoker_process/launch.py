@@ -1,4 +1,4 @@
-"""From a start request to a running process: what to execute, in which state it is born."""
+"""From a start request to an order for the fork server, and from its failure to a message for people."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import errno
 import os
 import pwd
 import resource
-import shutil
-import signal
 import stat
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from stoker.errors import WorkerError
 from stoker.model.service import Limits
 from stoker.plugin.ports import StartRequest
+from stoker_process.spawner import Birth, Order
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where a command is looked for when the worker's environment has no PATH."""
@@ -26,36 +23,18 @@ _PASSING = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC
 """Errors of a full machine: worth another try."""
 
 
-def spawn(request: StartRequest, log: Callable[[str], None]) -> int:
-    """Execute the request's command in a session of its own and return the pid. Raises WorkerError.
-
-    The worker has the request's environment, `/dev/null` as input, its log as output, and otherwise the
-    state of a fresh process: no inherited descriptors, no ignored or blocked signals. Call it in the main
-    thread. The zombie is the caller's to reap.
-    """
+def order_of(request: StartRequest, log: Callable[[str], None]) -> Order:
+    """What is to be executed for a request. Raises WorkerError for what cannot succeed."""
     _check_strings(request)
     _check_directory(request)
-    command = find_command(request)
-    argv = (*_prefix(request, log), command, *request.argv[1:])
-    output = open_log(request.log_path)
-    try:
-        with _fresh_signals():
-            process = subprocess.Popen(
-                argv if argv[0] != command else request.argv,
-                executable=argv[0],
-                cwd=request.working_dir,
-                env=request.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise _spawn_error(request, command, error) from error
-    finally:
-        os.close(output)
-    process.returncode = 0  # tells subprocess that this child is not its own to reap
-    return process.pid
+    return Order(
+        path=find_command(request),
+        argv=request.argv,
+        env=request.environ,
+        cwd=request.working_dir,
+        limits=_limits(request.limits, log),
+        user=_user(request),
+    )
 
 
 def find_command(request: StartRequest) -> str:
@@ -95,9 +74,13 @@ def find_command(request: StartRequest) -> str:
 
 def open_log(path: str) -> int:
     """Open a worker's log for appending, creating it and its directory. Raises WorkerError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
-        Path(path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            return os.open(path, flags, 0o640)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            return os.open(path, flags, 0o640)
     except OSError as error:
         raise WorkerError(f"cannot open the worker's log {path}: {error.strerror}") from error
 
@@ -131,18 +114,9 @@ def _check_directory(request: StartRequest) -> None:
     )
 
 
-def _prefix(request: StartRequest, log: Callable[[str], None]) -> tuple[str, ...]:
-    """Programs that set limits and user and then execute the command; they cost an exec each, while
-    code between fork and exec would cost a copy of the daemon's page tables and be unsafe beside threads."""
-    return (*_limits_prefix(request.limits, log), *_user_prefix(request))
-
-
-def _limits_prefix(limits: Limits, log: Callable[[str], None]) -> tuple[str, ...]:
-    wanted: Mapping[str, tuple[int, int | None]] = {
-        "nofile": (resource.RLIMIT_NOFILE, limits.nofile),
-        "nproc": (resource.RLIMIT_NPROC, limits.pids),
-    }
-    options = []
+def _limits(limits: Limits, log: Callable[[str], None]) -> tuple[tuple[int, int], ...]:
+    wanted = {"nofile": (resource.RLIMIT_NOFILE, limits.nofile), "pids": (resource.RLIMIT_NPROC, limits.pids)}
+    found = []
     for name, (kind, value) in wanted.items():
         if value is None:
             continue
@@ -151,13 +125,13 @@ def _limits_prefix(limits: Limits, log: Callable[[str], None]) -> tuple[str, ...
         if ceiling != resource.RLIM_INFINITY and value > ceiling and not _may_raise_limits():
             log(f"limit {name} {value} is above this daemon's hard limit; workers get {ceiling}")
             given = ceiling
-        options.append(f"--{name}={given}:{given}")
-    return (_tool("prlimit", "limits"), *options, "--") if options else ()
+        found.append((kind, given))
+    return tuple(found)
 
 
-def _user_prefix(request: StartRequest) -> tuple[str, ...]:
+def _user(request: StartRequest) -> tuple[str, int, int] | None:
     if request.user is None:
-        return ()
+        return None
     try:
         entry = pwd.getpwnam(request.user)
     except KeyError:
@@ -167,27 +141,14 @@ def _user_prefix(request: StartRequest) -> tuple[str, ...]:
             permanent=True,
         ) from None
     if entry.pw_uid == os.geteuid():
-        return ()
+        return None
     if os.geteuid() != 0:
         raise WorkerError(
             f"{request.service}: to run as user {request.user!r} the daemon must run as root; "
             "remove `user` or start the daemon as root",
             permanent=True,
         )
-    ids = (f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups")
-    return (_tool("setpriv", "user"), *ids, "--")
-
-
-def _tool(name: str, key: str) -> str:
-    found = shutil.which(
-        name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin:/bin:/usr/sbin:/sbin"))
-    )
-    if found is None:
-        raise WorkerError(
-            f"`{key}` needs the program {name}; install the package util-linux or remove `{key}`",
-            permanent=True,
-        )
-    return found
+    return entry.pw_name, entry.pw_uid, entry.pw_gid
 
 
 def _may_raise_limits() -> bool:
@@ -196,55 +157,33 @@ def _may_raise_limits() -> bool:
     return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
 
 
-@contextmanager
-def _fresh_signals() -> Iterator[None]:
-    """While this lasts, a spawned process starts with every signal at its default and none blocked.
-
-    exec keeps ignored signals ignored (`nohup stoker up`, a shell's `stoker up &`) and blocked ones
-    blocked, but resets handled ones. So each ignored signal gets a handler that does nothing: the daemon
-    still ignores it. subprocess itself resets SIGPIPE, SIGXFZ and SIGXFSZ.
-    """
-    ignored = [
-        signum
-        for signum in signal.valid_signals()
-        if signum not in _RESET_BY_SUBPROCESS and signal.getsignal(signum) is signal.SIG_IGN
-    ]
-    for signum in ignored:
-        signal.signal(signum, _nothing)
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for signum in ignored:
-            signal.signal(signum, signal.SIG_IGN)
-
-
-_RESET_BY_SUBPROCESS = {signal.SIGPIPE, signal.SIGXFSZ}
-
-
-def _nothing(_signum: int, _frame: object) -> None:
-    """Ignore a signal in a way that exec does not hand on."""
-
-
-def _spawn_error(request: StartRequest, command: str, error: OSError) -> WorkerError:
-    """Say what the kernel's refusal means. The usual causes were ruled out before the spawn."""
-    interpreter = _interpreter(command)
-    if error.errno == errno.ENOENT and interpreter:
+def birth_error(request: StartRequest, order: Order, birth: Birth) -> WorkerError:
+    """Say what a failed birth means. The usual causes were ruled out before it was tried."""
+    number = birth.errno
+    reason = os.strerror(number)
+    if number in _PASSING:
+        meaning = f"the machine is out of resources ({reason}); it will be tried again"
+    elif birth.step == "chdir":
+        meaning = f"working_dir {order.cwd} cannot be entered: {reason}"
+    elif birth.step in ("user", "limits"):
+        meaning = f"`{birth.step}` cannot be set: {reason}"
+    elif number == errno.ENOENT and (interpreter := _interpreter(order.path)):
         meaning = (
             f"its first line asks for {interpreter}, which does not exist; correct that line or install it"
         )
-    elif error.errno == errno.ENOEXEC:
+    elif number == errno.ENOEXEC:
         meaning = "it is neither a program for this machine nor a script with a #! line; add one"
-    elif error.errno == errno.E2BIG:
+    elif number == errno.E2BIG:
         meaning = "command and environment together are too long for the kernel; pass big values in files"
-    elif error.errno in _PASSING:
-        meaning = f"the machine is out of resources ({error.strerror}); it will be tried again"
     else:
-        meaning = f"{error.strerror or error}"
+        meaning = f"{reason}{_as_user(order)}"
     return WorkerError(
-        f"{request.service}: cannot execute {command}: {meaning}", permanent=error.errno not in _PASSING
+        f"{request.service}: cannot execute {order.path}: {meaning}", permanent=number not in _PASSING
     )
+
+
+def _as_user(order: Order) -> str:
+    return f" by user {order.user[0]}" if order.user else ""
 
 
 def _interpreter(command: str) -> str:
@@ -255,6 +194,3 @@ def _interpreter(command: str) -> str:
     except OSError:
         return ""
     return os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].strip() else ""
-
-
-__all__: Sequence[str] = ("DEFAULT_PATH", "find_command", "open_log", "spawn")

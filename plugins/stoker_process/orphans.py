@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -44,6 +45,7 @@ class Orphans:
         self._marks: dict[tuple[int, int], str] = {}
         """Of processes that were seen alive: (pid, start time) -> mark."""
         self._seat = anyio.Lock()
+        self._births = 0
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def call(self) -> None:
@@ -65,6 +67,15 @@ class Orphans:
     def forget(self, mark: str) -> None:
         """Nothing is left of that worker."""
         self._marks = {key: of for key, of in self._marks.items() if of != mark}
+
+    @contextmanager
+    def birth(self) -> Iterator[None]:
+        """While this lasts, a child of ours may be a worker of which `is_worker` does not know yet."""
+        self._births += 1
+        try:
+            yield
+        finally:
+            self._births -= 1
 
     def collect(self) -> list[Orphan]:
         """Take away the zombies among the orphans and return the living."""
@@ -90,10 +101,11 @@ class Orphans:
         if threading.current_thread() is not threading.main_thread():
             return  # signals cannot be received here; orphans are collected whenever a worker ends
         async with self._seat:
-            with anyio.open_signal_receiver(signal.SIGCHLD) as deaths:
-                self.collect()
-                async for _ in deaths:
+            with _bell() as bell:
+                while True:
                     self.collect()
+                    await anyio.wait_readable(bell)
+                    os.read(bell, 4096)
 
     def _mark(self, stat: Stat) -> str | None:
         key = (stat.pid, stat.start_time)
@@ -107,6 +119,36 @@ class Orphans:
     def _is_orphan(self, zombie: Stat) -> bool:
         """A child that was spawned by this process is in our session or leads its own; any other came
         from elsewhere. One that leads its own is an orphan only if its mark was read while it lived."""
+        if self._births and zombie.session == zombie.pid:
+            return False  # left for the next time
         if zombie.session not in (zombie.pid, self._session) or self._is_enclosed(zombie.pid):
             return True
         return (zombie.pid, zombie.start_time) in self._marks
+
+
+@contextmanager
+def _bell() -> Iterator[int]:
+    """A descriptor that gets readable when a child of ours has ended.
+
+    The handler stays installed for good: Python complains of a signal that comes while it is removed.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _writers.add(writer)
+    signal.signal(signal.SIGCHLD, _ring)
+    try:
+        yield reader
+    finally:
+        _writers.discard(writer)
+        os.close(reader)
+        os.close(writer)
+
+
+_writers: set[int] = set()
+
+
+def _ring(_signum: int, _frame: object) -> None:
+    for writer in _writers:
+        try:
+            os.write(writer, b"!")
+        except BlockingIOError:
+            continue  # it rings already

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +19,9 @@ class Stat:
     """The fields of `/proc/PID/stat` that matter here.
 
     `start_time` and `ticks` are clock ticks; `ticks` includes the reaped children, so that the sum over a
-    tree does not shrink when one of its processes ends. `resident` is in bytes. `exit_status` is the
-    raw wait status, meaningful for a zombie only.
+    tree does not shrink when one of its processes ends. `resident` is in bytes. `executing` says that it
+    is in the middle of an exec and has no environment yet. `exit_status` is the raw wait status, meaningful
+    for a zombie only.
     """
 
     pid: int
@@ -32,6 +32,7 @@ class Stat:
     start_time: int
     ticks: int
     resident: int
+    executing: bool
     exit_status: int
 
     @property
@@ -56,6 +57,7 @@ def read_stat(pid: int) -> Stat | None:
         start_time=int(fields[19]),
         ticks=sum(map(int, fields[11:15])),
         resident=int(fields[21]) * PAGE,
+        executing=fields[48] == b"0" and fields[0] not in b"ZX",  # where its environment will end
         exit_status=int(fields[49]),
     )
 
@@ -98,11 +100,15 @@ class ProcessTable:
 
 def read_mark(pid: int) -> str | None:
     """The value of STOKER_ID the process was started with, "" if it has none or may not be read; None if
-    its environment is empty, which it also is for a moment in the middle of an exec."""
-    environ = _read(f"/proc/{pid}/environ")
-    if environ == b"":
-        return None
-    if environ is None or _MARK not in environ:
+    that cannot be told now because it is in the middle of an exec."""
+    for _ in range(3):  # an exec may begin or end between the two readings
+        environ = _read(f"/proc/{pid}/environ")
+        if environ != b"":
+            break
+        stat = read_stat(pid)
+        if stat is not None and stat.executing:
+            return None
+    if not environ or _MARK not in environ:
         return ""
     for entry in environ.split(b"\0"):
         if entry.startswith(_MARK):
@@ -117,14 +123,6 @@ def children_of_main_thread() -> list[int]:
     if raw is not None:
         return [int(pid) for pid in raw.split()]
     return [stat.pid for stat in ProcessTable().children.get(own, ())]  # kernel without PROC_CHILDREN
-
-
-def children_of_other_threads() -> list[int]:
-    """What threads other than the calling one have spawned. Orphans are the main thread's."""
-    spared = {threading.get_native_id(), os.getpid()}
-    others = (name for name in os.listdir("/proc/self/task") if int(name) not in spared)
-    lists = (_read(f"/proc/self/task/{name}/children") for name in others)
-    return [int(pid) for raw in lists if raw for pid in raw.split()]
 
 
 def unified_cgroup(pid: int | str = "self") -> str | None:

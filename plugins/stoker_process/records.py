@@ -7,7 +7,6 @@ title; a record (mark, pid, start time) is neither. A lost record costs little: 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,11 +33,13 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Remember a worker. A full disk is said and borne: the worker runs all the same."""
-        path = self._path(record)
+        path, text = self._path(record), json.dumps(asdict(record))
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.with_suffix(".new").write_text(json.dumps(asdict(record)), encoding="utf-8")
-            os.replace(path.with_suffix(".new"), path)
+            try:
+                path.write_text(text, encoding="utf-8")
+            except FileNotFoundError:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             self._log(f"cannot record worker {record.pid} under {self._directory}: {error.strerror}")
 

@@ -16,7 +16,7 @@ from stoker_process.orphans import Orphans
 from stoker_process.procfs import TICKS, ProcessTable, Stat
 from stoker_process.worker import Measure, Worker, kill_process, until_gone
 
-_LOOKS = 5
+_LOOKS = 500
 _RETRY = 0.002
 
 

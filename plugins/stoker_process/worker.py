@@ -102,6 +102,14 @@ def kill_process(pid: int, start_time: int) -> None:
         os.close(pidfd)
 
 
+def end_marked(mark: str) -> None:
+    """SIGKILL to every process that was started with this mark."""
+    for pid in procfs.all_pids():
+        stat = procfs.read_stat(pid) if procfs.read_mark(pid) == mark else None
+        if stat is not None:
+            kill_process(pid, stat.start_time)
+
+
 def still_running(processes: Iterable[Stat]) -> list[int]:
     """The pids of those that have not ended; recycled pids are told apart."""
     now = ((then, procfs.read_stat(then.pid)) for then in processes)

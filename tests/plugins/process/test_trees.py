@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import threading
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from stoker.errors import WorkerError
 from stoker.plugin.testing.driver_bench import Bench, ended, own_zombies, running, text_of, until
-from stoker_process.cgroups import CgroupTrees, kill_members
+from stoker_process.cgroups import kill_members
 from stoker_process.driver import ProcessDriver
 from stoker_process.orphans import Orphans
 from stoker_process.procfs import read_stat
@@ -87,34 +86,6 @@ async def test_a_worker_is_born_in_its_cgroup(cgroups: ProcessDriver, bench: Ben
         await cgroups.kill(handle)
         await ended(cgroups, handle)
         assert not running(hidden)
-
-
-async def test_what_another_thread_spawns_meanwhile_stays_out(trees: CgroupTrees) -> None:
-    strangers, done = [], threading.Event()
-
-    def be_another() -> None:
-        strangers.append(os.posix_spawn("/bin/sleep", ["sleep", "600"], {}, setsid=True))
-        done.wait()
-
-    def spawn() -> int:
-        another.start()
-        while not strangers:
-            another.join(0.001)
-        return os.posix_spawn("/bin/sleep", ["sleep", "600"], {}, setsid=True)
-
-    another = threading.Thread(target=be_another)
-    try:
-        pid, directory = trees.spawn_into("web-1", spawn)
-    finally:
-        done.set()
-        another.join()
-    assert directory is not None
-    assert (trees.directory_of(pid), trees.directory_of(os.getpid())) == (directory, None)
-    await trees.empty(directory)
-    os.waitpid(pid, 0)
-    assert running(strangers[0])
-    os.kill(strangers[0], signal.SIGKILL)
-    assert os.waitpid(strangers[0], 0)[1] == signal.SIGKILL
 
 
 async def test_a_failed_spawn_leaves_no_cgroup(cgroups: ProcessDriver, bench: Bench) -> None:

@@ -223,7 +223,10 @@ def _to_stderr(text: str) -> None:
 
 def text_of(path: str) -> str:
     """What a file holds; "" if there is none."""
-    return Path(path).read_text(errors="replace") if os.path.exists(path) else ""
+    try:
+        return Path(path).read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def script(path: Path, body: str) -> Path:
