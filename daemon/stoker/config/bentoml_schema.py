@@ -76,6 +76,8 @@ class BentoPolicySection(PolicySection):
 class BentoScalingSection(ScalingSection):
     """Bounds and rules for the number of replicas."""
 
+    max_replicas: Annotated[int, Whole(1, 10_000, 4)] = 1
+    """At most so many replicas. Not given: as many as `min_replicas`."""
     policy: BentoPolicySection = BentoPolicySection()  # type: ignore[assignment]  # one rule, no list
     """The rule."""
 
