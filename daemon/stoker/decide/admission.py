@@ -13,6 +13,7 @@ from stoker.decide.draft import Draft
 from stoker.decide.pool import Pool, is_ready
 from stoker.decide.rollout import bounds
 from stoker.model.action import HoldReplica, StartReplica
+from stoker.model.device import Placement
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
 
@@ -20,6 +21,7 @@ from stoker.model.service import ServiceKey, ServiceSpec
 def admit(draft: Draft, found: Mapping[ServiceKey, Pool]) -> None:
     """Put a start or a hold into the draft for each pending replica that is still open."""
     alive = {key: len(pool.alive) for key, pool in found.items()}
+    loading = _loading(found.values())
     for pool, spec, replica in _in_order(found.values(), draft):
         if not draft.due(replica.not_before):
             _keep_devices(draft, spec, replica)
@@ -27,24 +29,50 @@ def admit(draft: Draft, found: Mapping[ServiceKey, Pool]) -> None:
         reason = _gate(pool, spec, replica, found) or _full(pool, spec, alive[pool.key])
         if not reason:
             placement = draft.place(spec)
-            if placement.placed:
+            draft.take(replica, placement.reservations)
+            reason = _crowded(placement, loading) if placement.placed else placement.reason
+            if not reason:
                 alive[pool.key] += 1
-                draft.take(replica, placement.reservations)
-                draft.act(
-                    StartReplica(
-                        replica=replica.id,
-                        service=pool.key,
-                        revision=pool.revision,
-                        reservations=placement.reservations,
-                        reason=_why_start(replica),
-                        devices_reason=placement.reason,
-                        cause=replica.cause,
-                    )
-                )
+                loading |= {given.uuid: replica.id for given in placement.reservations if given.share < 1}
+                _start(draft, pool, replica, placement)
                 continue
-            reason = placement.reason
         if reason != replica.reason:
             draft.act(HoldReplica(replica=replica.id, service=pool.key, reason=reason, cause=replica.cause))
+
+
+def _start(draft: Draft, pool: Pool, replica: Replica, placement: Placement) -> None:
+    draft.act(
+        StartReplica(
+            replica=replica.id,
+            service=pool.key,
+            revision=pool.revision,
+            reservations=placement.reservations,
+            reason=_why_start(replica),
+            devices_reason=placement.reason,
+            cause=replica.cause,
+        )
+    )
+
+
+def _loading(found: Iterable[Pool]) -> dict[str, str]:
+    """The replica that is loading on each shared device, by its UUID."""
+    return {
+        given.uuid: replica.id
+        for pool in found
+        for replica in pool.members
+        if replica.phase == "starting"
+        for given in replica.reservations
+        if given.share < 1
+    }
+
+
+def _crowded(placement: Placement, loading: Mapping[str, str]) -> str:
+    """Why the device must be waited for, "" if it need not: a worker that sizes itself by the memory that is
+    free at its start gets it wrong while another is still filling the same device."""
+    for given in placement.reservations:
+        if given.uuid in loading:
+            return f"waits until {loading[given.uuid]} has started: on a shared GPU one loads at a time"
+    return ""
 
 
 def _in_order(found: Iterable[Pool], draft: Draft) -> list[tuple[Pool, ServiceSpec, Replica]]:
