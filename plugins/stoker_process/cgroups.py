@@ -55,8 +55,8 @@ class CgroupTrees:
         except OSError as error:
             return f"cannot create {home}: {error.strerror}"
         usable = os.access(parent / "cgroup.procs", os.W_OK) and (home / "cgroup.events").exists()
+        _rmdir(home)  # made again with the first worker, unless one is in it
         if not usable:
-            _remove(home)
             return f"may not move processes below {parent}"
         return cls(mount, root, home, log)
 
@@ -77,7 +77,8 @@ class CgroupTrees:
 
     def remove(self, directory: Path) -> None:
         """Remove a directory in which nothing was born."""
-        _remove(directory)
+        _rmdir(directory)
+        _rmdir(self.home)
 
     def encloses(self, pid: int) -> bool:
         """Whether a process, dead or alive, is in a worker's directory of this instance."""
@@ -119,8 +120,9 @@ class CgroupTrees:
                 await anyio.sleep(_RETRY)  # the last one is past its exit but not yet out of the cgroup
         for _ in range(_SWEEPS):
             if _remove(directory):
-                return
+                break
             await anyio.sleep(_RETRY)
+        _rmdir(self.home)
 
     def abandoned(self, used: Iterable[Path]) -> list[Path]:
         """Worker directories of this instance that belong to none of the workers in use."""
@@ -138,10 +140,6 @@ class CgroupTrees:
             memory = sum(stat.resident for stat in _processes(worker.cgroup))
             found[worker.pid] = Measure(_cpu_seconds(worker.cgroup), memory)
         return found
-
-    def close(self) -> None:
-        """Remove the instance's directory if no worker is left in it."""
-        _remove(self.home)
 
 
 def kill_members(directory: Path) -> None:
@@ -193,17 +191,22 @@ def _cpu_seconds(directory: Path) -> float:
     return int(first[1]) / 1e6
 
 
+def _rmdir(directory: Path | str) -> bool:
+    """Remove a cgroup. False if it is in use."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
+            raise
+        return False
+    return True
+
+
 def _remove(directory: Path) -> bool:
-    """Remove a cgroup and the ones below it. False if one is still in use."""
-    gone = True
-    for path, _, _ in os.walk(directory, topdown=False):
-        try:
-            os.rmdir(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY, errno.EACCES, errno.EPERM):
-                raise
-            gone = gone and error.errno == errno.ENOENT
-    return gone
+    """Remove a cgroup and the ones below it. False if one is in use."""
+    return all(_rmdir(path) for path, _, _ in os.walk(directory, topdown=False))
 
 
 def _mount() -> tuple[Path, str] | None:

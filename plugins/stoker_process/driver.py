@@ -154,8 +154,6 @@ class ProcessDriver:
                 worker.pidfd = None
         self._workers.clear()
         self._spawner.close()
-        if self._cgroups is not None:
-            self._cgroups.close()
         await anyio.lowlevel.checkpoint()
 
     def _worker(self, handle: WorkerHandle) -> Worker | None:

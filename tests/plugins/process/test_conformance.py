@@ -8,8 +8,6 @@ from stoker.plugin.testing.driver import DriverSuite
 from stoker_process.cgroups import CgroupTrees
 
 CGROUPS = CgroupTrees.open("test-probe", print)
-if isinstance(CGROUPS, CgroupTrees):
-    CGROUPS.close()
 
 
 @pytest.mark.system

@@ -60,7 +60,6 @@ async def test_cgroups_are_removed_with_their_workers(cgroups: ProcessDriver, be
     await cgroups.kill(handle)
     await ended(cgroups, handle)
     assert not directory.exists()
-    await cgroups.aclose()
     assert not directory.parent.exists()
 
 
