@@ -20,6 +20,8 @@ WARM_UP = 120.0
 _LATEST = 1.0
 """The router's interval: in a longer silence the service was at rest until so many seconds ago."""
 _LEVELS = 64
+_NOTHING = 0.02
+"""Slots: less than this is no demand."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Foresight:
     - A replica that is no longer needed stays while that is cheaper than starting it again, judged by how
       soon its level was needed in the past; a restart is worth `restart_worth` (5) start-ups of idling. So
       zero is reached by itself, too.
+    - Where the promised wait is longer than a start, nothing is kept for what may come: a replica that is
+      started for a request that waits is in time. A restart is then worth one start-up.
 
     `slo.wait` of the service is the promise (2 s where none is declared), `target` the requests per replica
     (default: traffic.concurrency, else 1). It times its own ups and downs: leave the windows at 0.
@@ -64,14 +68,17 @@ class Foresight:
         before = state["at"]
         startup = given.pool.startup_seconds
         horizon = (STARTUP if startup is None else startup) + 1.0
+        # A promise that outlasts a start needs no forecast: a replica started for a request is in time.
+        in_time = (given.service.slo_wait or SLO_WAIT) >= horizon
+        ahead = _LATEST if in_time else horizon
         # A look between two samples learns nothing new; what came meanwhile is in the next one.
         if since >= _LATEST / 2 or load.rps or load.in_flight_now:
-            _take_in(state, given, load, since, horizon)
-        need = _need(state, given, load, horizon)
+            _take_in(state, given, load, since, ahead)
+        need = _need(state, given, load, horizon, ahead)
         most = given.service.scaling.max_replicas
         count = min(need.count, most)
         warmth.use(state, count, before, given.now)
-        worth = parameter(given, "restart_worth", RESTART_WORTH) * horizon
+        worth = (1.0 if in_time else parameter(given, "restart_worth", RESTART_WORTH)) * horizon
         want, ends = warmth.kept(state, most, worth, given.now)
         held = given.now < state["began"] + WARM_UP and want < state["hold"]
         want = state["hold"] if held else want
@@ -152,13 +159,17 @@ def _value(state: forecast.Memory, given: PolicyInput) -> None:
     ]
 
 
-def _need(state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon: float) -> _Need:
+def _need(
+    state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon: float, ahead: float
+) -> _Need:
     slots = target_of(given, float(given.service.slots or 1))
     mean = forecast.service_time(state)
-    expected = forecast.forecasts(state, horizon)[state["expert"]]
+    expected = forecast.forecasts(state, ahead)[state["expert"]]
     head = state["head"][state["expert"]]
     room = head * math.sqrt(expected + 1)
-    wanted = expected + room if expected + max(head, 0.0) > 0.02 else 0.0
+    busy = bool(load.queued_now or load.in_flight_now)
+    rest = not busy and (ahead < horizon or expected + max(head, 0.0) <= _NOTHING)
+    wanted = 0.0 if rest else expected + room
     count, code, backlog = max(math.ceil(wanted / slots - 1e-6), 0), "forecast", 0.0
     if load.queued_now:
         ready, starting = given.pool.ready * slots, given.pool.starting * slots
@@ -169,7 +180,6 @@ def _need(state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon:
         drain = max(1, min(drain, math.ceil((state["demand"] + backlog) / slots + 1)))
         if drain > count:
             count, code = drain, "backlog"
-    busy = load.queued_now or load.in_flight_now
     if count == 0:
         count, code = (1, "forecast") if busy else (0, "idle")
     offered = max(state["slow"], state["fast"]) * mean
