@@ -88,7 +88,7 @@ class PluginRegistry:
         )
         try:
             record = replace(record, parts=self._declare(point.name, point.load()))
-        except Exception as error:  # noqa: BLE001 - a stranger's code; whatever it raises costs it alone
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code; its faults cost it alone
             record = replace(record, state="failed", reason=f"{type(error).__name__}: {error}")
         self.records.append(record)
 

@@ -179,6 +179,7 @@ class Daemon:
 
         start, registry = self._tasks.start_soon, self._parts.registry
         start(self._signals)
+        start(self._systemd.run_watchdog)
         start(self._words.run)
         await self._tasks.start(serve, build(self.facade), self._options.socket)
         await self._configure()
@@ -196,7 +197,6 @@ class Daemon:
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
         start(self._configuration.watch)
-        start(self._systemd.run_watchdog)
         self._systemd.ready(self._status_line())
         await self._ending.wait()
         if self._control.state.stopping:

@@ -34,6 +34,9 @@ def find_files(named: Sequence[str]) -> tuple[list[MainFile], list[ConfigProblem
             labels.setdefault(os.path.abspath(given), given)
             continue
         names, fault = _yaml_names(given)
+        if given.endswith(_ENDINGS) and not names:
+            # Deployment tools make an empty mount point first: that must not read as "run nothing".
+            fault = ConfigProblem("is an empty directory; a deployment file was expected here", given)
         if fault is not None:
             problems.append(fault)
         elif not names:
