@@ -178,6 +178,8 @@ def _need(
         within = max(given.service.slo_wait or SLO_WAIT, horizon / 2)
         drain = math.ceil((expected + backlog * mean / within) / slots - 1e-6)
         drain = max(1, min(drain, math.ceil((state["demand"] + backlog) / slots + 1)))
+        if ahead < horizon:  # nothing else was kept for them: each one that waits gets its slot
+            drain = math.ceil((load.in_flight_now + load.queued_now) / slots - 1e-6)
         if drain > count:
             count, code = drain, "backlog"
     if count == 0:

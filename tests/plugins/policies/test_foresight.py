@@ -170,3 +170,11 @@ def test_a_long_silence_is_as_if_it_had_been_watched():
     forecast.measure(asleep, 200.0, 20.0, 2.0, **rest)
     assert watched["smooth"] == pytest.approx(asleep["smooth"], abs=0.05)
     assert watched["demand"] == asleep["demand"] == 0
+
+
+def test_a_promise_that_outlasts_a_start_is_kept_without_anything_in_store():
+    """Requests are rare, 30 s of wait are good, a start takes 20: cold starts are in time."""
+    load = trace(*sorted((i * 397.0 % 20_000, 10.0 + i * 7 % 50) for i in range(150)))
+    found = figures(run(load, low=0, slots=1, startup=20.0, slo_wait=30.0))
+    assert found.slo_miss_ratio == 0
+    assert found.replica_seconds < 2.2 * sum(load.services)
