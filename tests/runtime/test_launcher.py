@@ -13,7 +13,7 @@ from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.device import Reservation
 from stoker.model.service import Command, Probe, Probes, PythonTarget, ServiceSpec
-from stoker.runtime.addresses import WorkerPorts
+from stoker.runtime.addresses import WorkerPorts, is_free
 from stoker.runtime.launcher import Launcher
 
 SPEC = ServiceSpec(
@@ -91,7 +91,8 @@ def test_the_notify_socket_is_opened_for_the_workers_user(tmp_path):
 
 
 def test_a_start_that_cannot_be_filled_in_gives_its_port_back(tmp_path):
-    ports = WorkerPorts(range(45000, 45001))
+    port = next(port for port in range(16000, 18000) if is_free("127.0.0.1", port))
+    ports = WorkerPorts(range(port, port + 1))
     made = Launcher(instance="i", state_dir=str(tmp_path), environ={}, url=lambda key: "", ports=ports)
     broken = replace(SPEC, launch=Command(("x", "{env:NOT_THERE}")))
     for _ in range(2):
