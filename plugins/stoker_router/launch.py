@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import anyio
@@ -22,16 +23,18 @@ _READY_FD = 3
 
 
 def control_path(context: PluginContext) -> str:
-    """Where the control socket is. Raises RouterError if no safe place can be had."""
-    path = Path(context.runtime_dir) / "router.sock"
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return str(path)
-    mark = hashlib.sha256(f"{context.runtime_dir}\0{context.instance}".encode()).hexdigest()[:12]
-    folder = Path("/tmp") / f"stoker-{os.geteuid()}-{mark}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+    """Where the control socket is; its directory exists afterwards. Raises RouterError."""
+    folder = Path(context.runtime_dir)
+    if len(os.fsencode(folder / "router.sock")) > _LONGEST_PATH:
+        mark = hashlib.sha256(f"{folder}\0{context.instance}".encode()).hexdigest()[:12]
+        folder = Path(tempfile.gettempdir()) / f"stoker-{os.geteuid()}-{mark}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise RouterError(f"cannot make the router's runtime directory {folder}: {error.strerror}") from error
+    private = found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if str(folder) != context.runtime_dir and not private:
         raise RouterError(f"{folder} belongs to somebody else; the router needs a shorter runtime directory")
     return str(folder / "router.sock")
 

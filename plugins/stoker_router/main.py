@@ -6,6 +6,7 @@ Started by the daemon side (`stoker_router.launch`), in a session of its own; it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import getopt
 import os
@@ -33,10 +34,10 @@ class _Usage(Exception):
 
 
 def log(message: str) -> None:
-    """Write one line to the log."""
+    """Write one line to the log; a full disk must not end the router."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    sys.stderr.write(f"{stamp} router[{os.getpid()}] {message}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamp} router[{os.getpid()}] {message}\n".encode())
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -436,12 +436,16 @@ async def linked(made: PluginContext, hello_timeout: float = 10.0) -> AsyncItera
 
 
 @contextmanager
-def program(made: PluginContext, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def program(
+    made: PluginContext, *options: str, stderr: IO[str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program started by hand, with options that suit the test; killed at the end."""
     argv = [sys.executable, "-m", "stoker_router", "--control", launch.control_path(made)]
     argv += ["--instance", made.instance, "--state-dir", made.state_dir]
     ready, tell = os.pipe()
-    with subprocess.Popen([*argv, "--ready-fd", str(tell), *options], pass_fds=[tell]) as process:
+    with subprocess.Popen(
+        [*argv, "--ready-fd", str(tell), *options], pass_fds=[tell], stderr=stderr
+    ) as process:
         try:
             os.close(tell)
             assert os.read(ready, 16) == b"ready\n"

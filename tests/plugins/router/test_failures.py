@@ -145,8 +145,10 @@ async def test_a_worker_that_left_the_table_finishes_what_it_has(router: Router)
         await until(lambda: a.busy == 1)
         await router.route(b.route(1))
         assert (await get(port)).body == b"b"
+        await until(lambda: router.facts.samples and router.newest().workers == {"a": 1, "b": 0})
         a.gate.set()
         assert (await first).body == b"a"
+        await until(lambda: router.newest().workers == {"b": 0})
 
 
 async def test_a_worker_that_left_the_table_and_dies_has_its_requests_answered_by_others(

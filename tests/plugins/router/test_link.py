@@ -118,6 +118,22 @@ async def test_a_killed_program_is_started_again_with_its_table(fresh: PluginCon
             assert not Path(f"/proc/{pid}").exists(), "a zombie was left"
 
 
+async def test_a_new_daemon_hears_all_facts_anew(fresh: PluginContext) -> None:
+    async with worker("a") as a, worker("b") as b:
+        with socket.create_server(("127.0.0.1", 0)) as squatter:
+            taken = squatter.getsockname()[1]
+            for _ in range(2):
+                async with linked(fresh) as router:
+                    router._routes["app/x"] = Route(service="app/x", host="127.0.0.1", port=taken)
+                    router._routes["app/y"] = Route(
+                        service="app/y", host="127.0.0.1", port=0, protocol="grpc"
+                    )
+                    await router.route(a.route(1, draining=True), b.route(1))
+                    await until(lambda found=router.facts: found.drains and len(found.troubles) == 2)
+                    assert router.facts.drains == ["a"]
+                    assert {service for service, _ in router.facts.troubles} == {"app/x", "app/y"}
+
+
 async def test_a_table_that_was_given_early_is_applied_when_the_program_is_there(
     fresh: PluginContext,
 ) -> None:
@@ -253,6 +269,14 @@ async def test_a_log_that_cannot_be_written_is_explained(tmp_path: Path) -> None
     (tmp_path / "state" / "logs").write_text("a file in place of the directory")
     _, message = await first_trouble(made)
     assert "cannot write the router's log" in message
+
+
+async def test_a_runtime_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    made = replace(context(tmp_path), runtime_dir=str(tmp_path / "file" / "run"))
+    service, message = await first_trouble(made)
+    assert service == ""
+    assert f"runtime directory {tmp_path}/file/run: Not a directory" in message
 
 
 # --- where and as what it runs ----------------------------------------------------------------------------
@@ -542,6 +566,15 @@ async def test_it_ends_politely_on_sigterm(tmp_path: Path) -> None:
             assert (await pending).status == 200
         await until(lambda: process.poll() is not None)
         assert process.returncode == 0
+
+
+async def test_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
+    made = context(tmp_path)
+    with open("/dev/full", "w") as full, program(made, stderr=full):
+        async with worker() as w, linked(made) as router:
+            assert (await get(await router.route(w.route(1)))).status == 200
+            await router.link.stop(0.0)
+            assert router.facts.troubles == []
 
 
 async def test_a_program_with_nothing_to_do_does_not_wake_up(fresh: PluginContext) -> None:
