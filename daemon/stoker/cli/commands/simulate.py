@@ -73,11 +73,13 @@ def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, 
     effective = loading.load(launch.default_files(files), profile=profile, sets=sets)
     cases = _cases(effective, read_trace(trace_path), trace_path, given)
     gc.disable()  # a run makes no cycles, and a fifth of its time would go into looking for some
-    box, idle = _box(cases, given), effective.desired.box.idle
-    outcomes = []
-    for metric in given["policies"] or (None,):
-        outcomes += _run(cases, metric, SharedBox(box, idle=idle) if box else grant_all)
-    gc.enable()
+    try:
+        box, idle = _box(cases, given), effective.desired.box.idle
+        outcomes = []
+        for metric in given["policies"] or (None,):
+            outcomes += _run(cases, metric, SharedBox(box, idle=idle) if box else grant_all)
+    finally:
+        gc.enable()
     rows = [figures(outcome) for outcome in outcomes]
     if plot:
         from stoker.simulate.plot import write_plot
