@@ -109,7 +109,11 @@ class Client(asyncio.Protocol):
     def _give_up(self) -> None:
         self._closing = True
         exchange, self.exchange = self.exchange, None
-        if exchange is not None:
+        if exchange is None:
+            return
+        if exchange.phase == TUNNEL:
+            exchange.end_tunnel()
+        else:
             self.service.abandon(exchange)
 
     # --- requests -----------------------------------------------------------------------------------------
@@ -240,8 +244,8 @@ class Client(asyncio.Protocol):
         return self.transport.get_write_buffer_size() > 0
 
     def close_if_idle(self) -> None:
-        """Close the connection unless it waits for an answer."""
-        if self.exchange is None and not self._closing:
+        """Close the connection unless it waits for an answer or is in the middle of a request."""
+        if self.exchange is None and not self._rest and not self._closing:
             self._closing = True
             self.transport.close()
 

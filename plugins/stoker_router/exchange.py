@@ -122,6 +122,8 @@ class Exchange:
         self.phase = SENT
         self.tries += 1
         upstream.exchange = self
+        if not self.whole:
+            self.client.hold(NO_WORKER | UPLOAD, hold=False)
         if upstream.stalled:
             upstream.stall(stop=False)
         if len(kept) == 1:
@@ -130,8 +132,6 @@ class Exchange:
             upstream.transport.writelines(kept)
         if not self.repeatable or self.size > MAX_REPLAY:
             self.kept = None
-        if not self.whole:
-            self.client.hold(NO_WORKER, hold=False)
         if self.client.write_paused:
             upstream.stall(stop=True)
 
@@ -184,6 +184,15 @@ class Exchange:
         self.keep = False
         self.phase = TUNNEL
         self.client.start_tunnel()
+
+    def end_tunnel(self) -> None:
+        """The client has closed its end: what it said last still reaches the worker."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            self.phase = OVER
+            upstream.exchange = None
+            upstream.transport.close()
+            self.client.service.completed(self, 101, None)
 
     def fail(self, reason: str, *, touched: bool) -> None:
         """The connection is gone or useless. `touched`: something of an answer had come."""

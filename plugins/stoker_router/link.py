@@ -86,7 +86,10 @@ class ProgramLink:
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""
         self._stopped = True
-        channel = await Channel.open(launch.control_path(self._context))
+        try:
+            channel = await Channel.open(launch.control_path(self._context))
+        except RouterError:
+            return  # where no socket can be there is no program
         if channel is None:
             return
         async with channel:

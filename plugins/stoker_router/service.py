@@ -246,10 +246,9 @@ class Service:
     def lost(self, exchange: Exchange, reason: str, *, again: bool) -> None:
         """The connection failed before an answer began: try again if that is safe."""
         now = monotonic()
-        sent = exchange.upstream is not None
         exchange.upstream = None
         exchange.avoid = worker = self._land(exchange, now)
-        if not sent or (again and exchange.kept is not None and exchange.tries < MAX_TRIES):
+        if again and exchange.kept is not None and exchange.tries < MAX_TRIES:
             self._wait(exchange, now)
         else:
             tries = f", tried {exchange.tries} times" if exchange.tries > 1 else ""
@@ -308,8 +307,7 @@ class Service:
             if exchange.arrived + timeout > now:
                 due = exchange.arrived + timeout if due is None else min(due, exchange.arrived + timeout)
                 continue
-            what = "no worker was free" if exchange.phase == QUEUED else "the worker did not answer"
-            self._refuse(exchange, 504, f"{what} within {timeout:g} s")
+            self._refuse(exchange, 504, f"{_too_late(exchange)} within {timeout:g} s")
         if due is not None:
             self._alarm.set(due)
 
@@ -347,10 +345,16 @@ class Service:
     def close(self, reason: str) -> None:
         """It left the table: what waits is refused, what is in flight goes on."""
         self.begin_close()
-        self._refuse_line(reason)
-        self.pool.configure(())
+        self.configure(self.route._replace(workers=(), held=reason))
 
     def cut(self, reason: str) -> None:
         """End everything now."""
         for exchange in (*self.line, *self.flying):
             self.spoil(exchange, 503, reason)
+
+
+def _too_late(exchange: Exchange) -> str:
+    """Why a request without an answer has none, in words."""
+    if exchange.phase != QUEUED:
+        return "the worker did not answer"
+    return "no worker was free" if exchange.avoid is None else "no worker could be reached"

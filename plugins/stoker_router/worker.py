@@ -196,8 +196,14 @@ class Pool:
 
 async def connect(loop: asyncio.AbstractEventLoop, worker: Worker) -> Upstream:
     """Open a connection to the worker. Raises OSError, TimeoutError among them."""
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        _, upstream = await loop.create_connection(
-            lambda: Upstream(worker.idle), worker.config.host, worker.config.port
-        )
+    upstream = Upstream(worker.idle)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await loop.create_connection(lambda: upstream, worker.config.host, worker.config.port)
+    except BaseException:
+        if upstream.transport is not None:
+            upstream.drop()  # nobody waits for it any more
+        raise
+    if upstream.transport.is_closing():
+        raise ConnectionResetError("closed at once")
     return upstream

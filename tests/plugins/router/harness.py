@@ -111,9 +111,9 @@ class Worker:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def open(self, port: int = 0) -> Worker:
-        """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port or self.port, limit=1 << 20)
+    async def open(self) -> Worker:
+        """Listen, at the same port as before if there was one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

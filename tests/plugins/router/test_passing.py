@@ -428,6 +428,27 @@ async def test_a_tunnel_ends_on_both_sides_when_one_ends(router: Router) -> None
         assert "connection" in w.heard[0].fields
 
 
+async def test_the_last_words_in_a_tunnel_reach_the_worker(router: Router) -> None:
+    heard = bytearray()
+
+    async def handle(request: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n")
+        heard.extend(await reader.read(-1))
+        writer.close()
+
+    async with worker("w", handle) as w:
+        port = await router.route(w.route())
+        async with client(port) as c:
+            c.get("/", "Connection: Upgrade", "Upgrade: raw")
+            await c.head()
+            c.send(b"x" * 1_000_000)
+            await c.writer.drain()
+            c.writer.close()
+            await until(lambda: len(heard) == 1_000_000, "the end was cut off")
+    await router.settled(1)
+    assert router.facts.codes() == {"1xx": 1}
+
+
 async def test_an_upgrade_that_the_worker_declines_is_a_plain_answer(router: Router) -> None:
     async with worker() as w:
         port = await router.route(w.route())

@@ -11,7 +11,7 @@ from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker_router import answers
 from stoker_router.alarm import Throttle
-from stoker_router.exchange import Exchange
+from stoker_router.exchange import NO_WORKER, UPLOAD, Exchange
 from stoker_router.framing import Chunked, Counted, UntilClose
 from stoker_router.head import BadMessage, Kind
 from stoker_router.line import Line
@@ -113,6 +113,54 @@ def test_the_line_keeps_the_time_spent_in_it() -> None:
     line.leave(one, 8.0)
     assert one.waited == pytest.approx(4.0)
     assert line.first is None
+
+
+# --- one request ------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands for a client's or a worker's connection and its transport; writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.transport = self
+        self.write_paused = self.stalled = False
+        self.exchange: Exchange | None = None
+
+    def hold(self, reason: int, *, hold: bool) -> None:
+        self.told.append((reason, hold))
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.told.append(b"".join(pieces))
+
+    def stall(self, *, stop: bool) -> None:
+        self.told.append(stop)
+
+
+def test_an_upload_that_stood_still_goes_on_at_the_next_worker() -> None:
+    """The client is read again before anything is written, for that may already stop it anew."""
+    client, first, second = Recorder(), Recorder(), Recorder()
+    one = Exchange(client, Kind(b"PUT"), b"head", whole=False)  # type: ignore[arg-type] # enough for this
+    one.repeatable = True
+    one.send(first)  # type: ignore[arg-type] # enough for this
+    one.push(b"body")
+    one.hold_upload(hold=True)
+    client.told.clear()
+    one.send(second)  # type: ignore[arg-type] # enough for this
+    assert client.told == [(NO_WORKER | UPLOAD, False)]
+    assert second.told == [b"headbody"]
+    assert second.exchange is one
+
+
+def test_a_worker_is_not_read_for_a_client_that_does_not_read() -> None:
+    client, upstream = Recorder(), Recorder()
+    client.write_paused = upstream.stalled = True
+    one = Exchange(client, Kind(b"GET"), b"head", whole=True)  # type: ignore[arg-type] # enough for this
+    one.send(upstream)  # type: ignore[arg-type] # enough for this
+    assert upstream.told == [False, b"head", True]
 
 
 # --- the choice of a worker -------------------------------------------------------------------------------
