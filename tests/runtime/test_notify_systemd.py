@@ -67,14 +67,12 @@ def test_reloading_carries_the_monotonic_time_in_microseconds(systemd: FakeSyste
     assert before <= int(said["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
 
 
-def test_stopping_status_and_extension(systemd: FakeSystemd) -> None:
+def test_stopping_and_status(systemd: FakeSystemd) -> None:
     tell = notifier(systemd)
     tell.stopping("draining")
     tell.status("2 left")
-    tell.extend_timeout(1.5)
     assert systemd.next() == {"STOPPING": "1", "STATUS": "draining"}
     assert systemd.next() == {"STATUS": "2 left"}
-    assert systemd.next() == {"EXTEND_TIMEOUT_USEC": "1500000"}
 
 
 async def test_without_systemd_everything_is_a_no_op() -> None:
@@ -133,6 +131,18 @@ async def test_the_watchdog_speaks_until_cancelled(systemd: FakeSystemd) -> None
             assert await anyio.to_thread.run_sync(systemd.next) == {"WATCHDOG": "1"}
         group.cancel_scope.cancel()
     assert time.monotonic() - began >= 0.02, "three signs of life are two intervals of 10 ms"
+
+
+async def test_a_long_drain_asks_for_time_with_every_sign_of_life(systemd: FakeSystemd) -> None:
+    tell = notifier(systemd, WATCHDOG_USEC="20000")
+    tell.stopping()
+    assert systemd.next() == {"STOPPING": "1", "EXTEND_TIMEOUT_USEC": "30000"}
+    async with anyio.create_task_group() as group:
+        group.start_soon(tell.run_watchdog)
+        for _ in range(2):
+            said = await anyio.to_thread.run_sync(systemd.next)
+            assert said == {"WATCHDOG": "1", "EXTEND_TIMEOUT_USEC": "30000"}
+        group.cancel_scope.cancel()
 
 
 async def test_no_watchdog_is_asked_for(systemd: FakeSystemd) -> None:

@@ -34,6 +34,7 @@ DROP_IN = f"""
 Environment=PATH={BIN}:/usr/bin:/bin
 Environment=PYTHONDONTWRITEBYTECODE=1
 WatchdogSec=2s
+TimeoutStopSec=3s
 RestartSec=200ms
 """
 
@@ -201,6 +202,20 @@ def test_stop_drains_everything(stoker: Stoker) -> None:
     assert stoker.property("ActiveState") == "inactive"
     assert stoker.property("Result") == "success"
     assert stoker.property("TasksCurrent") in ("[not set]", "0"), "the router is gone as well"
+
+
+def test_a_drain_may_be_longer_than_systemd_would_wait(stoker: Stoker) -> None:
+    stubborn = {
+        "command": ["sh", "-c", "trap '' TERM; sleep 100000"],
+        "drain": {"timeout": "1s", "grace": "5s"},
+    }
+    stoker.write(FILE + f"  stubborn: {json.dumps(stubborn)}\n")
+    stoker.until(lambda: len(stoker.workers()) == 3, "the stubborn worker is ready")
+    began = time.monotonic()
+    stoker.ctl("stop")
+    assert time.monotonic() - began > 4.5, "it had its grace"
+    assert stoker.alive() == set()
+    assert stoker.property("Result") == "success"
 
 
 def test_a_killed_daemon_is_started_again_and_takes_its_workers_over(stoker: Stoker) -> None:

@@ -42,6 +42,7 @@ class SystemdNotifier:
         self._address = environ.get("NOTIFY_SOCKET", "")
         self._watchdog_pid = environ.get("WATCHDOG_PID", "")
         self._watchdog_usec = environ.get("WATCHDOG_USEC", "")
+        self._patience = ""
 
     @property
     def enabled(self) -> bool:
@@ -66,16 +67,15 @@ class SystemdNotifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str = "") -> bool:
-        """The daemon is on its way out."""
-        return self._send("STOPPING=1", _status_line(status))
+        """The daemon is on its way out. A drain may be longer than systemd waits (`TimeoutStopSec=`), so
+        from now on each sign of life asks for time until after the next one."""
+        if (interval := self.watchdog_interval) is not None:
+            self._patience = f"EXTEND_TIMEOUT_USEC={int(3 * interval * 1e6)}"
+        return self._send("STOPPING=1", _status_line(status), self._patience)
 
     def status(self, text: str) -> bool:
         """The one line that `systemctl status` shows."""
         return self._send(_status_line(text))
-
-    def extend_timeout(self, seconds: float) -> bool:
-        """Ask for `seconds` more from now for the start or stop under way (a long drain)."""
-        return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     async def run_watchdog(self) -> None:
         """Give signs of life until cancelled; return at once if none are expected.
@@ -86,7 +86,7 @@ class SystemdNotifier:
         if not self.enabled or interval is None:
             return
         while True:
-            self._send("WATCHDOG=1")
+            self._send("WATCHDOG=1", self._patience)
             await anyio.sleep(interval)
 
     def _send(self, *lines: str) -> bool:
