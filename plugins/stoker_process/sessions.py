@@ -42,7 +42,11 @@ class SessionTrees:
             while left := self._leftovers(worker):
                 self._kill(worker, left)
                 await until_gone((stat.pid for stat in left), self._log)
-            if all(orphan.mark is not None for orphan in self._orphans.collect()):
+            # One that was in the middle of its exec a moment ago may show by now whose it is.
+            if not any(
+                orphan.mark is None or (worker.owns(orphan.mark) and not orphan.stat.zombie)
+                for orphan in self._orphans.collect()
+            ):
                 return
             await anyio.sleep(_RETRY)
 
