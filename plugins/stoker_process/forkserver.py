@@ -5,9 +5,10 @@ cgroup only after it has begun to live. This process is small and has one thread
 and may run Python before they execute the command; clone3 lets them be born inside their cgroup; and
 CLONE_PARENT makes the daemon, not this process, their parent.
 
-Standard input is a stream socket. An order is four bytes of length and a JSON document, with the log's
-descriptor and, if there is one, the cgroup directory's as ancillary data. The answer has the same form:
-`pid`, and where the birth failed `step` and `errno`. The end of input is the end.
+Standard input is a socket of records. An order is a number, with descriptors as ancillary data: a file
+with the order's JSON, the log, and the cgroup's directory if there is one. The answer is JSON: `number`,
+`pid`, and where the birth failed `step` and `errno`. Orders are not waited for: while one child is still
+about to execute its command, the next is forked. The end of input is the end.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
 from typing import Any
-
-LENGTH = struct.Struct("!I")
 
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x2_0000_0000
@@ -41,35 +41,52 @@ def main() -> None:
     gc.disable()
     link = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    unborn: dict[int, dict[str, Any]] = {}
     while True:
-        body, descriptors = _receive(link)
-        if body is None:
-            return
-        answer = json.dumps(give_birth(json.loads(body), *descriptors)).encode()
-        for descriptor in descriptors:
-            os.close(descriptor)
-        link.sendall(LENGTH.pack(len(answer)) + answer)
+        for descriptor, _ in poll.poll():
+            if descriptor in unborn:
+                poll.unregister(descriptor)
+                failure = os.read(descriptor, 200)
+                os.close(descriptor)
+                _answer(link, unborn.pop(descriptor) | json.loads(failure or b"{}"))
+                continue
+            number, descriptors = _receive(link)
+            if not descriptors:
+                return
+            try:
+                pid, reader = give_birth(*descriptors)
+            except OSError as error:
+                refusal = {"step": "clone", "errno": error.errno or 0}
+                _answer(link, {"number": number, "pid": 0, **refusal})
+                continue
+            unborn[reader] = {"number": number, "pid": pid}
+            poll.register(reader, select.POLLIN)
 
 
-def give_birth(order: dict[str, Any], log: int, cgroup: int | None = None) -> dict[str, Any]:
-    """Fork a child that becomes the ordered command; return when it has, or has failed to."""
-    environ = {os.fsencode(name): os.fsencode(value) for name, value in order["env"].items()}
-    reader, writer = os.pipe()
+def give_birth(paper: int, log: int, cgroup: int | None = None) -> tuple[int, int]:
+    """Fork a child that becomes the ordered command; closes the descriptors.
+
+    Returns its pid and a descriptor that ends when the command was executed, and else tells of the
+    failure. Raises OSError if there was no fork.
+    """
     try:
-        pid = _clone(cgroup)
-    except OSError as error:
+        order = json.loads(os.pread(paper, os.fstat(paper).st_size, 0))
+        order["env"] = {os.fsencode(name): os.fsencode(value) for name, value in order["env"].items()}
+        reader, writer = os.pipe()
+        pid = _clone(cgroup, abandon=(reader, writer))
+        if pid == 0:
+            _become(order, log, writer)
         os.close(writer)
-        os.close(reader)
-        return {"pid": 0, "step": "clone", "errno": error.errno}
-    if pid == 0:
-        _become(order, environ, log, writer)
-    os.close(writer)
-    failure = os.read(reader, 200)
-    os.close(reader)
-    return {"pid": pid, **json.loads(failure or b"{}")}
+        return pid, reader
+    finally:
+        for descriptor in (paper, log, cgroup):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
-def _become(order: dict[str, Any], environ: dict[bytes, bytes], log: int, failure: int) -> None:
+def _become(order: dict[str, Any], log: int, failure: int) -> None:
     """In the child: turn into the command. Each step has a name, for the message if it fails."""
     step, number = "session", 0
     try:
@@ -85,7 +102,7 @@ def _become(order: dict[str, Any], environ: dict[bytes, bytes], log: int, failur
         if order["user"]:
             _switch_user(*order["user"])
         step = "exec"
-        os.execve(order["path"], order["argv"], environ)
+        os.execve(order["path"], order["argv"], order["env"])
     except OSError as error:
         number = error.errno or 0
     except ValueError:  # a limit that may not be raised, a string with a NUL
@@ -108,8 +125,8 @@ def _switch_user(name: str, uid: int, gid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def _clone(cgroup: int | None) -> int:
-    """Fork a sibling, in the cgroup if one is given. Raises OSError."""
+def _clone(cgroup: int | None, *, abandon: tuple[int, ...]) -> int:
+    """Fork a sibling, in the cgroup if one is given. Raises OSError, having closed those descriptors."""
     flags = _CLONE_PARENT | (_CLONE_INTO_CGROUP if cgroup is not None else 0)
     arguments = _CLONE_ARGS.pack(flags, *[0] * 9, cgroup or 0)
     pid = _LIBC.syscall(ctypes.c_long(_CLONE3), arguments, ctypes.c_long(len(arguments)))
@@ -120,20 +137,23 @@ def _clone(cgroup: int | None) -> int:
             ctypes.c_long(_CLONE), ctypes.c_long(_CLONE_PARENT | signal.SIGCHLD), zero, zero, zero, zero
         )
     if pid < 0:
-        raise OSError(ctypes.get_errno(), "clone")
+        number = ctypes.get_errno()
+        for descriptor in abandon:
+            os.close(descriptor)
+        raise OSError(number, os.strerror(number))
     return int(pid)
 
 
-def _receive(link: socket.socket) -> tuple[bytes | None, list[int]]:
-    data, descriptors, _, _ = socket.recv_fds(link, 1 << 16, 2)
+def _receive(link: socket.socket) -> tuple[int, list[int]]:
+    """The next order: its number and its descriptors, none at the end."""
+    data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its arguments have no names
-    while data and (len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]):
-        more = link.recv(1 << 20)
-        if not more:
-            return None, descriptors
-        data += more
-    return data[LENGTH.size :] if data else None, descriptors
+    return int(data or b"0"), descriptors
+
+
+def _answer(link: socket.socket, answer: dict[str, Any]) -> None:
+    link.send(json.dumps(answer).encode())
 
 
 if __name__ == "__main__":

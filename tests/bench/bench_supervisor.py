@@ -58,6 +58,18 @@ class Bench:
             )
         )
 
+    async def start_all(self, count: int) -> list[WorkerHandle]:
+        """At once, as the daemon does."""
+        handles = []
+
+        async def one() -> None:
+            handles.append(await self.start())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(one)
+        return handles
+
     async def end(self, handles: list[WorkerHandle]) -> None:
         async with anyio.create_task_group() as tasks:
             for handle in handles:
@@ -83,7 +95,7 @@ async def spawns(bench: Bench, count: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         plain.append(bare(count))
         began = time.perf_counter()
-        handles = [await bench.start() for _ in range(count)]
+        handles = await bench.start_all(count)
         ours.append(time.perf_counter() - began)
         await bench.end(handles)
     low, high = statistics.median(plain), statistics.median(ours)
@@ -99,7 +111,7 @@ async def spawns(bench: Bench, count: int, rounds: int) -> dict[str, float]:
 async def kills(bench: Bench, count: int, times: int) -> dict[str, float]:
     """kill -9 of one worker among `count`: until its exit is told, until another is spawned."""
     exits, spawned = [], []
-    handles = [await bench.start() for _ in range(count)]
+    handles = await bench.start_all(count)
     async with anyio.create_task_group() as tasks:
         ends: dict[int, anyio.Event] = {}
 
