@@ -67,6 +67,14 @@ def test_reloading_carries_the_monotonic_time_in_microseconds(systemd: FakeSyste
     assert before <= int(said["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
 
 
+def test_with_a_watchdog_these_are_signs_of_life_too(systemd: FakeSystemd) -> None:
+    tell = notifier(systemd, WATCHDOG_USEC="20000")
+    tell.ready()
+    tell.reloading()
+    assert systemd.next() == {"READY": "1", "WATCHDOG": "1"}
+    assert systemd.next()["WATCHDOG"] == "1"
+
+
 def test_stopping_and_status(systemd: FakeSystemd) -> None:
     tell = notifier(systemd)
     tell.stopping("draining")

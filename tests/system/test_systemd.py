@@ -33,7 +33,7 @@ DROP_IN = f"""
 [Service]
 Environment=PATH={BIN}:/usr/bin:/bin
 Environment=PYTHONDONTWRITEBYTECODE=1
-WatchdogSec=2s
+WatchdogSec=3s
 TimeoutStopSec=3s
 RestartSec=200ms
 """
@@ -196,6 +196,16 @@ def test_try_restart_keeps_every_worker_too(stoker: Stoker) -> None:
     stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
 
 
+def test_reexec_keeps_process_and_workers(stoker: Stoker) -> None:
+    workers, daemon = stoker.workers(), stoker.property("MainPID")
+    done = stoker.cli("reexec", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + stoker.log()
+    stoker.until(lambda: stoker.workers() == workers, "the same workers, ready")
+    stoker.until(lambda: stoker.property("ActiveState") == "active", "systemd knows that it is ready again")
+    assert stoker.property("MainPID") == daemon
+    assert stoker.property("NRestarts") == "0"
+
+
 def test_stop_drains_everything(stoker: Stoker) -> None:
     stoker.ctl("stop")
     assert stoker.alive() == set()
@@ -249,7 +259,7 @@ def test_a_daemon_without_a_good_file_waits_for_one_under_the_watchdog(stoker: S
     stoker.write("services: {idle: {comand: sleep 1}}\n")
     stoker.ctl("start")
     daemon, began = stoker.property("MainPID"), time.monotonic()
-    stoker.until(lambda: time.monotonic() - began > 3, "more than the two seconds of the watchdog")
+    stoker.until(lambda: time.monotonic() - began > 4, "more than the three seconds of the watchdog")
     assert stoker.property("MainPID") == daemon, stoker.log()
     stoker.write(FILE)
     stoker.until(lambda: len(stoker.workers()) == 2, "two ready workers")

@@ -58,13 +58,19 @@ class SystemdNotifier:
             return None  # meant for another process that we inherited it from
         return int(self._watchdog_usec) / 1e6 / 2
 
+    @property
+    def _sign_of_life(self) -> str:
+        return "WATCHDOG=1" if self.watchdog_interval is not None else ""
+
     def ready(self, status: str = "") -> bool:
         """Start-up, or a reload, is complete. Like all of these, False if systemd did not get it."""
-        return self._send("READY=1", _status_line(status))
+        return self._send("READY=1", _status_line(status), self._sign_of_life)
 
     def reloading(self) -> bool:
-        """A reload begins; `ready` must follow. The time stamp is what `Type=notify-reload` insists on."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """A reload begins; `ready` must follow. The time stamp is what `Type=notify-reload` insists on; the
+        sign of life is for a reload in which this process begins anew."""
+        stamp = f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"
+        return self._send("RELOADING=1", stamp, self._sign_of_life)
 
     def stopping(self, status: str = "") -> bool:
         """The daemon is on its way out. A drain may be longer than systemd waits (`TimeoutStopSec=`), so
