@@ -1,12 +1,16 @@
 """The fork server: births in the right state, failures with their step, its own death."""
 
 import errno
+import json
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -14,6 +18,7 @@ import pytest
 
 from stoker.errors import WorkerError
 from stoker.plugin.testing.driver_bench import Bench, ended, running, text_of, until
+from stoker_process import forkserver
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.driver import ProcessDriver
 from stoker_process.spawner import Birth, Order, Spawner
@@ -106,8 +111,41 @@ async def test_a_cgroup_that_cannot_be_entered_fails_before_the_birth(
     assert (birth.pid, birth.step, birth.errno) == (0, "clone", errno.EBADF)
 
 
+FORBID_CLONE3 = """
+import ctypes, errno, runpy, struct, sys
+def step(code, yes, no, value): return struct.pack("HBBI", code, yes, no, value)
+# load the call's number; if it is clone3: ENOSYS, as containers' profiles have it; else allow
+refuse, allow = step(6, 0, 0, 0x50000 | errno.ENOSYS), step(6, 0, 0, 0x7FFF0000)
+program = step(0x20, 0, 0, 0) + step(0x15, 0, 1, 435) + refuse + allow
+steps = ctypes.create_string_buffer(program)
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.addressof(steps))), 0, 0) == 0
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_births_where_clone3_is_forbidden(log_file: int, tmp_path: Path) -> None:
+    link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    paper = os.memfd_create("order")
+    os.write(paper, json.dumps(asdict(order("echo $PPID; exit 3"))).encode())
+    with link:
+        with other:
+            argv = [sys.executable, "-c", FORBID_CLONE3, forkserver.__file__]
+            server = subprocess.Popen(argv, stdin=other.fileno())
+        socket.send_fds(link, [b"7"], [paper, log_file])
+        answer = json.loads(link.recv(4096))
+    os.close(paper)
+    assert server.wait() == 0
+    assert answer == {"number": 7, "pid": answer["pid"]}
+    assert exit_of(Birth(**answer)) == 3
+    assert (tmp_path / "log").read_text() == f"{os.getpid()}\n"
+
+
 async def test_a_dead_fork_server_is_replaced(sessions: ProcessDriver, bench: Bench, log_file: int) -> None:
-    server = await forkserver()
+    server = await running_forkserver()
     first = await sessions.start(bench.request("sleep", "600"))
     os.kill(server, signal.SIGKILL)
     await until(lambda: not running(server), "the end of the fork server")
@@ -116,12 +154,12 @@ async def test_a_dead_fork_server_is_replaced(sessions: ProcessDriver, bench: Be
     for handle in (first, second):
         await sessions.kill(handle)
         await ended(sessions, handle)
-    assert await forkserver() != server
+    assert await running_forkserver() != server
 
 
 async def test_a_fork_server_that_dies_over_an_order_is_told(sessions: ProcessDriver, bench: Bench) -> None:
     """The order may or may not have been carried out: what carries its mark is ended."""
-    server = await forkserver()
+    server = await running_forkserver()
     os.kill(server, signal.SIGSTOP)
     request = bench.request("sleep", "600")
     async with anyio.create_task_group() as tasks:
@@ -141,7 +179,7 @@ async def _killed_soon(server: int) -> None:
 
 async def test_the_fork_server_ends_with_its_daemon(bench: Bench) -> None:
     driver = bench.driver()
-    server = await forkserver()
+    server = await running_forkserver()
     await driver.aclose()
     assert not running(server)
 
@@ -158,7 +196,7 @@ async def test_without_clone_into_cgroup_the_session_holds(
     await ended(cgroups, handle)
 
 
-async def forkserver() -> int:
+async def running_forkserver() -> int:
     """The one fork server that is a child of this process and has got under way."""
     await until(lambda: len(forkservers()) == 1, "the fork server")
     return forkservers()[0]
