@@ -1,7 +1,10 @@
 """No request is lost: dying workers, closed ports, drains, a table that never stands still."""
 
 import asyncio
+import os
 import random
+import signal
+import socket
 import time
 
 import pytest
@@ -361,6 +364,25 @@ async def test_a_connection_that_the_worker_closed_while_idle_loses_no_post(rout
                 c.post(f"/{i}", b"once")
                 assert (await c.answer()).status == 200
         assert len(w.heard) == 200
+
+
+async def test_a_post_and_the_end_of_the_idle_connection_at_the_same_moment(router: Router) -> None:
+    """The router stands still meanwhile, so that it finds both at once, the request first."""
+    async with worker() as w:
+        port = await router.route(w.route(1))
+        async with client(port) as c:
+            for _ in range(5):
+                c.post("/", b"first")
+                assert (await c.answer()).status == 200
+                os.kill(router.link.pid, signal.SIGSTOP)
+                try:
+                    c.post("/", b"second")
+                    await c.writer.drain()
+                    for writer in list(w._writers):
+                        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                finally:
+                    os.kill(router.link.pid, signal.SIGCONT)
+                assert (await c.answer()).status == 200
 
 
 async def test_a_connection_is_not_used_after_two_idle_seconds(router: Router) -> None:

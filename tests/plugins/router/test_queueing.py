@@ -247,6 +247,20 @@ async def test_who_waits_too_long_gets_504(router: Router) -> None:
     assert time.monotonic() - began > 0.59
 
 
+async def test_everybody_has_a_deadline_of_his_own(router: Router) -> None:
+    port = await router.route(timeout=0.9)
+    ends: list[float] = []
+
+    async def one(delay: float) -> None:
+        await asyncio.sleep(delay)
+        assert (await get(port)).status == 504
+        ends.append(time.monotonic())
+
+    await together(one(0.0), one(0.4), one(0.8))
+    assert ends[1] - ends[0] > 0.15
+    assert ends[2] - ends[1] > 0.15
+
+
 async def test_a_worker_that_does_not_begin_to_answer_in_time_is_a_504(router: Router) -> None:
     async with worker() as w:
         port = await router.route(w.route(1), timeout=0.3)
