@@ -306,6 +306,21 @@ async def test_who_gives_up_leaves_the_queue(router: Router) -> None:
             c.abort()
 
 
+async def test_the_slot_of_one_who_gives_up_goes_to_the_next(router: Router) -> None:
+    async with worker() as w:
+        w.gate.clear()
+        port = await router.route(w.route(1))
+        async with client(port) as first, client(port) as second:
+            first.get("/first")
+            await until(lambda: w.busy == 1)
+            second.get("/second")
+            await queued(router, 1)
+            first.abort()
+            await until(lambda: len(w.heard) == 2)
+            w.gate.set()
+            assert (await second.answer()).status == 200
+
+
 async def test_a_thousand_held_requests_are_cheap(router: Router) -> None:
     port = await router.route(max_queue=2000)
     pid = await program_pid(router.context)
