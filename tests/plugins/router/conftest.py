@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.router.harness import Router, context, end_program, linked, program
+from plugins.router.harness import Router, context, end_program, linked, no_mishap, program
 from stoker.plugin.ports import PluginContext
 
 
@@ -31,3 +31,4 @@ async def fresh(anyio_backend: str, tmp_path: Path) -> AsyncIterator[PluginConte
     made = context(tmp_path)
     yield made
     await end_program(made)
+    no_mishap(made)

@@ -443,16 +443,27 @@ def program(
     argv = [sys.executable, "-m", "stoker_router", "--control", launch.control_path(made)]
     argv += ["--instance", made.instance, "--state-dir", made.state_dir]
     ready, tell = os.pipe()
-    with subprocess.Popen(
-        [*argv, "--ready-fd", str(tell), *options], pass_fds=[tell], stderr=stderr
-    ) as process:
-        try:
-            os.close(tell)
-            assert os.read(ready, 16) == b"ready\n"
-            yield process
-        finally:
-            os.close(ready)
-            process.kill()
+    log = launch.log_path(made)
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a") as written:
+        where = {"stdout": written, "stderr": stderr or written, "pass_fds": [tell]}
+        with subprocess.Popen([*argv, "--ready-fd", str(tell), *options], **where) as process:
+            try:
+                os.close(tell)
+                assert os.read(ready, 16) == b"ready\n"
+                yield process
+            finally:
+                os.close(ready)
+                process.kill()
+    no_mishap(made)
+
+
+def no_mishap(made: PluginContext) -> None:
+    """Nothing went wrong inside the program that nobody saw from outside."""
+    log = launch.log_path(made)
+    text = log.read_text() if log.is_file() else ""
+    assert "Traceback" not in text, text
+    assert "never retrieved" not in text, text
 
 
 async def program_pid(made: PluginContext) -> int:
