@@ -185,6 +185,8 @@ def test_a_worker_that_ignores_sigterm_is_killed_after_its_grace(crowd: Crowd) -
 
 @pytest.mark.parametrize("name", FORKS)
 def test_what_a_worker_forks_away_ends_with_it(crowd: Crowd, name: str) -> None:
+    if name == "nameless" and os.geteuid() != 0:
+        pytest.skip("without a cgroup, so without root, nothing tells whose process this was")
     crowd.ready(name, 1)
     crowd.until(lambda: len(running_in(crowd.home(name))) >= 2, "the forked process is there")
     crowd.run("stop", name)
@@ -356,8 +358,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     file.chmod(0)
     done = subprocess.run([*STOKER, "check", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "Permission denied" in done.stderr
-    assert str(file) in done.stderr
+    assert f"'{file}' is not readable" in done.stderr
 
 
 # --- the daemon's own ground ------------------------------------------------------------------------------
