@@ -29,6 +29,7 @@ GOOD = [
     document("scaling: {policy: {metric: concurrency, scale_up_stabilization_window: 1m30s}}"),
     document("probes: {startup: {notify: true, timeout: 5m}, liveness: {exec: [true], period: 500ms}}"),
     document("update: {max_surge: 25%, max_unavailable: 0}", "drain: {signal: TERM}", "hold: false"),
+    document("limits: {memory: 2Gi, cpu: 500m, pids: 9}", "group: crew", "umask: '0027'"),
     document("scaling: {max_replicas: '${MAX:-4}'}", "hold: ${HOLD:-true}", "traffic: {timeout: '${T:-5s}'}"),
     document("update: {strategy: '${S:-Recreate}'}", "secrets: ['${X:-hf-token}']", "user: ${U:-svc}"),
 ]

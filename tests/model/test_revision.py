@@ -37,6 +37,8 @@ NEW_WORKERS: dict[str, Any] = {
     "secrets": ("hf-token",),
     "inherit_env": ("http_proxy",),
     "user": "svc",
+    "group": "crew",
+    "umask": 0o027,
     "backend": "systemd",
     "preload": ("torch",),
     "depends": ("tokenize",),

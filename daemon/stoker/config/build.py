@@ -127,6 +127,8 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         preload=tuple(section.preload),
         slo_wait=section.slo.wait,
         user=section.user,
+        group=section.group,
+        umask=section.umask,
         backend=section.backend,
         held=section.hold,
     )

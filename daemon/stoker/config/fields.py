@@ -267,6 +267,19 @@ class Signal(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Umask(Kind):
+    """Octal digits as text. A bare number is refused: in YAML `0027` is twenty-seven."""
+
+    def check(self, value: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+            raise wanted('a mask of octal digits in quotes, for example "0027"', value)
+        return int(value, 8)
+
+    def json_schema(self) -> JsonSchema:
+        return {"type": "string", "pattern": "^0?[0-7]{3}$"}
+
+
+@dataclass(frozen=True, slots=True)
 class Argv(Kind):
     """A command: a list of words, or one text that is split as a shell would, without a shell.
 

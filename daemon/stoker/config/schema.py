@@ -22,6 +22,7 @@ from stoker.config.fields import (
     Number,
     Signal,
     Text,
+    Umask,
     Variable,
     Whole,
 )
@@ -241,12 +242,16 @@ class RestartSection(Section):
 
 
 class LimitsSection(Section):
-    """Limits of each worker process."""
+    """Limits of each replica, held by the kernel. What `resources` says is for placing replicas only."""
 
     nofile: Annotated[int, Whole(8, 2**31, 65536)] | None = None
-    """Open files."""
+    """Open files of each process."""
     pids: Annotated[int, Whole(1, 2**22, 4096)] | None = None
-    """Processes and threads."""
+    """Processes and threads of the whole replica."""
+    memory: Bytes | None = None
+    """Main memory of the whole replica, without swap; one that needs more is killed: 16Gi."""
+    cpu: Cores | None = None
+    """Cores of the whole replica; one that wants more is slowed down: 4, 0.5 or 500m."""
 
 
 class EndpointSection(Section):
@@ -301,9 +306,13 @@ class ServiceSection(Section):
     restart: RestartSection = RestartSection()
     """What happens after a failure."""
     limits: LimitsSection = LimitsSection()
-    """Limits of each worker process."""
+    """Limits of each replica, held by the kernel."""
     user: Annotated[str, Text("a user's name", "svc", r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")] | None = None
-    """User to run as; needs root."""
+    """User to run as, with the groups of that user; needs root."""
+    group: Annotated[str, Text("a group's name", "svc", r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")] | None = None
+    """Group to run as in place of the user's own first one; needs root."""
+    umask: Annotated[int, Umask()] | None = None
+    """Permissions that new files do not get, as octal digits in quotes. Default: "0022"."""
     endpoint: EndpointSection = EndpointSection()
     """The service's stable address."""
     backend: Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")] = "process"

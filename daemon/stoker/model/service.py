@@ -145,10 +145,13 @@ class Restart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Resource limits of each worker process; None keeps the daemon's."""
+    """Bounds that the kernel holds; None: no bound of Stoker's. `nofile` is of each process; `pids` (processes
+    and threads), `memory` (bytes, without swap) and `cpu` (cores) are of a worker's whole process tree."""
 
     nofile: int | None = None
     pids: int | None = None
+    memory: int | None = None
+    cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +192,9 @@ class ServiceSpec:
     preload: tuple[str, ...] = ()
     slo_wait: float | None = None
     user: str | None = None
+    group: str | None = None
+    umask: int | None = None
+    """None: 0o022."""
     backend: str = "process"
     held: bool = False
     """`stoker stop`: kept at zero replicas, whatever the bounds and the load."""
@@ -213,7 +219,7 @@ class ServiceSpec:
 
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
-    "preload", "depends", "restart_token",
+    "preload", "depends", "restart_token", "group", "umask",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
