@@ -19,6 +19,8 @@ from stoker.model.service import BentoService, Command, PolicySpec, Resources, S
 
 DATA = Path(__file__).parent / "data" / "bentoml"
 FILES = sorted(path for path in DATA.iterdir() if path.suffix != ".md" and ".expected" not in path.name)
+FORMS = sorted((DATA.parent / "forms").iterdir())
+"""Written here: forms that BentoML takes, or that its own tests and answers hold."""
 EXPECTED = sorted(DATA.glob("*.expected.json"))
 GI = 2**30
 BASES = {
@@ -126,7 +128,7 @@ def test_faults_have_a_place_and_a_hint(box: Box, lines: str, expected: list[str
     [
         ("bento: .\nclustre: x\n", "b.yaml:2:1: clustre: unknown key; did you mean cluster?"),
         ("bento: .\naccess_authorization: 'false'\n",
-         'b.yaml:2:23: access_authorization: must be true or false; found the text "false"'),
+         'b.yaml:2:23: access_authorization: must be true, false, private or public; found the text "false"'),
         ("bento: .\ndev: 1\n", "b.yaml:2:6: dev: must be true or false; found 1"),
         ("bento: [a]\n", "b.yaml:1:1: bento: must be text; found a list"),
         ("bento: .\nenvs: [{name: A}]\n", "b.yaml:2:8: envs.0: A has no value; add value: TEXT"),
@@ -206,6 +208,25 @@ def test_max_concurrency_is_of_each_replica(box: Box) -> None:
     assert (traffic.max_concurrency, traffic.timeout) == (60, 7.5)
     more = ["config_overrides: {traffic: {max_concurrency: 20, concurrency: 5, external_queue: true}}"]
     assert service(box, *more).traffic.max_concurrency is None
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_every_form_that_bentoml_takes(box: Box, path: Path) -> None:
+    assert faults(box, path.read_text()) == []
+
+
+def test_amounts_that_bentoml_leaves_unread(box: Box) -> None:
+    spec = service(box, "config_overrides: {resources: {cpu: 300m, memory: 500m}}")
+    assert (spec.resources.cpu, spec.resources.memory) == (0.3, 500_000_000)
+    assert "500m of memory is less than a byte; read as 500M" in checked(box, "b.yaml").notices[0]
+    metrics = "scaling: {policy: {metrics: [{type: cpu, value: '80%'}]}}"
+    assert [policy.target for policy in service(box, metrics).scaling.policies] == [0.8]
+    assert service(box, "config_overrides: {resources: {memory: '16'}}").resources.memory == 16 * GI
+
+
+def test_a_gpu_model_without_a_number_waits_for_the_decorator(box: Box) -> None:
+    assert service(box, "config_overrides: {resources: {gpu_type: nvidia-l4}}").resources == Resources()
+    assert "has no effect until a number of GPUs is said" in checked(box, "b.yaml").notices[0]
 
 
 def test_resources_strategy_start_and_variables(box: Box) -> None:

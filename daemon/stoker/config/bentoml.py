@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stoker.config.bentoml_schema import BentoFileSection, BentoServiceSection
+from stoker.config.bentoml_schema import BentoFileSection, BentoServiceSection, megabytes
 from stoker.config.interpolate import fill
 from stoker.config.layers import LAUNCH_WAYS, Layer
 from stoker.config.schema import FileSection, ServiceSection
@@ -76,7 +76,9 @@ class _Work:
 def unwrap(tree: Node) -> Node:
     """What `bentoml deployment get` prints, with its `config:` at the top; any other tree as it is."""
     inner = tree.mapping.get("config")
-    if inner is None or not inner.mapping or "bento" not in tree.mapping or "services" in tree.mapping:
+    if inner is None or "bento" not in tree.mapping or "services" in tree.mapping:
+        return tree
+    if inner.value is not None and not isinstance(inner.value, dict):
         return tree
     outer = {key: node for key, node in tree.mapping.items() if key != "config"}
     return tree._replace(value={**inner.mapping, **outer})
@@ -246,8 +248,12 @@ class _Writer:
             metric = _MEASURES.get(str(kind.value)) if kind is not None else None
             if kind is not None and metric is not None and not chosen:
                 chosen["metric"] = kind._replace(value=metric, text=metric)
-                if value is not None and isinstance(value.value, int | float):
-                    chosen["target"] = _number(value, value.value / 100)
+                share = _share(value)
+                if value is not None and share is not None:
+                    chosen["target"] = _number(value, share)
+                elif value is not None and value.value is not None:
+                    place = ".".join((*self.path, "scaling", "policy", "metrics", str(index), "value"))
+                    self._work.aside[place] = None
             else:
                 place = ".".join((*self.path, "scaling", "policy", "metrics", str(index)))
                 self._work.aside[place] = None
@@ -266,7 +272,7 @@ class _Writer:
                 self._concurrency(node)
         for key, node in (resources.mapping if resources is not None else {}).items():
             if key in ("cpu", "memory", "gpu", "gpu_type"):
-                self.move(_resource(key, node), f"config_overrides.resources.{key}", ("resources", key))
+                self.move(self._resource(key, node), f"config_overrides.resources.{key}", ("resources", key))
             else:
                 self._work.aside[".".join((*self.path, "config_overrides.resources", key))] = None
         workers = overrides.mapping.get("workers")
@@ -279,6 +285,19 @@ class _Writer:
         envs = overrides.mapping.get("envs")
         for name, node in (envs.mapping if envs is not None else {}).items():
             self.put(node, ("envs", name))
+
+    def _resource(self, key: str, node: Node) -> Node:
+        """BentoML's amount or name as Stoker writes it: a plain number of memory counts Gi."""
+        if key == "gpu_type" and isinstance(node.value, str):
+            return node._replace(value=gpu_model(node.value))
+        if key != "memory" or node.value is None:
+            return node
+        written = scalar_text(node.value)
+        text = f"{written}Gi" if not isinstance(resolve_scalar(written), str) else str(megabytes(written))
+        if text.endswith("M") and written.endswith("m"):
+            place = ".".join((*self.path, "config_overrides.resources.memory"))
+            self._work.notices.append(f"{place}: {written} of memory is less than a byte; read as {text}")
+        return node._replace(value=text, text=text)
 
     def _concurrency(self, node: Node) -> None:
         """The target of scaling; with a queue also what one replica gets at a time."""
@@ -309,15 +328,12 @@ def _with(under: Node | None, path: Path, node: Node) -> Node:
     return place._replace(value={**below, path[0]: _with(below.get(path[0]), path[1:], node)})
 
 
+def _share(node: Node | None) -> float | None:
+    """80, "80" and "80%" as a share of one; None where it is an amount."""
+    text = scalar_text(node.value).removesuffix("%") if node is not None else ""
+    percent = resolve_scalar(text)
+    return percent / 100 if isinstance(percent, int | float) and percent is not True else None
+
+
 def _number(node: Node, value: float) -> Node:
     return node._replace(value=value, text=scalar_text(value))
-
-
-def _resource(key: str, node: Node) -> Node:
-    """BentoML's amount or name as Stoker writes it: a plain number of memory counts Gi."""
-    if key == "memory" and not isinstance(resolve_scalar(scalar_text(node.value)), str):
-        text = f"{node.value}Gi"
-        return node._replace(value=text, text=text)
-    if key == "gpu_type" and isinstance(node.value, str):
-        return node._replace(value=gpu_model(node.value))
-    return node

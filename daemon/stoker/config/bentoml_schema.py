@@ -5,7 +5,8 @@ Stricter than BentoML, which drops unknown keys, cuts 1.9 replicas to 1 and take
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -21,13 +22,14 @@ from stoker.config.schema import (
     Section,
     ServiceSection,
 )
+from stoker.model.quantity import parse_bytes
 
 MAX_WINDOW = 3600
 Behavior = Literal["fast", "stable", "disabled"]
 Strategy = Literal["RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout"]
 Window = Annotated[int, Whole(0, MAX_WINDOW, 300)]
-Share = Annotated[float, Number(example=80)]
 SecondsNumber = Annotated[float, Number(example=60)]
+_AVERAGE = re.compile(r"(?!0+(?:\.0+)?\b)[0-9]+(?:\.[0-9]+)?(?:%|m|[kKMGTP]i?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,49 @@ class Workers(Kind):
         return {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "cpu_count"}, listed]}
 
 
+@dataclass(frozen=True, slots=True)
+class Access(Kind):
+    """Whether callers need a token: a boolean, or one of the words of BentoML's first files."""
+
+    def check(self, value: Any) -> Any:
+        value = plain(value)
+        if type(value) is bool or value in ("private", "public"):
+            return value
+        raise wanted("true, false, private or public", value)
+
+    def json_schema(self) -> JsonSchema:
+        return {"enum": [True, False, "private", "public"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Average(Kind):
+    """The average of an older measure: a number, or text that is one, with a percent sign or a unit."""
+
+    def check(self, value: Any) -> Any:
+        value = plain(value)
+        if type(value) in (int, float) and value > 0:
+            return value
+        if isinstance(value, str) and _AVERAGE.fullmatch(value):
+            return value
+        raise wanted("a number or an amount above 0, for example 80 or 500Mi", value)
+
+    def json_schema(self) -> JsonSchema:
+        text = {"type": "string", "pattern": f"^(?:{_AVERAGE.pattern})$"}
+        return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, text]}
+
+
+def megabytes(text: str | float) -> str | float:
+    """BentoML's own tests ask for 500m of memory, which Kubernetes reads as half a byte: 500M is meant."""
+    return f"{text[:-1]}M" if isinstance(text, str) and text.endswith("m") else text
+
+
 class MetricSection(Section):
     """One measure of the older form of a policy, with its average per replica."""
 
     type: Literal["cpu", "memory", "gpu", "qps"] | None = None
     """What is measured."""
-    value: Share | None = None
-    """What one replica should bear: percent, or requests per second."""
+    value: Annotated[Any, Average()] | None = None
+    """What one replica should bear: percent, requests per second, or an amount of memory."""
 
 
 class BentoPolicySection(PolicySection):
@@ -82,6 +120,11 @@ class BentoScalingSection(ScalingSection):
     """The rule."""
 
 
+_MEMORY = replace(
+    SIZE, parse=lambda text: parse_bytes(megabytes(text)), pattern=SIZE.pattern.replace("KMGTP]|", "mKMGTP]|")
+)
+
+
 class BentoTrafficSection(Section):
     """The decorator's `traffic`."""
 
@@ -100,8 +143,8 @@ class BentoResourcesSection(Section):
 
     cpu: Cores | None = None
     """Cores: 2 or 200m."""
-    memory: Annotated[int, SIZE] | None = None
-    """Main memory: 16Gi; a plain number counts Gi."""
+    memory: Annotated[int, _MEMORY] | None = None
+    """Main memory: 16Gi; a plain number counts Gi, 500m is read as 500M."""
     gpu: Annotated[float, Devices()] | None = None
     """Number of GPUs."""
     gpu_type: AnyText | None = None
@@ -181,10 +224,12 @@ class BentoFileSection(FileSection):
     """The services by name."""
     description: str | None = None
     cluster: AnyText | None = None
-    access_authorization: Bool | None = None
+    access_authorization: Annotated[Any, Access()] | None = None
     dev: Bool | None = None
     labels: list[LabelSection] | None = None
     canary: CanarySection | None = None
+    args: dict[str, Any] | None = None
+    endpoint_url: Any = None
     endpoint_urls: list[Any] | None = None
     admin_console: Any = None
     created_at: Any = None

@@ -206,7 +206,7 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
     values |= written
     if not values.get("gpu"):
         if "gpu" not in values:
-            _needs_gpu(written, path, context.report)
+            _needs_gpu(written, path, context)
         values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
     return Resources(**values, devices=tuple(own.devices))
 
@@ -225,11 +225,17 @@ def _traffic(section: ServiceSection, replicas: int, path: Path, context: Contex
     return replace(traffic, max_concurrency=most * replicas)
 
 
-def _needs_gpu(written: Mapping[str, Any], path: Path, report: Report) -> None:
+def _needs_gpu(written: Mapping[str, Any], path: Path, context: Context) -> None:
+    """A model without a number: a fault, except of a bento, whose decorator may say the number."""
     for key in ("gpu_type", "gpu_memory"):
-        if key in written:
+        if key not in written:
+            continue
+        if context.bento is not None:
+            where = ".".join((*path, "resources", key))
+            context.notices.append(f"{where} has no effect until a number of GPUs is said; add gpu: 1")
+        else:
             message = "says nothing of how many; add gpu: 1, or a share such as gpu: 0.25"
-            report.add((*path, "resources", key), message, key=True)
+            context.report.add((*path, "resources", key), message, key=True)
 
 
 def rule_of(metric: str) -> PolicySpec:

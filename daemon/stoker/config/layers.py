@@ -14,6 +14,7 @@ from stoker.config.tree import Node, Path, Report, found
 from stoker.errors import ConfigProblem
 
 LAUNCH_WAYS = frozenset({"command", "python", "image", "bento"})
+_PAIR = frozenset({"name", "value", "stage"})
 PROBE_WAYS = frozenset({"http", "tcp", "exec", "notify"})
 
 
@@ -161,8 +162,11 @@ def _by_name(envs: Node, path: Path, report: Report) -> Node:
     for index, item in enumerate(envs.value):
         name, value = item.mapping.get("name"), item.mapping.get("value")
         where = (*path, str(index))
-        if name is None or not isinstance(name.value, str) or not item.mapping.keys() <= {"name", "value"}:
+        stage = item.mapping.get("stage")  # BentoML's: in a file it has no meaning there, nor here
+        if name is None or not isinstance(name.value, str) or not item.mapping.keys() <= _PAIR:
             report.add(where, "must be {name: NAME, value: TEXT}, for example {name: LOG_LEVEL, value: info}")
+        elif stage is not None and stage.value not in (None, "all", "build", "runtime"):
+            report.add((*where, "stage"), f"must be all, build or runtime; found {found(stage.value)}")
         elif value is None:
             report.add(where, f"{name.value} has no value; add value: TEXT")
         elif name.value in named:

@@ -30,6 +30,8 @@ Path = tuple[str, ...]
 
 MAX_CANDIDATES = 100
 """So many names are compared to find the nearest one; a misspelt key must not cost seconds."""
+MAX_LISTED = 16
+"""A longer list of the names there are is no help on one line."""
 MAX_HINTS = 100
 """So many problems of one tree get the nearest name; nobody reads more."""
 
@@ -207,4 +209,4 @@ def suggest(word: str, names: Iterable[str]) -> str:
     close = nearest(word, known)
     if close is not None:
         return f"; did you mean {close}?"
-    return f"; there are {', '.join(known)}" if 0 < len(known) <= 30 else ""
+    return f"; there are {', '.join(known)}" if 0 < len(known) <= MAX_LISTED else ""

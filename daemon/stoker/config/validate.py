@@ -155,13 +155,29 @@ def _unknown_key(path: Path, model: type[BaseModel]) -> str:
     key = path[-1]
     if key in UNSUPPORTED and (model is FileSection or (model is ServiceSection and len(path) == 1)):
         return UNSUPPORTED[key]
+    inner = _deeper(model, path)
+    if inner is not None:
+        return f"unknown key here; did you mean {inner}?"
     return "unknown key" + suggest(key, fields_at(model, path[:-1]) or ())
+
+
+def _deeper(model: type[BaseModel], path: Path) -> str | None:
+    """Where one level down that very key exists: `max_replicas` of a service is scaling.max_replicas."""
+    if len(path) == 1 and issubclass(model, FileSection):
+        return f"services.NAME.{path[0]}" if path[0] in ServiceSection.model_fields else None
+    for name in fields_at(model, path[:-1]) or ():
+        section = section_at(model, (*path[:-1], name))
+        if section is not None and path[-1] in section.model_fields:
+            return f"{name}.{path[-1]}"
+    return None
 
 
 def _not_one_of(expected: str, value: object) -> str:
     names = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
     words = f"{', '.join(names[:-1])} or {names[-1]}"
     hint = suggest(value, names) if isinstance(value, str) else ""
+    if isinstance(value, str) and " | " in value:
+        return f"must be {words}; found the list of choices from a manual, write one of them"
     return f"must be {words}; found {found(value)}" + (hint if "did you mean" in hint else "")
 
 
