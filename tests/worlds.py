@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from stoker.model.action import (
+    AcceptRevision,
     Action,
     AddReplica,
     DrainReplica,
     ForgetReplica,
     HoldReplica,
     KillReplica,
+    RejectRevision,
     StartReplica,
     StopReplica,
 )
@@ -25,6 +27,8 @@ from stoker.model.event import (
     ReplicaAdded,
     ReplicaForgotten,
     ReplicaHeld,
+    RevisionAccepted,
+    RevisionRejected,
     StartRequested,
     StopSignalled,
 )
@@ -117,9 +121,16 @@ def event_of(action: Action, at: float) -> Event:
         case DrainReplica():
             return DrainRequested(**who, reason=action.reason, leave=action.leave)
         case StopReplica():
-            return StopSignalled(**who, reason=action.reason, leave=action.leave)
+            return StopSignalled(**who, reason=action.reason, leave=action.leave, fault=action.fault)
         case KillReplica():
             return KillSignalled(**who, reason=action.reason)
         case ForgetReplica():
             return ReplicaForgotten(**who, reason=action.reason)
+        case AcceptRevision():
+            return RevisionAccepted(at=at, id="e", service=action.service, revision=action.revision)
+        case RejectRevision():
+            return RevisionRejected(
+                at=at, id="e", service=action.service, revision=action.revision,
+                back_on=action.back_on, reason=action.reason,
+            )  # fmt: skip
     raise AssertionError(f"no event for {action}")

@@ -21,6 +21,7 @@ SAMPLES: dict[str, Any] = {
     "service": "rag/infer",
     "revision": "9f3c",
     "reason": "because",
+    "back_on": "4e1a",
     "handle": WorkerHandle(driver="process", pid=4242),
     "endpoint": "127.0.0.1:40123",
     "error": "no such command",

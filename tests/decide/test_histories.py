@@ -16,6 +16,7 @@ from laws import LawWatch, shares
 from stoker.decide.lifecycle import fold
 from stoker.decide.placement import place
 from stoker.decide.reconcile import reconcile
+from stoker.decide.revisions import in_force, reconsider
 from stoker.model.device import Device, Inventory
 from stoker.model.event import (
     ConfigApplied,
@@ -51,12 +52,22 @@ NAMES = ("infer", "share", "prep")
 class World:
     """The box, the control loop's state and the clock. `number` in the methods picks one of several."""
 
-    desired: DesiredState
+    configured: DesiredState
     state: ObservedState = field(default_factory=ObservedState)
     now: float = 100.0
     watch: LawWatch = field(default_factory=LawWatch)
     parked: dict[str, ServiceSpec] = field(default_factory=dict)
     count: int = 0
+
+    @property
+    def desired(self) -> DesiredState:
+        """What is in force."""
+        return in_force(self.configured, self.state)
+
+    def configure(self, services: dict[str, ServiceSpec]) -> None:
+        self.configured = replace(self.configured, services=services)
+        self.state = reconsider(self.state, self.configured)
+        self.tell(ConfigApplied(generation=2))
 
     def tell(self, event: Event) -> None:
         self.count += 1
@@ -141,15 +152,14 @@ class World:
     def reconfigure(self, number: int) -> None:
         """Bounds, revision, strategy, hold, or the service's very existence."""
         key, choice = f"app/{NAMES[number % 3]}", number // 3
-        services = dict(self.desired.services)
+        services = dict(self.configured.services)
         if key not in services:
             services[key] = self.parked.pop(key)
         elif choice % 5 == 4 and key != PREP.key:
             self.parked[key] = services.pop(key)
         else:
             services[key] = changed(services[key], choice)
-        self.desired = replace(self.desired, services=services)
-        self.tell(ConfigApplied(generation=2))
+        self.configure(services)
 
     def devices(self, number: int) -> None:
         healths = ("healthy", "lost", "quarantined", "draining")
@@ -164,8 +174,9 @@ class World:
         del number
         before = self.state
         self.state = ObservedState(
-            targets=before.targets, serial=before.serial + 1000, inventory=before.inventory
-        )
+            targets=before.targets, serial=before.serial + 1000, inventory=before.inventory,
+            good=before.good, rejected=before.rejected,
+        )  # fmt: skip
         for replica in before.replicas.values():
             if replica.handle is not None:
                 self.tell(
@@ -231,7 +242,8 @@ def changed(spec: ServiceSpec, choice: int) -> ServiceSpec:
     low = choice // 5 % 3
     match choice % 5:
         case 0:
-            return replace(spec, restart_token=f"{(int(spec.restart_token or 0) + 1) % 3}")
+            name = "restart_token" if choice % 2 else "user"
+            return replace(spec, **{name: f"{(int(getattr(spec, name) or 0) + 1) % 3}"})
         case 1:
             return replace(
                 spec, scaling=Scaling(min_replicas=low, max_replicas=max(1, low + choice // 15 % 2))

@@ -219,16 +219,32 @@ def test_an_end_that_was_asked_for_is_no_failure() -> None:
 
 def test_a_start_that_was_given_up_is_a_failure() -> None:
     exited = WorkerExited(**WEB, status=ExitStatus(signal=15))
-    replica = one(exited, "stopping", reason="not ready within 2m", ready_at=None, failures=1)
-    assert replica.failures == 2
+    asked: dict[str, Any] = {"reason": "not ready within 2m", "fault": "hung-start"}
+    replica = one(exited, "stopping", **asked, ready_at=None, failures=1)
+    assert (replica.failures, replica.fault) == (2, "hung-start")
     assert replica.reason.startswith("not ready within 2m (killed by SIGTERM); restart 1 in ")
 
 
 def test_a_worker_condemned_by_its_liveness_probe_is_a_failure_even_after_a_long_life() -> None:
     exited = WorkerExited(**WEB, status=ExitStatus(signal=15))
     replica = one(exited, "stopping", condemned="hangs", reason="hangs", ready_at=98.0, failures=1)
-    assert replica.failures == 2
+    assert (replica.failures, replica.fault) == (2, "liveness")
     assert replica.condemned == ""
+
+
+def test_a_start_that_is_called_off_for_its_device_is_no_failure() -> None:
+    exited = WorkerExited(**WEB, status=ExitStatus(signal=15))
+    replica = one(exited, "stopping", reason="device GPU-0 is lost", ready_at=None, failures=1)
+    assert (replica.failures, replica.not_before) == (1, replica.since)
+    assert replica.reason == "device GPU-0 is lost; starting again"
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"), [(ExitStatus(code=3), "exit"), (ExitStatus(signal=11), "signal")]
+)
+def test_each_failure_has_its_word(status: ExitStatus, fault: str) -> None:
+    replica = one(WorkerExited(**WEB, status=status), "ready", ready_at=98.0)
+    assert (replica.fault, replica.failure) == (fault, str(status))
 
 
 def test_a_command_that_does_not_exist_is_tried_slowly() -> None:

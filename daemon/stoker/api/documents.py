@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stoker.api.facade import ServiceLoad, Snapshot
-from stoker.api.narrate import plain
+from stoker.api.narrate import iso_time, plain, rejection_words
 from stoker.errors import ConfigProblem
 from stoker.model.device import Device
 from stoker.model.event import Event
@@ -89,6 +89,7 @@ def service_document(snapshot: Snapshot, key: ServiceKey) -> Document:
         "ready": sum(replica.phase == "ready" for replica in replicas),
         "revision": snapshot.revisions.get(key, ""),
         "load": load_document(snapshot.loads.get(key, ServiceLoad())),
+        "rejected": _rejection(snapshot, key),
         "decision": _decision(snapshot, key),
         "replicas": [replica_document(snapshot, replica) for replica in replicas],
         "held": bool(spec and spec.held),
@@ -98,6 +99,20 @@ def service_document(snapshot: Snapshot, key: ServiceKey) -> Document:
 
 
 def load_document(load: ServiceLoad) -> Document:
+def _rejection(snapshot: Snapshot, key: ServiceKey) -> Document | None:
+    """The configured revision that failed, where the service is back on an older one."""
+    found = snapshot.observed.rejected.get(key)
+    if found is None:
+        return None
+    return {
+        "revision": found.revision,
+        "back_on": found.back_on,
+        "reason": found.reason,
+        "time": iso_time(found.wall),
+        "message": rejection_words(found.revision, found.back_on, found.reason),
+    }
+
+
     """What the router measured last; a percentile is null where nothing was served."""
     return {
         "in_flight": load.in_flight,

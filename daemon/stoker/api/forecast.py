@@ -34,7 +34,7 @@ def forecast(desired: DesiredState, observed: ObservedState, now: float) -> Fore
     actions: list[Action] = []
     for _ in range(MAX_ROUNDS):
         plan = reconcile(desired, observed, now)
-        if plan.empty:
+        if plan.empty or any(isinstance(action, steps.RejectRevision) for action in plan.actions):
             break
         for action in plan.actions:
             actions.append(action)
@@ -76,5 +76,7 @@ def _assumed(action: Action, now: float) -> Iterator[Event]:
             yield facts.WorkerExited(at=now, replica=replica, service=service, status=ExitStatus(code=0))
         case steps.KillReplica():
             yield facts.WorkerExited(at=now, replica=replica, service=service, status=ExitStatus(signal=9))
+        case steps.AcceptRevision():
+            yield facts.RevisionAccepted(at=now, service=service, revision=action.revision)
         case steps.ForgetReplica():
             yield facts.ReplicaForgotten(at=now, replica=replica, service=service, reason=reason)

@@ -49,7 +49,7 @@ def severity(event: Event) -> str:
     """`info`, `warning` or `error`."""
     if isinstance(event, facts.Notice):
         return event.severity
-    if isinstance(event, facts.SpawnFailed | facts.ConfigRejected):
+    if isinstance(event, facts.SpawnFailed | facts.ConfigRejected | facts.RevisionRejected):
         return "error"
     failed = isinstance(event, facts.WorkerExited) and not _orderly(event.status)
     warned = facts.LivenessFailed | facts.ReplicaBecameUnready | facts.KillSignalled | facts.WorkerLost
@@ -177,6 +177,21 @@ def _(event: facts.WorkerLost) -> str:
 @_clause.register
 def _(event: facts.ReplicaForgotten) -> str:
     return f"gone{_because(event.reason)}"
+
+
+@_clause.register
+def _(event: facts.RevisionAccepted) -> str:
+    return f"revision {event.revision} has proved itself"
+
+
+@_clause.register
+def _(event: facts.RevisionRejected) -> str:
+    return rejection_words(event.revision, event.back_on, event.reason)
+
+
+def rejection_words(revision: str, back_on: str, reason: str) -> str:
+    """That an update was taken back, and until when."""
+    return f"revision {revision} did not get ready: {reason}; back on {back_on} until the file changes"
 
 
 @_clause.register

@@ -60,6 +60,7 @@ def screen(status: Mapping[str, Any], *, width: int, height: int) -> RenderableT
         parts.append(
             Panel(Group(*shown), title="config rejected; the last good one runs", border_style="red")
         )
+    parts += [Text(line, style="yellow") for line in rows.rejection_lines(status)]
     if status["services"]:
         parts.append(_picture(rows.service_table(status), columns))
         parts += _reasons(status, columns)

@@ -190,6 +190,16 @@ def headline(status: Document) -> str:
     return f"{text}; stopping" if daemon.get("stopping") else text
 
 
+def rejection_lines(status: Document) -> list[str]:
+    """Services whose configured revision failed."""
+    names = service_names(status)
+    return [
+        f"{names[key_of(service)]}: {service['rejected']['message']}"
+        for service in status["services"]
+        if service.get("rejected")
+    ]
+
+
 def error_lines(status: Document) -> list[str]:
     """The faults of a rejected configuration, as `stoker check` prints them."""
     lines = []

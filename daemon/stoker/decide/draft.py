@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from stoker.model.action import Action, Plan
+from stoker.model.action import Action, Plan, RejectRevision
 from stoker.model.device import Inventory, Placement, Reservation
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceSpec
@@ -32,11 +32,21 @@ class Draft:
         self._inventory = inventory
         self._place = place
         self._actions: dict[str, Action] = {}
+        self._declared: list[Action] = []
         self._wake_at: float | None = None
 
     def act(self, action: Action) -> None:
         """Put an action into the plan. The first one for a replica stands."""
         self._actions.setdefault(action.replica, action)
+
+    def declare(self, action: Action) -> None:
+        """Put an action into the plan that is about a whole service."""
+        self._declared.append(action)
+
+    @property
+    def turns_back(self) -> bool:
+        """Whether a revision is rejected: what else there is to do is known only after that."""
+        return any(isinstance(action, RejectRevision) for action in self._declared)
 
     def open(self, replica: Replica) -> bool:
         """Whether nothing was decided for it yet."""
@@ -63,7 +73,7 @@ class Draft:
 
     def plan(self) -> Plan:
         """The finished plan."""
-        return Plan(actions=tuple(self._actions.values()), wake_at=self._wake_at)
+        return Plan(actions=(*self._declared, *self._actions.values()), wake_at=self._wake_at)
 
 
 def _unlawful(answer: Placement, inventory: Inventory, replicas: Sequence[Replica]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stoker.decide import revisions
 from stoker.decide.restart import Verdict, after_exit, after_permanent_failure
 from stoker.errors import StokerError
 from stoker.model.event import (
@@ -32,6 +33,8 @@ from stoker.model.event import (
     ReplicaEvent,
     ReplicaForgotten,
     ReplicaHeld,
+    RevisionAccepted,
+    RevisionRejected,
     SpawnFailed,
     StartRequested,
     StopSignalled,
@@ -71,7 +74,10 @@ def fold(state: ObservedState, event: Event, desired: DesiredState) -> ObservedS
     rule = _REPLICA_RULES[type(event)]
     if phase not in rule.phases:
         raise InvalidTransitionError(event.replica, phase, event)
-    return _put(state, event, rule.apply(replica, event, desired))
+    after = _put(state, event, rule.apply(replica, event, desired))
+    if isinstance(event, ReplicaBecameReady | WorkerAdopted) and after.replicas[event.replica].serving:
+        return revisions.witness(after, after.replicas[event.replica], desired)
+    return after
 
 
 def _put(state: ObservedState, event: ReplicaEvent, replica: Replica | None) -> ObservedState:
@@ -193,7 +199,8 @@ def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> 
 def _stopping(replica: Replica, event: StopSignalled, desired: DesiredState) -> Replica:
     del desired
     leave = event.leave or replica.leave
-    return _enter(replica, "stopping", event, reason=event.reason or replica.reason, leave=leave)
+    reason = event.reason or replica.reason
+    return _enter(replica, "stopping", event, reason=reason, leave=leave, fault=event.fault)
 
 
 def _killed(replica: Replica, event: KillSignalled, desired: DesiredState) -> Replica:
@@ -221,14 +228,18 @@ def _exited(replica: Replica, event: WorkerExited, desired: DesiredState) -> Rep
             replica, "exited", event, reason=str(event.status), **_NO_WORKER, last_exit=event.status
         )
     on_request = replica.phase in ("draining", "stopping")
-    if on_request and replica.ready_at is not None and not replica.condemned:
+    if on_request and not (replica.fault and replica.phase == "stopping") and not replica.condemned:
         reason = f"{replica.reason}; starting again"
-        return _again(replica, event, event.status, Verdict(replica.failures, 0.0), reason)
-    why = f"{replica.reason} ({event.status})" if on_request and replica.reason else str(event.status)
+        return _again(replica, event, event.status, Verdict(replica.failures, 0.0), reason=reason)
+    fault = "signal" if event.status.signal is not None else "exit"
+    why = str(event.status)
+    if on_request:
+        fault, why = replica.fault or "liveness", f"{replica.reason} ({why})"
     served = 0.0 if replica.ready_at is None else event.at - replica.ready_at
     rule = _restart_rule(replica, desired)
     verdict = after_exit(rule, replica.failures, served=served, key=replica.id)
-    return _again(replica, event, event.status, verdict, _why_waiting(why, verdict, replica.restarts + 1))
+    reason = _why_waiting(why, verdict, replica.restarts + 1)
+    return _again(replica, event, event.status, verdict, reason=reason, fault=fault, failure=why)
 
 
 def _spawn_failed(replica: Replica, event: SpawnFailed, desired: DesiredState) -> Replica:
@@ -242,7 +253,8 @@ def _spawn_failed(replica: Replica, event: SpawnFailed, desired: DesiredState) -
     else:
         verdict = after_exit(rule, replica.failures, served=0.0, key=replica.id)
         reason = _why_waiting(why, verdict, replica.restarts + 1)
-    return _again(replica, event, status, verdict, reason)
+    fault = "cannot-start" if event.permanent else "spawn-failed"
+    return _again(replica, event, status, verdict, reason=reason, fault=fault, failure=why)
 
 
 _NO_WORKER: dict[str, Any] = {
@@ -259,12 +271,12 @@ _NO_WORKER: dict[str, Any] = {
 """What is true of a replica without a worker. Its devices are free from now on."""
 
 
-def _again(replica: Replica, event: Event, status: ExitStatus, verdict: Verdict, reason: str) -> Replica:
+def _again(replica: Replica, event: Event, status: ExitStatus, verdict: Verdict, **why: str) -> Replica:
     return _enter(
         replica,
         "pending",
         event,
-        reason=reason,
+        **why,
         **_NO_WORKER,
         restarts=replica.restarts + 1,
         failures=verdict.failures,
@@ -360,6 +372,8 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
 _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], ObservedState]] = {
     TargetChanged: _target_changed,
     DemandArrived: _demand_arrived,
+    RevisionAccepted: revisions.accepted,
+    RevisionRejected: revisions.rejected,
     InventoryChanged: _inventory_changed,
     ConfigApplied: _config_applied,
     ConfigRejected: _unchanged,

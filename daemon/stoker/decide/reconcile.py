@@ -1,6 +1,7 @@
 """Compares what is wanted with what is there; the answer is a plan. Pure: `now` is passed in.
 
-    pools > who comes and goes (`rollout`) > timers and sick devices > who starts (`admission`)
+    pools > is each revision good (`revisions`) > who comes and goes (`rollout`) > timers and sick devices
+    > who starts (`admission`)
 
 A plan holds at most one action per replica and the time to ask again though nothing happens. A quiet world
 gives an empty plan.
@@ -18,6 +19,7 @@ from stoker.decide import placement, rollout
 from stoker.decide.admission import admit
 from stoker.decide.draft import Draft, Place
 from stoker.decide.pool import Pool, pools
+from stoker.decide.revisions import judge
 from stoker.model.action import AddReplica, DrainReplica, ForgetReplica, KillReplica, Plan, StopReplica
 from stoker.model.device import Inventory
 from stoker.model.quantity import format_duration
@@ -35,6 +37,10 @@ def reconcile(
     """Return what to do now, and when to ask again. Pure."""
     found = pools(desired, observed)
     draft = Draft(observed.replicas.values(), observed.inventory, now, place)
+    for pool in found.values():
+        judge(draft, pool, observed, desired)
+    if draft.turns_back:
+        return draft.plan()
     needed = _needed_by_others(found) if observed.stopping else frozenset()
     for pool in found.values():
         step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
@@ -111,7 +117,8 @@ def _drop(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState,
 def _cause(pool: Pool, observed: ObservedState) -> str:
     """Id of the event behind a change of number or revision."""
     config = observed.causes.get("config", "")
-    return config if pool.updating else observed.causes.get(pool.key, config)
+    updating = pool.updating and pool.key not in observed.rejected
+    return config if updating else observed.causes.get(pool.key, config)
 
 
 def _why_none(pool: Pool, observed: ObservedState) -> str:
@@ -154,7 +161,8 @@ def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Invento
     signal = pool.drain_of(replica).signal
     sick = _sick_device(replica, inventory)
     if replica.condemned:
-        draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=replica.condemned))
+        fault = {"fault": "liveness", "reason": replica.condemned}
+        draft.act(StopReplica(**_who(replica), signal=signal, leave=False, **fault))
     elif sick and replica.ready_at is None:
         draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=sick))
     elif sick:
@@ -163,7 +171,8 @@ def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Invento
         timeout = pool.spec.probes.startup_timeout
         if draft.due(replica.started + timeout):
             reason = f"not ready within {format_duration(timeout)}"
-            draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=reason))
+            fault = {"fault": "hung-start", "reason": reason}
+            draft.act(StopReplica(**_who(replica), signal=signal, leave=False, **fault))
 
 
 def _tend_draining(draft: Draft, pool: Pool, replica: Replica) -> None:

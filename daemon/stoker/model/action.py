@@ -59,10 +59,12 @@ class DrainReplica(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopReplica(Action):
-    """Send the stop signal to its worker."""
+    """Send the stop signal to its worker. `fault`: the word for the failure that this is the answer to, ""
+    if it is none."""
 
     signal: int = 15
     leave: bool = True
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,21 @@ class KillReplica(Action):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetReplica(Action):
     """Drop the record of a replica of which nothing is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptRevision(Action):
+    """Take a service's new revision as the one to go back to. `replica` is the one that proved it."""
+
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectRevision(Action):
+    """Go back to the last good revision of a service. `replica` is the one that failed."""
+
+    revision: str
+    back_on: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,10 +139,11 @@ class ReplicaDrained(ReplicaEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopSignalled(ReplicaEvent):
-    """The stop signal was sent to its worker."""
+    """The stop signal was sent to its worker. `fault`: the word for the failure behind it, "" for none."""
 
     reason: str = ""
     leave: bool = True
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +172,24 @@ class ReplicaForgotten(ReplicaEvent):
     """Nothing is left of it; its record is gone."""
 
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionAccepted(Event):
+    """A new revision of a service has proved itself; from now on it is the one to go back to."""
+
+    service: ServiceKey
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionRejected(Event):
+    """A new revision of a service did not get ready; the service goes back to the last good one."""
+
+    service: ServiceKey
+    revision: str
+    back_on: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

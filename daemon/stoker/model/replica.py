@@ -39,6 +39,8 @@ class ExitStatus:
     signal: int | None = None
     detail: str = ""
     """For people: the last line of its log, "out of memory", ..."""
+    oom: bool = False
+    """Whether the kernel killed a process of it for want of memory."""
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -72,6 +74,11 @@ class Replica:
     restarts: int = 0
     failures: int = 0
     """Failures in a row, for the backoff; reset by a stable run."""
+    fault: str = ""
+    """The word for its last failure: exit, signal, hung-start, liveness, spawn-failed, cannot-start (it
+    cannot succeed as things stand); "" if there was none."""
+    failure: str = ""
+    """That failure in words."""
     started: float = 0.0
     """When its present worker was spawned."""
     drained: bool = False

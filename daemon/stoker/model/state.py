@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 
 from stoker.model.device import Inventory
 from stoker.model.replica import Replica
-from stoker.model.service import DesiredState, ServiceKey
+from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 
-__all__ = ["DesiredState", "ObservedState", "Route", "RoutingTable", "WorkerRoute"]
+__all__ = ["DesiredState", "ObservedState", "Rejection", "Route", "RoutingTable", "WorkerRoute"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A revision that did not prove itself, and the one its service is back on. `wall`: seconds since the
+    epoch."""
+
+    revision: str
+    back_on: str
+    reason: str
+    wall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +35,10 @@ class ObservedState:
     """Services for which a request waits at zero replicas."""
     serial: int = 0
     stopping: bool = False
+    good: Mapping[ServiceKey, ServiceSpec] = field(default_factory=dict)
+    """What each service was when it last proved itself: what an update that fails goes back to."""
+    rejected: Mapping[ServiceKey, Rejection] = field(default_factory=dict)
+    """Services that are not on the revision that is configured."""
     causes: Mapping[str, str] = field(default_factory=dict)
     """Ids of the events behind wanted numbers: by service key, and under "config" and "inventory"."""
 

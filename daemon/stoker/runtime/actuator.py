@@ -15,12 +15,14 @@ from anyio.abc import TaskGroup
 
 from stoker.errors import StokerError, WorkerError
 from stoker.model.action import (
+    AcceptRevision,
     Action,
     AddReplica,
     DrainReplica,
     ForgetReplica,
     HoldReplica,
     KillReplica,
+    RejectRevision,
     StartReplica,
     StopReplica,
 )
@@ -33,6 +35,8 @@ from stoker.model.event import (
     ReplicaDrained,
     ReplicaForgotten,
     ReplicaHeld,
+    RevisionAccepted,
+    RevisionRejected,
     SpawnFailed,
     StartRequested,
     StopSignalled,
@@ -263,9 +267,13 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
         devices_reason=a.devices_reason,
     ),
     DrainReplica: lambda a, who: DrainRequested(**who, reason=a.reason, leave=a.leave),
-    StopReplica: lambda a, who: StopSignalled(**who, reason=a.reason, leave=a.leave),
+    StopReplica: lambda a, who: StopSignalled(**who, reason=a.reason, leave=a.leave, fault=a.fault),
     KillReplica: lambda a, who: KillSignalled(**who, reason=a.reason),
     ForgetReplica: lambda a, who: ReplicaForgotten(**who, reason=a.reason),
+    AcceptRevision: lambda a, who: RevisionAccepted(service=a.service, cause=a.cause, revision=a.revision),
+    RejectRevision: lambda a, who: RevisionRejected(
+        service=a.service, cause=a.cause, revision=a.revision, back_on=a.back_on, reason=a.reason
+    ),
 }
 """The fact that each kind of action has begun."""
 

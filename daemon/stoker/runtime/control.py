@@ -15,9 +15,10 @@ import anyio.lowlevel
 
 from stoker.decide.lifecycle import InvalidTransitionError, fold
 from stoker.decide.reconcile import reconcile
+from stoker.decide.revisions import in_force, reconsider
 from stoker.decide.routing import routing_table
 from stoker.model.action import Action, KillReplica, Plan
-from stoker.model.event import Event, Notice
+from stoker.model.event import Event, Notice, RevisionRejected
 from stoker.model.service import ServiceKey
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
 from stoker.runtime.journal import Journal
@@ -43,6 +44,8 @@ class ControlLoop:
         serial: int = 0,
     ) -> None:
         self.desired = DesiredState()
+        """What is in force: the configuration, less revisions that failed."""
+        self._configured = DesiredState()
         self.state = ObservedState(serial=serial)
         self.routes = RoutingTable()
         self.reconcile_seconds = 0.0
@@ -62,7 +65,9 @@ class ControlLoop:
 
     def configure(self, desired: DesiredState) -> None:
         """Put a new wanted state in force."""
-        self.desired = desired
+        self._configured = desired
+        self.state = reconsider(self.state, desired)
+        self.desired = in_force(desired, self.state)
         self._wake.set()
 
     def stop(self) -> None:
@@ -131,6 +136,8 @@ class ControlLoop:
         except InvalidTransitionError as error:
             # A fault of ours: it must be seen, and must not take the daemon down.
             self.journal.record(Notice(message=f"ignored: {error}", severity="error"), stamped.at)
+        if isinstance(stamped, RevisionRejected):
+            self.desired = in_force(self._configured, self.state)
         for listener in self._listeners:
             listener(stamped)
 

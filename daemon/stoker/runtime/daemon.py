@@ -31,7 +31,9 @@ from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.facade import Facade
+from stoker.runtime.doors import TcpDoors
+from stoker.runtime.facade import Facade, Whole
+from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
@@ -99,6 +101,7 @@ class Daemon:
         )
         marks = DeviceMarks(store)
         journal = Journal(time.time)
+        self._revisions = GoodRevisions(options.state_dir, self._trouble)
         gate = self._bring_parts(registry, context, marks)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
@@ -181,7 +184,11 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
-        await self._tasks.start(serve, build(self.facade), self._options.socket)
+        app = self._doors.app = build(self.facade)
+        await self._tasks.start(serve, app, self._options.socket)
+        if self._options.listen:
+            await self._doors.begin(self._options.listen, needed=self._options.stop_on_exit)
+        self._control.state = self._revisions.recall(self._control.state)
         await self._configure()
         await self._adopt()
         for observer in self._options.observers:
@@ -299,6 +306,7 @@ class Daemon:
                 self._keep_targets()
             case ConfigApplied():
                 self._systemd.status(self._status_line())
+        self._revisions.follow(self._control.state)
         if isinstance(event, ReplicaEvent):
             self._autoscaler.reconsider([event.service])
 

@@ -18,6 +18,7 @@ from stoker.config.explain import explain
 from stoker.config.load import changed_keys
 from stoker.decide.health import Mark
 from stoker.decide.reconcile import reconcile
+from stoker.decide.revisions import in_force
 from stoker.errors import NotFoundError
 from stoker.model.event import Event, Notice, ReplicaEvent, SpawnFailed, WorkerExited
 from stoker.model.service import revision
@@ -102,8 +103,9 @@ class Facade:
         self, files: Sequence[str], *, profile: str | None = None, sets: Sequence[str] = ()
     ) -> PlanPreview:
         """Plan against the running state; raises ConfigError."""
-        after = (await self._configuration.preview(files, profile, sets)).desired
-        before, observed = self._control.desired, self._control.state
+        observed = self._control.state
+        after = in_force((await self._configuration.preview(files, profile, sets)).desired, observed)
+        before = self._control.desired
         return PlanPreview(
             before=before,
             after=after,
@@ -232,19 +234,6 @@ class Facade:
             p50_ms=None if p50 is None else p50 * 1000,
             p99_ms=None if p99 is None else p99 * 1000,
         )
-
-    def _observe(self, event: Event) -> None:
-        if isinstance(event, Notice) and event.severity != "info":
-            self._warnings.append(event.message)
-        if isinstance(event, SpawnFailed):
-            self._count(event, "spawn-failed")
-        if isinstance(event, WorkerExited):
-            replica = self._control.state.replicas.get(event.replica)
-            if replica is not None and not replica.leaving:
-                self._count(event, "signal" if event.status.signal is not None else "exit")
-
-    def _count(self, event: ReplicaEvent, reason: str) -> None:
-        self._restarts.setdefault(event.service, Counter())[reason] += 1
 
 
 def _age(path: Path) -> float:

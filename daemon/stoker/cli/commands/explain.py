@@ -60,6 +60,8 @@ def _service(document: dict[str, Any]) -> None:
 
     decision, window, rules = document["decision"], document["window"], document["rules"]
     say(f"{document['deployment']}/{document['name']}: target {document['target']}", "bold")
+    if document.get("rejected"):
+        say(f"  update    {document['rejected']['message']}", "yellow")
     say(f"  decision  {decision['target']}: {decision['reason']}")
     if document["target"] != decision["target"]:
         say(f"  settled   {document['target']}, after bounds, stabilization and the box's budget")

@@ -30,6 +30,8 @@ def _print(status: dict[str, Any], *, everything: bool) -> None:
     say(rows.headline(status), "dim")
     for line in rows.error_lines(status):
         say(f"  {line}", "red")
+    for line in rows.rejection_lines(status):
+        say(f"  {line}", "yellow")
     for notice in status["daemon"].get("notices", []):
         say(f"  {notice}", "yellow")
     if not status["services"]:
