@@ -88,8 +88,8 @@ def service_document(snapshot: Snapshot, key: ServiceKey) -> Document:
         "target": wanted(snapshot, key),
         "ready": sum(replica.phase == "ready" for replica in replicas),
         "revision": snapshot.revisions.get(key, ""),
-        "load": load_document(snapshot.loads.get(key, ServiceLoad())),
         "rejected": _rejection(snapshot, key),
+        "load": load_document(snapshot.loads.get(key, ServiceLoad())),
         "decision": _decision(snapshot, key),
         "replicas": [replica_document(snapshot, replica) for replica in replicas],
         "held": bool(spec and spec.held),
@@ -98,7 +98,6 @@ def service_document(snapshot: Snapshot, key: ServiceKey) -> Document:
     }
 
 
-def load_document(load: ServiceLoad) -> Document:
 def _rejection(snapshot: Snapshot, key: ServiceKey) -> Document | None:
     """The configured revision that failed, where the service is back on an older one."""
     found = snapshot.observed.rejected.get(key)
@@ -113,6 +112,7 @@ def _rejection(snapshot: Snapshot, key: ServiceKey) -> Document | None:
     }
 
 
+def load_document(load: ServiceLoad) -> Document:
     """What the router measured last; a percentile is null where nothing was served."""
     return {
         "in_flight": load.in_flight,

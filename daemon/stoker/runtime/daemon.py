@@ -99,9 +99,9 @@ class Daemon:
         self._words = WorkerWords(
             options.runtime_dir, state=self._state, lookup=self._lookup, post=self._post
         )
+        self._revisions = GoodRevisions(options.state_dir, self._trouble)
         marks = DeviceMarks(store)
         journal = Journal(time.time)
-        self._revisions = GoodRevisions(options.state_dir, self._trouble)
         gate = self._bring_parts(registry, context, marks)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
@@ -184,10 +184,11 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
-        app = self._doors.app = build(self.facade)
+        doors = self.facade.whole.doors
+        app = doors.app = build(self.facade)
         await self._tasks.start(serve, app, self._options.socket)
         if self._options.listen:
-            await self._doors.begin(self._options.listen, needed=self._options.stop_on_exit)
+            await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
         self._control.state = self._revisions.recall(self._control.state)
         await self._configure()
         await self._adopt()
@@ -299,6 +300,7 @@ class Daemon:
 
     def _after_event(self, event: Event) -> None:
         self._words.after(event)
+        self._revisions.follow(self._control.state)
         match event:
             case ReplicaBecameReady():
                 self._actuator.became_ready(event.replica)
@@ -306,7 +308,6 @@ class Daemon:
                 self._keep_targets()
             case ConfigApplied():
                 self._systemd.status(self._status_line())
-        self._revisions.follow(self._control.state)
         if isinstance(event, ReplicaEvent):
             self._autoscaler.reconsider([event.service])
 
