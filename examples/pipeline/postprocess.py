@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 TIMEOUT = 30.0
@@ -49,4 +49,11 @@ async def language(request: Request) -> JSONResponse:
     return JSONResponse({"language": best, "confidence": confidence, "answered_by": answer["replica"]})
 
 
-app = Starlette(routes=[Route("/", language, methods=["POST"])])
+async def usage(request: Request) -> PlainTextResponse:
+    """What a browser sees that is pointed at the address."""
+    return PlainTextResponse(
+        f"POST a text here to learn its language:\n  curl -d 'Wo ist der Bahnhof?' {request.url}\n"
+    )
+
+
+app = Starlette(routes=[Route("/", language, methods=["POST"]), Route("/", usage)])
