@@ -31,8 +31,7 @@ from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.doors import TcpDoors
-from stoker.runtime.facade import Facade, Whole
+from stoker.runtime.facade import Facade
 from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
@@ -184,11 +183,7 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
-        doors = self.facade.whole.doors
-        app = doors.app = build(self.facade)
-        await self._tasks.start(serve, app, self._options.socket)
-        if self._options.listen:
-            await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
+        await self._tasks.start(serve, build(self.facade), self._options.socket)
         self._control.state = self._revisions.recall(self._control.state)
         await self._configure()
         await self._adopt()

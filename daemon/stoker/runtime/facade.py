@@ -235,6 +235,17 @@ class Facade:
             p99_ms=None if p99 is None else p99 * 1000,
         )
 
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.severity != "info":
+            self._warnings.append(event.message)
+        if isinstance(event, SpawnFailed | WorkerExited):
+            replica = self._control.state.replicas.get(event.replica)
+            if replica is not None and not replica.leaving:
+                self._count(event, replica.fault or "asked-for")
+
+    def _count(self, event: ReplicaEvent, reason: str) -> None:
+        self._restarts.setdefault(event.service, Counter())[reason] += 1
+
 
 def _age(path: Path) -> float:
     try:
