@@ -81,12 +81,11 @@ def fold(state: ObservedState, event: Event, desired: DesiredState) -> ObservedS
 
 
 def _put(state: ObservedState, event: ReplicaEvent, replica: Replica | None) -> ObservedState:
-    others = {key: value for key, value in state.replicas.items() if key != event.replica}
     if replica is None:
-        return replace(state, replicas=others)
+        return replace(state, replicas=state.replicas.without(event.replica))
     demand = state.demand - {replica.service} if replica.serving else state.demand
     serial = state.serial + 1 if isinstance(event, ReplicaAdded) else state.serial
-    return replace(state, replicas={**others, replica.id: replica}, demand=demand, serial=serial)
+    return replace(state, replicas=state.replicas.put(replica), demand=demand, serial=serial)
 
 
 # --- what an event does to its replica --------------------------------------------------------------------
@@ -308,7 +307,7 @@ def _target_changed(state: ObservedState, event: TargetChanged, desired: Desired
 
 def _demand_arrived(state: ObservedState, event: DemandArrived, desired: DesiredState) -> ObservedState:
     """Kept until a replica serves. A word that comes after that is old: the router sent it before it knew."""
-    serving = any(r.serving for r in state.replicas.values() if r.service == event.service)
+    serving = any(r.serving for r in state.of(event.service))
     if serving or event.service in state.demand or event.service not in desired.services:
         return state
     causes = {**state.causes, event.service: event.id}

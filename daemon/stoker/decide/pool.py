@@ -5,8 +5,9 @@ Pure. Shared by `reconcile`, `rollout`, `admission` and `routing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from stoker.model.replica import Phase, Replica
 from stoker.model.service import DesiredState, Drain, ServiceKey, ServiceSpec, revision
@@ -17,9 +18,12 @@ _VICTIM_ORDER: dict[Phase, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Pool:
-    """A service and its replicas, oldest first. `spec` None: the service is gone from the configuration."""
+    """A service and its replicas, oldest first. `spec` None: the service is gone from the configuration.
+
+    What follows from these is computed once: a pool that did not change serves many plans.
+    """
 
     key: ServiceKey
     spec: ServiceSpec | None
@@ -28,18 +32,23 @@ class Pool:
     wanted: int
     members: tuple[Replica, ...]
 
-    @property
+    @cached_property
     def counted(self) -> tuple[Replica, ...]:
         """Those that fill a wanted place. One that is being replaced under its own id still does; a lost
         one does not, because nobody knows whether it serves."""
         return tuple(r for r in self.members if not r.leave and r.phase not in ("exited", "lost"))
 
-    @property
+    @cached_property
     def alive(self) -> tuple[Replica, ...]:
         """Those whose worker exists or may exist."""
         return tuple(r for r in self.members if r.alive)
 
-    @property
+    @cached_property
+    def pending(self) -> tuple[Replica, ...]:
+        """Those that wait for a start."""
+        return tuple(r for r in self.members if r.phase == "pending")
+
+    @cached_property
     def updating(self) -> bool:
         """Whether something of an older revision is still there, if only as a record."""
         return any(r.revision != self.revision for r in self.members if r.phase != "pending")
@@ -54,12 +63,15 @@ class Pool:
         return self.spec.drain if self.spec else replica.drain
 
 
-def pools(desired: DesiredState, observed: ObservedState) -> dict[ServiceKey, Pool]:
-    """All services that are wanted or have replicas, by key, in order of their keys."""
-    members: dict[ServiceKey, list[Replica]] = {key: [] for key in desired.services}
-    for replica in observed.replicas.values():
-        members.setdefault(replica.service, []).append(replica)
-    return {key: _pool(key, members[key], desired, observed) for key in sorted(members)}
+def pools(
+    desired: DesiredState, observed: ObservedState, known: Mapping[ServiceKey, Pool] | None = None
+) -> dict[ServiceKey, Pool]:
+    """All services that are wanted or have replicas, by key, in order of their keys. Those of `known` that
+    have not changed are in it again, as the same objects."""
+    keys = desired.services.keys() | observed.replicas.services.keys()
+    known = known or {}
+    order = known if known.keys() == keys else sorted(keys)
+    return {key: _pool(key, desired, observed, known.get(key)) for key in order}
 
 
 def wanted_count(desired: DesiredState, observed: ObservedState, key: ServiceKey) -> int:
@@ -92,14 +104,9 @@ def victims(replicas: Iterable[Replica], count: int) -> tuple[Replica, ...]:
     return tuple(sorted(replicas, key=rank)[:count])
 
 
-def _pool(
-    key: ServiceKey, members: Sequence[Replica], desired: DesiredState, observed: ObservedState
-) -> Pool:
-    spec = desired.services.get(key)
-    return Pool(
-        key=key,
-        spec=spec,
-        revision=revision(spec) if spec else "",
-        wanted=wanted_count(desired, observed, key),
-        members=tuple(sorted(members, key=lambda replica: (replica.created, replica.id))),
-    )
+def _pool(key: ServiceKey, desired: DesiredState, observed: ObservedState, known: Pool | None) -> Pool:
+    spec, members = desired.services.get(key), observed.replicas.of(key)
+    wanted = wanted_count(desired, observed, key)
+    if known is not None and known.spec is spec and known.members is members and known.wanted == wanted:
+        return known
+    return Pool(key=key, spec=spec, revision=revision(spec) if spec else "", wanted=wanted, members=members)

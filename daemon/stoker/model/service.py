@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from typing import Literal
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal
 
 ServiceKey = str
 """`deployment/service`, unique on a box."""
@@ -162,8 +161,14 @@ class Endpoint:
     port: int = 0
 
 
+class _Remembering:
+    """Where `revision` keeps its answer: beside the fields of a spec, no part of its value."""
+
+    __slots__ = ("_revision",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSpec:
+class ServiceSpec(_Remembering):
     """Everything declared for one service, after all layers."""
 
     deployment: str
@@ -224,18 +229,28 @@ REVISION_FIELDS = (
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
 
-@lru_cache(maxsize=4096)
 def revision(spec: ServiceSpec) -> str:
     """Return the hash of the parts of `spec` whose change needs new workers: 8 hex digits. Pure.
 
-    Remembered, since every plan asks it of every service.
+    Remembered in the spec itself, since every plan asks it of every service.
     """
-    whole = asdict(spec)
-    parts = {name: whole[name] for name in REVISION_FIELDS}
+    known: str | None = getattr(spec, "_revision", None)
+    if known is None:
+        known = _hash(spec)
+        object.__setattr__(spec, "_revision", known)
+    return known
+
+
+def _hash(spec: ServiceSpec) -> str:
+    parts = {name: _plain(getattr(spec, name)) for name in REVISION_FIELDS}
     parts["launch"]["kind"] = type(spec.launch).__name__
     parts["notify"] = spec.probes.startup is not None and spec.probes.startup.notify
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

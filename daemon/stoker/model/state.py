@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from stoker.model.device import Inventory
 from stoker.model.replica import Replica
+from stoker.model.replicas import Replicas
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 
 __all__ = ["DesiredState", "ObservedState", "Rejection", "Route", "RoutingTable", "WorkerRoute"]
@@ -28,7 +29,7 @@ class ObservedState:
     """What the daemon knows to be so. `targets` are the settled wanted counts; a service without one is
     wanted at `min_replicas`. `serial` makes the next replica id. `stopping`: drain everything."""
 
-    replicas: Mapping[str, Replica] = field(default_factory=dict)
+    replicas: Replicas = field(default_factory=Replicas)
     inventory: Inventory = field(default_factory=Inventory)
     targets: Mapping[ServiceKey, int] = field(default_factory=dict)
     demand: frozenset[ServiceKey] = frozenset()
@@ -44,8 +45,11 @@ class ObservedState:
 
     def of(self, service: ServiceKey) -> tuple[Replica, ...]:
         """The replicas of one service, oldest first."""
-        mine = [replica for replica in self.replicas.values() if replica.service == service]
-        return tuple(sorted(mine, key=lambda replica: (replica.created, replica.id)))
+        return self.replicas.of(service)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.replicas, Replicas):
+            object.__setattr__(self, "replicas", Replicas(self.replicas))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
