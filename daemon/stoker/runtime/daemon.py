@@ -204,6 +204,7 @@ class Daemon:
         await self._ending.wait()
         if self._control.state.stopping:
             await self._control.until_empty()
+            self._revisions.clear()
             await router.stop(ROUTER_GRACE)
         elif self._ending.successor:
             self._systemd.reloading()

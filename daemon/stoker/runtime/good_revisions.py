@@ -56,6 +56,11 @@ class GoodRevisions:
             if kept != self._written.get(key):
                 self._write(key, kept)
 
+    def clear(self) -> None:
+        """Forget everything: all has ended in good order, and what begins next begins afresh."""
+        for key in list(self._written):
+            self._write(key, _Kept())
+
     def _write(self, key: ServiceKey, kept: _Kept) -> None:
         self._written[key] = kept
         path = self._folder / f"{key}.json"
