@@ -13,7 +13,16 @@ import anyio
 import anyio.from_thread
 
 from stoker.api.app import build
-from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, ServiceTotals, Snapshot
+from stoker.api.facade import (
+    LevelPoint,
+    LoadPoint,
+    LogFile,
+    PlanPreview,
+    ServiceHistory,
+    ServiceLoad,
+    ServiceTotals,
+    Snapshot,
+)
 from stoker.api.server import serve
 from stoker.decide.health import Mark
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError
@@ -33,6 +42,7 @@ from stoker.model.replica import Replica, WorkerHandle
 from stoker.model.service import Command, DesiredState, Resources, Scaling, ServiceSpec, Traffic, revision
 from stoker.model.state import ObservedState, RoutingTable
 from stoker.plugin.manager import PluginRecord
+from stoker.runtime.pulse import Pulse
 
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 SPARE = "GPU-99999999-2222-3333-4444-555555555555"
@@ -146,6 +156,16 @@ def history() -> list[Event]:
     ]
 
 
+def past() -> dict[str, ServiceHistory]:
+    """A minute of load that ended, and a pool that grew."""
+    load = [LoadPoint(at=40.0 + n, seconds=1.0, in_flight=n / 7, rps=41.0, p50_ms=20.1) for n in range(50)]
+    levels = [
+        LevelPoint(at=80.0, target=1, ready=0, replicas=1),
+        LevelPoint(at=85, target=2, ready=1, replicas=2),
+    ]
+    return {"rag/infer": ServiceHistory(load=load, levels=levels)}
+
+
 @dataclass
 class FakeDaemon:
     """A DaemonFacade that remembers what it was asked and answers what it was given."""
@@ -156,6 +176,8 @@ class FakeDaemon:
     files: list[LogFile] = field(default_factory=list)
     rejects: ConfigError | None = None
     preview_of: PlanPreview | None = None
+    past: dict[str, ServiceHistory] = field(default_factory=past)
+    pulse: Pulse = field(default_factory=Pulse)
     _changed: anyio.Event | None = None
 
     def snapshot(self) -> Snapshot:
@@ -219,6 +241,28 @@ class FakeDaemon:
         changed, self._changed = self._changed, None
         if changed:
             changed.set()
+        self.pulse.beat()
+
+    def history(self, since: float = 0.0) -> Mapping[str, ServiceHistory]:
+        found = {}
+        for key, one in self.past.items():
+            load = [point for point in one.load if point.at > since]
+            levels = [point for point in one.levels if point.at > since]
+            if load or levels:
+                found[key] = ServiceHistory(load=load, levels=levels)
+        return found
+
+    async def changed(self, after: int) -> int:
+        return await self.pulse.after(after)
+
+    async def listen(self, address: str) -> str:
+        self._note("listen", address)
+        return address
+
+    def become(self, **changes: Any) -> None:
+        """Another state; call it in the daemon's loop."""
+        self.state = snapshot(**changes)
+        self.pulse.beat()
 
     def logs(self, service: str | None = None) -> Sequence[LogFile]:
         found = [file for file in self.files if service in {None, file.service, file.replica}]

@@ -71,6 +71,7 @@ def test_plan_of_the_files_in_force_and_of_others(live: Served, daemon: FakeDaem
         ("devices/cordon", {"device": "0"}, ("mark_device", GPU, "cordoned")),
         ("devices/uncordon", {"device": "GPU-9"}, ("mark_device", SPARE, None)),
         ("devices/release", {"device": GPU}, ("mark_device", GPU, "released")),
+        ("listen", {"address": "127.0.0.1:0"}, ("listen", "127.0.0.1:0")),
         ("reload", None, ("reload",)),
         ("reexec", {}, ("reexec",)),
         ("down", {}, ("down",)),
@@ -147,7 +148,7 @@ def test_the_openapi_document_names_every_route(live: Served) -> None:
 
 def test_plain_pages(live: Served) -> None:
     assert ask(live.socket, "GET", "/healthz")[::2] == (200, b"ok\n")
-    assert b"/v1/openapi.json" in ask(live.socket, "GET", "/")[2]
+    assert b"/v1/openapi.json" in ask(live.socket, "GET", "/v1")[2]
     status, kind, text = ask(live.socket, "GET", "/metrics")
     assert (status, kind.split(";")[0]) == (200, "text/plain")
     assert b"stoker_replicas{" in text

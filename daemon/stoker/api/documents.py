@@ -50,6 +50,7 @@ def daemon_document(snapshot: Snapshot) -> Document:
         },
         "state_dir": snapshot.state_dir,
         "stopping": snapshot.observed.stopping,
+        "listening": list(snapshot.listening),
         "notices": list(snapshot.notices),
     }
 

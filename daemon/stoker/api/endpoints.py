@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stoker.api import documents, requests
 from stoker.api.facade import DaemonFacade, LogFile
+from stoker.api.history import history_document
+from stoker.api.live import Feed
 from stoker.api.names import resolve_device, resolve_replica, resolve_service
 from stoker.api.openapi import ENDPOINTS, document
+from stoker.api.page import Page
 from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
 from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, server_sent_events, start_of
+from stoker.decide.demand import KEPT_SECONDS
 from stoker.errors import NotFoundError
 from stoker.model.service import ServiceKey
 
@@ -28,10 +33,20 @@ class Endpoints:
     def __init__(self, facade: DaemonFacade) -> None:
         self.closing = anyio.Event()
         self._facade = facade
+        self._feed = Feed(facade)
+        self._page = Page()
 
     # --- reading ---
 
     async def index(self, request: Request) -> Response:
+        """The page, for whoever opens the address in a browser."""
+        return self._page.answer("index.html", request.headers.get("if-none-match", ""))
+
+    async def page_file(self, request: Request) -> Response:
+        """A part of the page."""
+        return self._page.answer(request.path_params["file"], request.headers.get("if-none-match", ""))
+
+    async def api_index(self, request: Request) -> Response:
         """A few words for whoever opens the socket by hand."""
         version = self._facade.snapshot().version
         routes = "\n".join(f"{e.method:5}{e.path:22} {e.summary}" for e in ENDPOINTS)
@@ -90,6 +105,23 @@ class Endpoints:
         if requests.flag(request, "follow", default=True):
             return EndlessResponse(server_sent_events(self._facade, after), self.closing, media_type=SSE)
         return JSONResponse({"events": documents.story_events(self._facade.recent_events(after))})
+
+    async def live(self, request: Request) -> Response:
+        """The page's stream: the state, then what changes."""
+        self._feed.check_room()
+        return EndlessResponse(self._feed.messages(), self.closing, media_type=SSE)
+
+    async def history(self, request: Request) -> Response:
+        """The last hour, service by service, so that other answers need not wait for all of it."""
+        snapshot = self._facade.snapshot()
+        offset = snapshot.wall - snapshot.now
+        seconds = requests.number(request, "seconds")
+        since = max(0.0, snapshot.now - (KEPT_SECONDS if seconds is None else seconds))
+        services = {}
+        for key, found in self._facade.history(since).items():
+            services.update(history_document({key: found}, offset))
+            await anyio.lowlevel.checkpoint()
+        return JSONResponse({"now": round(snapshot.wall, 2), "services": services})
 
     async def devices(self, request: Request) -> Response:
         """Devices and owners."""
@@ -202,6 +234,12 @@ class Endpoints:
         await self._facade.mark_device(uuid, "released")
         more = f"{', '.join(go)} drain and move elsewhere" if go else "no worker was on it"
         return _done(f"{uuid}: released; {more}", device=uuid, replicas=go)
+
+    async def listen(self, request: Request) -> Response:
+        """The API on TCP, opened."""
+        address = requests.text(await self._body(request, "listen"), "address")
+        opened = await self._facade.listen(address)
+        return _done(f"listening on {opened}", address=opened)
 
     async def reload(self, request: Request) -> Response:
         """The files, read again."""

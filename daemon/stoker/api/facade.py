@@ -14,6 +14,7 @@ from stoker.errors import ConfigProblem
 from stoker.model.action import Plan
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadWindow
+from stoker.model.service import ServiceKey
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
 from stoker.plugin.manager import PluginRecord
 
@@ -64,6 +65,8 @@ class Snapshot:
     problems: Sequence[ConfigProblem] = ()
     notices: Sequence[str] = ()
     files: Sequence[str] = ()
+    listening: Sequence[str] = ()
+    """HOST:PORT of each open TCP listener."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Mark] = field(default_factory=dict)
     """What the operator said of devices, by UUID, those that are away included."""
@@ -84,6 +87,37 @@ class PlanPreview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPoint:
+    """The load of one stretch of time that ends at `at` (monotonic) and is `seconds` long: means."""
+
+    at: float
+    seconds: float
+    in_flight: float = 0.0
+    queued: float = 0.0
+    rps: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelPoint:
+    """How many replicas are wanted, ready and there from `at` (monotonic) on."""
+
+    at: float
+    target: int
+    ready: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceHistory:
+    """What is kept of one service's past, oldest first."""
+
+    load: Sequence[LoadPoint] = ()
+    levels: Sequence[LevelPoint] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
     """One replica's log."""
 
@@ -98,6 +132,19 @@ class DaemonFacade(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The present state; cheap, no I/O."""
+        ...
+
+    def history(self, since: float = 0.0) -> Mapping[ServiceKey, ServiceHistory]:
+        """What is kept of the last hour after that monotonic time; services without news are left out."""
+        ...
+
+    async def changed(self, after: int) -> int:
+        """Return the count of changes as soon as it is larger than `after`: anything folded or measured."""
+        ...
+
+    async def listen(self, address: str) -> str:
+        """Open the API on TCP at HOST:PORT until the daemon ends, for those who hold its token. Returns the
+        address with the port that was given. Raises StokerError."""
         ...
 
     async def preview(

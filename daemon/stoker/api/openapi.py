@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,9 @@ def _post(path: str, name: str, summary: str, /, *required: str, **body: Schema)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    _get("/", "index", "What this is, in a few lines of text", "text/plain"),
+    _get("/", "index", "The page", "text/html"),
+    _get("/page/{file}", "page_file", "A part of the page", "text/javascript"),
+    _get("/v1", "api_index", "What this is, in a few lines of text", "text/plain"),
     _get("/healthz", "healthz", "200 while the daemon's loop turns", "text/plain"),
     _get("/metrics", "metrics", "Prometheus metrics", "text/plain"),
     _get("/v1/openapi.json", "openapi", "This document"),
@@ -56,6 +59,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get("/v1/config", "config", "The configuration in force, with the source of each value"),
     _get("/v1/events", "events", "As server-sent events (resume with Last-Event-ID) or one document",
          "text/event-stream", follow={**FLAG, "default": True}, after=TEXT, tail=COUNT),
+    _get("/v1/live", "live", "The page's stream: the whole state, then what changes, once a second at most",
+         "text/event-stream"),
+    _get("/v1/history", "history", "Load, targets and replicas over the last hour",
+         seconds={**NUMBER, "default": 3600}),
     _get("/v1/devices", "devices", "Devices, their health and who holds them"),
     _get("/v1/plugins", "plugins", "Plugins that were found, with the parts they bring"),
     _get("/v1/story/{replica}", "story", "The events of a replica and what caused them"),
@@ -76,6 +83,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
           device=DEVICE),
     _post("/v1/devices/release", "release", "Cordon a device and move its workers elsewhere",
           "device", device=DEVICE),
+    _post("/v1/listen", "listen", "Open the API on TCP at HOST:PORT, for those who hold its token", "address",
+          address=TEXT),
     _post("/v1/reload", "reload", "Read the configuration again now"),
     _post("/v1/reexec", "reexec", "Replace the daemon in place; workers and router go on"),
     _post("/v1/down", "down", "Drain everything and end the daemon; answers at once"),
@@ -103,8 +112,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "schema": dict(schema)} for name, schema in endpoint.query.items()
     ]
-    if "{replica}" in endpoint.path:
-        parameters.append({"name": "replica", "in": "path", "required": True, "schema": dict(TEXT)})
+    parameters += [
+        {"name": name, "in": "path", "required": True, "schema": dict(TEXT)}
+        for name in re.findall(r"{(\w+)}", endpoint.path)
+    ]
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,

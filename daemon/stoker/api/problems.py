@@ -14,11 +14,16 @@ class BadRequestError(StokerError):
     """The request itself is malformed: no JSON, a missing field, a wrong type."""
 
 
+class BusyError(StokerError):
+    """More is asked at once than the daemon gives room for."""
+
+
 _KINDS: tuple[tuple[type[StokerError], int, str], ...] = (
     (ConfigError, 422, "The configuration cannot be used"),
     (NotFoundError, 404, "Not found"),
     (ConflictError, 409, "Conflict with the present state"),
     (BadRequestError, 400, "Bad request"),
+    (BusyError, 503, "Busy"),
     (StokerError, 500, "Failed"),
 )
 

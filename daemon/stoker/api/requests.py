@@ -6,20 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import anyio
 from starlette.requests import Request
 
 from stoker.api.problems import BadRequestError
 
 LARGEST_BODY = 1024 * 1024
+BODY_SECONDS = 30.0
 
 
 async def read_body(request: Request) -> dict[str, Any]:
     """The JSON object in the body; an empty body is an empty object."""
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_BODY:
-            raise BadRequestError(f"the body is larger than {LARGEST_BODY} bytes")
+    with anyio.move_on_after(BODY_SECONDS) as patience:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LARGEST_BODY:
+                raise BadRequestError(f"the body is larger than {LARGEST_BODY} bytes")
+    if patience.cancelled_caught:
+        raise BadRequestError(f"the body did not come within {BODY_SECONDS:g} s")
     if not body.strip():
         return {}
     try:

@@ -1,4 +1,5 @@
-"""Serves the API on a unix socket inside the daemon's own event loop, asleep while nobody asks."""
+"""Serves the API on a unix socket, and on TCP where that is asked for, inside the daemon's own event loop;
+asleep while nobody asks."""
 
 from __future__ import annotations
 
@@ -16,11 +17,17 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from stoker.api.guard import Guard
 from stoker.api.problems import MEDIA_TYPE, plain_problem
 from stoker.api.unixsocket import Peer, allowed, identity_of, listen, peer_of, remove
 
 GRACE = 3
 """Seconds that running answers get at the end."""
+MOST_CONNECTIONS = 512
+"""On TCP; more are answered with 503."""
+LARGEST_HEAD = 64 * 1024
+HEAD_SECONDS = 20.0
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 async def serve(
@@ -41,20 +48,43 @@ async def serve(
     gid = os.stat(path).st_gid
     uids = allowed_uids | {os.geteuid()}
     app.state.admit = lambda peer: allowed(peer, uids=uids, gid=gid)
-    server = _server(app)
+    server = _server(Guard(app, now=anyio.current_time), CheckedProtocol)
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_run, server, listener)
-            try:
-                await server.opened.wait()
-                task_status.started()
-                await anyio.sleep_forever()
-            finally:
-                app.state.closing.set()
-                server.ask_to_stop()
+        await _serve(server, listener, app, task_status)
     finally:
         listener.close()
         remove(path, identity)
+
+
+async def serve_tcp(
+    app: Starlette,
+    listener: socket.socket,
+    token: str,
+    names: tuple[str, ...] = (),
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve on a TCP listener until cancelled, to those who hold the token. `names` are host names by which
+    the box may be called. The listener is closed at the end."""
+    guard = Guard(app, now=anyio.current_time, token=token, names=names)
+    try:
+        await _serve(_server(guard, LimitedProtocol, most=MOST_CONNECTIONS), listener, app, task_status)
+    finally:
+        listener.close()
+
+
+async def _serve(
+    server: QuietServer, listener: socket.socket, app: Starlette, task_status: TaskStatus[None]
+) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_run, server, listener)
+        try:
+            await server.opened.wait()
+            task_status.started()
+            await anyio.sleep_forever()
+        finally:
+            app.state.closing.set()
+            server.ask_to_stop()
 
 
 async def _run(server: QuietServer, listener: socket.socket) -> None:
@@ -62,7 +92,54 @@ async def _run(server: QuietServer, listener: socket.socket) -> None:
         await server.serve(sockets=[listener])
 
 
-class CheckedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
+    """HTTP from peers that send a request's head in reasonable size and time, or not at all."""
+
+    _head_bytes = 0
+    _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The clock runs from here."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It stops here at the latest."""
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._head_bytes, self._in_head = 0, True
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """It is there."""
+        self._in_head = False
+        self._forget_deadline()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what comes, until a head is too large."""
+        super().data_received(data)
+        self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > LARGEST_HEAD:
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._forget_deadline()
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class CheckedProtocol(LimitedProtocol):
     """HTTP with peers that are allowed; to the others every request is refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -99,10 +176,12 @@ class QuietServer(uvicorn.Server):
         self._stop.set()
 
 
-def _server(app: Starlette) -> QuietServer:
+def _server(app: Guard, protocol: type[LimitedProtocol], *, most: int | None = None) -> QuietServer:
     config = uvicorn.Config(
         app,
-        http=CheckedProtocol,
+        http=protocol,
+        limit_concurrency=most,
+        log_level="error",  # malformed requests are the sender's trouble; bugs of ours are logged
         ws="none",
         lifespan="off",
         log_config=None,

@@ -105,6 +105,15 @@ def config_options(command: F) -> F:
     return command
 
 
+def listen_option(command: F) -> F:
+    """--listen HOST:PORT."""
+    option = click.option(
+        "--listen", metavar="HOST:PORT",
+        help="Serve the API and the page on TCP too, to those who hold the token (`stoker ui` shows it).",
+    )  # fmt: skip
+    return option(command)
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -31,7 +31,8 @@ from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.facade import Facade
+from stoker.runtime.doors import TcpDoors
+from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
@@ -40,7 +41,9 @@ from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
 from stoker.runtime.owners import Owners
 from stoker.runtime.parts import Parts
+from stoker.runtime.past import Past
 from stoker.runtime.probing import NetworkProber
+from stoker.runtime.pulse import Pulse
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.store import Store
 from stoker.runtime.succession import Ending, begin_anew, bury, rehearse
@@ -135,7 +138,6 @@ class Daemon:
             apply=self._apply,
             post=self._post,
         )
-        self._link = RouterLink(self._autoscaler, state=self._state, post=self._post)
         self.facade = self._face(addresses, marks)
         self._control.listen(self._after_event)
         self._control.listen(gate.after_event)
@@ -158,17 +160,22 @@ class Daemon:
         return gate
 
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
+        pulse = Pulse()
+        link = RouterLink(self._autoscaler, state=self._state, post=self._post, measured=pulse.beat)
         return Facade(
             control=self._control,
             configuration=self._configuration,
             autoscaler=self._autoscaler,
-            link=self._link,
             addresses=addresses,
             registry=self._parts.registry,
             marks=marks,
-            state_dir=self._options.state_dir,
-            end=self._end,
-            replace=self._replace,
+            past=Past(self._control, self._autoscaler, link, pulse),
+            whole=Whole(
+                state_dir=self._options.state_dir,
+                doors=TcpDoors(tasks=self._tasks, state_dir=self._options.state_dir, post=self._post),
+                end=self._end,
+                replace=self._replace,
+            ),
         )
 
     # -- life ------------------------------------------------------------------------------------------
@@ -183,14 +190,18 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
-        await self._tasks.start(serve, build(self.facade), self._options.socket)
+        doors = self.facade.whole.doors
+        app = doors.app = build(self.facade)
+        await self._tasks.start(serve, app, self._options.socket)
+        if self._options.listen:
+            await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
         self._control.state = self._revisions.recall(self._control.state)
         await self._configure()
         await self._adopt()
         for observer in self._options.observers:
             start(self._observe, observer)
         router = self._parts.router(self._control.desired.box.router)
-        start(router.run, self._link)
+        start(router.run, self.facade.past.link)
         start(self._routes.run, router)
         for name in registry.names("device source"):
             start(self._parts.run_devices, name)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from stoker import __version__
-from stoker.api.facade import LogFile, PlanPreview, ServiceLoad, Snapshot
+from stoker.api.facade import LogFile, PlanPreview, ServiceHistory, ServiceLoad, Snapshot
 from stoker.config.effective import effective_document
 from stoker.config.explain import explain
 from stoker.config.load import changed_keys
@@ -20,18 +20,29 @@ from stoker.decide.health import Mark
 from stoker.decide.reconcile import reconcile
 from stoker.decide.revisions import in_force
 from stoker.errors import NotFoundError
-from stoker.model.event import Event, Notice, ReplicaEvent, SpawnFailed, WorkerExited
-from stoker.model.service import revision
+from stoker.model.event import Event
+from stoker.model.service import ServiceKey, revision
 from stoker.plugin.manager import PluginRecord, PluginRegistry
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.measure import RouterLink
+from stoker.runtime.doors import TcpDoors
+from stoker.runtime.past import Past
 
 STATUS_WINDOW = 60.0
 """Seconds that the load figures of status cover."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """What belongs to the daemon as a whole: where it keeps its state, ways in, its end, a successor."""
+
+    state_dir: str
+    doors: TcpDoors
+    end: Callable[[], None]
+    replace: Callable[[], Awaitable[None]]
 
 
 class Facade:
@@ -43,29 +54,22 @@ class Facade:
         control: ControlLoop,
         configuration: Configuration,
         autoscaler: Autoscaler,
-        link: RouterLink,
         addresses: ServiceAddresses,
         registry: PluginRegistry,
         marks: DeviceMarks,
-        state_dir: str,
-        end: Callable[[], None],
-        replace: Callable[[], Awaitable[None]],
+        past: Past,
+        whole: Whole,
     ) -> None:
         self._control = control
         self._journal = control.journal
         self._configuration = configuration
         self._autoscaler = autoscaler
-        self._link = link
         self._addresses = addresses
         self._registry = registry
         self._marks = marks
-        self._state_dir = state_dir
-        self._end = end
-        self._replace = replace
+        self.past = past
+        self.whole = whole
         self._started = anyio.current_time()
-        self._restarts: dict[str, Counter[str]] = {}
-        self._warnings: deque[str] = deque(maxlen=20)
-        control.listen(self._observe)
 
     def snapshot(self) -> Snapshot:
         """The present state; no I/O."""
@@ -78,7 +82,7 @@ class Facade:
             pid=os.getpid(),
             version=__version__,
             started=self._started,
-            state_dir=self._state_dir,
+            state_dir=self.whole.state_dir,
             desired=desired,
             observed=self._control.state,
             routes=self._control.routes,
@@ -87,12 +91,13 @@ class Facade:
             decisions=self._autoscaler.decisions(),
             windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},
             loads={key: self._load(key) for key in desired.services},
-            totals=self._link.totals(),
-            restarts={key: dict(counts) for key, counts in self._restarts.items()},
+            totals=self.past.totals(),
+            restarts=self.past.restarts,
             config_state="rejected" if configuration.problems else "in-force",
             problems=configuration.problems,
-            notices=(*(effective.notices if effective else ()), *self._warnings),
+            notices=(*(effective.notices if effective else ()), *self.past.warnings),
             files=effective.files if effective else (),
+            listening=tuple(self.whole.doors.open.values()),
             overrides=configuration.overrides,
             marks=self._marks.marks,
             rejected_total=configuration.rejected_total,
@@ -141,9 +146,21 @@ class Facade:
         """Kept events after that id, then new ones."""
         return self._journal.follow(after)
 
+    def history(self, since: float = 0.0) -> Mapping[ServiceKey, ServiceHistory]:
+        """What is kept of the last hour after that time."""
+        return self.past.history(since)
+
+    async def changed(self, after: int) -> int:
+        """Return once anything was folded in or measured after that count."""
+        return await self.past.changed(after)
+
+    async def listen(self, address: str) -> str:
+        """Open the API on TCP; raises StokerError."""
+        return await self.whole.doors.listen(address)
+
     def logs(self, service: str | None = None) -> Sequence[LogFile]:
         """Log files of a service, a replica or all; raises NotFoundError."""
-        root = Path(self._state_dir) / "logs"
+        root = Path(self.whole.state_dir) / "logs"
         alive = self._control.state.replicas
         found = [
             LogFile(
@@ -212,11 +229,11 @@ class Facade:
 
     async def reexec(self) -> None:
         """Make way for a new daemon in this process; raises StokerError if that one could not begin."""
-        await self._replace()
+        await self.whole.replace()
 
     async def down(self) -> None:
         """Begin to drain everything and end."""
-        self._end()
+        self.whole.end()
 
     def _path(self, service: str) -> str:
         deployment, _, name = self._configuration.find(service).partition("/")
@@ -234,17 +251,6 @@ class Facade:
             p50_ms=None if p50 is None else p50 * 1000,
             p99_ms=None if p99 is None else p99 * 1000,
         )
-
-    def _observe(self, event: Event) -> None:
-        if isinstance(event, Notice) and event.severity != "info":
-            self._warnings.append(event.message)
-        if isinstance(event, SpawnFailed | WorkerExited):
-            replica = self._control.state.replicas.get(event.replica)
-            if replica is not None and not replica.leaving:
-                self._count(event, replica.fault or "asked-for")
-
-    def _count(self, event: ReplicaEvent, reason: str) -> None:
-        self._restarts.setdefault(event.service, Counter())[reason] += 1
 
 
 def _age(path: Path) -> float:

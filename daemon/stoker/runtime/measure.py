@@ -25,8 +25,15 @@ class RouterLink:
     """The router's callbacks (`RouterEvents`): samples to the autoscaler, facts to the control loop."""
 
     def __init__(
-        self, autoscaler: Autoscaler, *, state: Callable[[], ObservedState], post: Callable[[Event], None]
+        self,
+        autoscaler: Autoscaler,
+        *,
+        state: Callable[[], ObservedState],
+        post: Callable[[Event], None],
+        measured: Callable[[], None] = lambda: None,
     ) -> None:
+        """`measured` is called after each sample."""
+        self._measured = measured
         self._autoscaler = autoscaler
         self._state = state
         self._post = post
@@ -40,6 +47,7 @@ class RouterLink:
         totals.latency.update(sample.latency)
         totals.seconds += sample.service_seconds + sample.wait_seconds
         self._autoscaler.sample(sample)
+        self._measured()
 
     def demand(self, service: ServiceKey) -> None:
         """A request waits at zero replicas."""

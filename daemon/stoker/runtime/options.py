@@ -24,6 +24,8 @@ class DaemonOptions:
     profile: str | None = None
     sets: tuple[str, ...] = ()
     secrets_dir: str | None = None
+    listen: str | None = None
+    """HOST:PORT of the API on TCP; None: the unix socket alone."""
     systemd: bool = False
     stop_on_exit: bool = True
     observers: tuple[Observer, ...] = ()

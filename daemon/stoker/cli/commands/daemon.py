@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import click
 
-from stoker.cli.session import session_of, session_options
+from stoker.cli.session import listen_option, session_of, session_options
 
 
 @click.command()
 @click.option(
     "--config", default="/etc/stoker", show_default=True, type=click.Path(), help="Directory of the files."
 )
+@listen_option
 @session_options
 @click.pass_context
-def command(context: click.Context, config: str) -> int:
+def command(context: click.Context, config: str, listen: str | None) -> int:
     """Run the daemon for systemd: no terminal, sd_notify, watchdog.
 
     SIGTERM ends the daemon alone: workers and router go on, and the next daemon takes them over.
@@ -28,6 +29,11 @@ def command(context: click.Context, config: str) -> int:
     if not os.path.exists(config):
         raise UsageError(f"there is no {config}; make it and put deployment files there, or name another")
     options = launch.options_for(
-        session_of(context), (config,), systemd=True, stop_on_exit=False, observers=(plain_lines,)
+        session_of(context),
+        (config,),
+        listen=listen,
+        systemd=True,
+        stop_on_exit=False,
+        observers=(plain_lines,),
     )
     return run_daemon(options)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import click
 
-from stoker.cli.session import config_options, session_of, session_options
+from stoker.cli.session import config_options, listen_option, session_of, session_options
 
 
 @click.command()
 @config_options
+@listen_option
 @click.option("-d", "--detach", is_flag=True, help="Go on in the background once all is in force.")
 @session_options
 @click.pass_context
 def command(
-    context: click.Context, files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, detach: bool
+    context: click.Context,
+    files: tuple[str, ...],
+    sets: tuple[str, ...],
+    profile: str | None,
+    listen: str | None,
+    detach: bool,
 ) -> int:
     """Run the services of ./stoker.yaml or of the FILEs until Ctrl-C, which drains and stops them all.
 
@@ -29,11 +35,12 @@ def command(
         arguments = [os.path.abspath(path) for path in chosen]
         arguments += [f"--set={text}" for text in sets]
         arguments += ["--profile", profile] if profile else []
+        arguments += ["--listen", listen] if listen else []
         return launch.in_background(session, arguments)
     from stoker.cli.observers import observers_for_terminal
     from stoker.runtime.daemon import run_daemon
 
     options = launch.options_for(
-        session, chosen, profile=profile, sets=sets, observers=observers_for_terminal()
+        session, chosen, profile=profile, sets=sets, listen=listen, observers=observers_for_terminal()
     )
     return run_daemon(options)

@@ -1,0 +1,65 @@
+"""`stoker ui`: how to open the web page."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from stoker.cli.session import output_option, print_json, session_of, session_options
+
+DEFAULT = "127.0.0.1:7070"
+
+
+@click.command()
+@click.option(
+    "--listen", metavar="HOST:PORT", is_flag=False, flag_value=DEFAULT,
+    help=f"Open the page there now, until the daemon ends; {DEFAULT} where no place is given.",
+)  # fmt: skip
+@output_option
+@session_options
+@click.pass_context
+def command(context: click.Context, listen: str | None, output: str) -> int:
+    """Say how to open the web page of the running daemon."""
+    client = session_of(context).client()
+    if listen:
+        client.post("/v1/listen", {"address": listen})
+    daemon = client.get("/v1/status")["daemon"]
+    token, trouble = _token(daemon["state_dir"]) if daemon["listening"] else ("", "")
+    urls = [_url(address, token) for address in daemon["listening"]]
+    if output == "json":
+        print_json({"urls": urls, "listening": daemon["listening"], "socket": client.socket})
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in _lines(urls, trouble, client.socket)))
+    return 0
+
+
+def _url(address: str, token: str) -> str:
+    """The token stands behind the #: browsers keep that part to themselves."""
+    from stoker.api.tcp import join_address, split_address
+
+    host, port = split_address(address)
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{join_address(shown, port)}/" + (f"#token={token}" if token else "")
+
+
+def _token(state_dir: str) -> tuple[str, str]:
+    """The token, or the words why it cannot be shown."""
+    from stoker.api.tcp import token, token_path
+    from stoker.errors import StokerError
+
+    try:
+        return token(state_dir), ""
+    except StokerError:
+        return "", f"the token is in {token_path(state_dir)}, which you may not read; ask the daemon's user"
+
+
+def _lines(urls: list[str], trouble: str, socket: str) -> list[str]:
+    if urls:
+        return [*urls, *([trouble] if trouble else [])]
+    return [
+        "The page is not open on TCP. To open it on this box until the daemon ends:",
+        "  stoker ui --listen",
+        "From another machine, with the authority that ssh gives you:",
+        f"  ssh -L 7070:{socket} THIS-BOX     and then http://localhost:7070/",
+    ]

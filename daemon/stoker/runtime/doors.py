@@ -1,0 +1,59 @@
+"""Ways into the API beside the unix socket: TCP listeners, opened only when somebody asks for one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from anyio.abc import TaskGroup
+from starlette.applications import Starlette
+
+from stoker.api import tcp
+from stoker.errors import StokerError
+from stoker.model.event import Event, Notice
+
+
+class TcpDoors:
+    """The open listeners of one daemon. `app` is set once the API exists."""
+
+    def __init__(self, *, tasks: TaskGroup, state_dir: str, post: Callable[[Event], None]) -> None:
+        self.app: Starlette | None = None
+        self.open: dict[str, str] = {}
+        """What was asked for -> HOST:PORT."""
+        self._tasks = tasks
+        self._state_dir = state_dir
+        self._post = post
+
+    async def listen(self, address: str) -> str:
+        """Open one until the daemon ends; returns HOST:PORT. Raises StokerError."""
+        from stoker.api.server import serve_tcp
+
+        if self.app is None:
+            raise StokerError("the daemon is still starting")
+        if address in self.open or address in self.open.values():
+            return self.open.get(address, address)
+        token = tcp.token(self._state_dir)
+        listener = tcp.listen(address)
+        host, _ = tcp.split_address(address)
+        opened = tcp.join_address(host, listener.getsockname()[1])
+        names = (host, socket.gethostname())
+        await self._tasks.start(serve_tcp, self.app, listener, token, names)
+        self.open[address] = opened
+        words = f"the page is at http://{opened}/; `stoker ui` shows it with its token"
+        if tcp.loopback(host):
+            self._post(Notice(message=words))
+        else:
+            # A token that travels in the clear is worth a line, not a refusal: networks can be trusted.
+            message = f"{words}. It is not encrypted: anyone on the way can read the token"
+            self._post(Notice(message=message, severity="warning"))
+        return opened
+
+    async def begin(self, address: str, *, needed: bool) -> None:
+        """Open the one that the daemon was started with. Where it is not `needed`, trouble is told and the
+        daemon goes on without. Raises StokerError."""
+        try:
+            await self.listen(address)
+        except StokerError as error:
+            if needed:
+                raise
+            self._post(Notice(message=str(error), severity="error"))
