@@ -110,6 +110,10 @@ def add_operator(
         problems += faults
         per_deployment: dict[str, list[Assignment]] = {name: [] for name in services}
         for assignment in assignments:
+            ends = {assignment.path[0], assignment.path[-1]}
+            if ends & {"include", "env_file"} and "envs" not in assignment.path:
+                problems.append(assignment.problem(f"`{assignment.path[-1]}` stands in files only"))
+                continue
             names, fault = known_services(assignment, services)
             if fault and layer_name == "override":
                 idle.append(assignment.value.source.label.removeprefix("override "))

@@ -17,7 +17,9 @@ from stoker.errors import ConfigProblem
 
 PREFIX = "STOKER__"
 TYPE_FIELDS = ("gpu", "gpu_type", "gpu_memory", "cpu", "memory")
-TOP_KEYS = ("name", "envs", "secrets", "instance_types", "bento", "services", "box")
+TOP_KEYS = (
+    "name", "envs", "env_file", "include", "secrets", "instance_types", "bento", "services", "box",
+)  # fmt: skip
 _SEGMENT = re.compile(r'"([^"]*)"|([^."]+)')
 
 

@@ -35,7 +35,7 @@ _OWN = (frozenset(BentoServiceSection.model_fields) - frozenset(ServiceSection.m
     "config_overrides"
 }
 _POLICY = frozenset({"scale_up_behavior", "scale_down_behavior", "metrics"})
-_FRAGMENT_TOP = frozenset({"name", "envs", "secrets", "services"})
+_FRAGMENT_TOP = frozenset({"name", "envs", "env_file", "include", "secrets", "services"})
 _FRAGMENT = frozenset({"instance_type", "scaling", "envs"})
 _MEASURES = {"cpu": "utilization", "gpu": "gpu"}
 _GPU_NAME = re.compile(r"(?:nvidia-|amd-)?(?:tesla-)?(.+?)(?:-(\d+)gb)?")

@@ -280,6 +280,34 @@ class Umask(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class EnvFile(Kind):
+    """The path of a file of variables, alone or as {path: FILE, required: false}."""
+
+    def check(self, value: Any) -> Any:
+        wish = "the path of a file, for example web.env or {path: web.env, required: false}"
+        if isinstance(value, str) and value and "\0" not in value:
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str) or not value["path"]:
+            raise wanted(wish, value)
+        odd = sorted(value.keys() - {"path", "required"})
+        if odd:
+            raise fault(f"has the unknown key {odd[0]}; write {wish}")
+        if not isinstance(value.get("required", True), bool):
+            raise fault(f"`required` must be true or false; found {found(value['required'])}")
+        return value
+
+    def json_schema(self) -> JsonSchema:
+        properties = {"path": {"type": "string", "minLength": 1}, "required": {"type": "boolean"}}
+        section = {
+            "type": "object",
+            "properties": properties,
+            "required": ["path"],
+            "additionalProperties": False,
+        }
+        return {"anyOf": [{"type": "string", "minLength": 1}, section]}
+
+
+@dataclass(frozen=True, slots=True)
 class Argv(Kind):
     """A command: a list of words, or one text that is split as a shell would, without a shell.
 

@@ -57,8 +57,8 @@ def _property(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     forms = _forms({key: value for key, value in schema.items() if key not in _NOTES | {"title"}})
     if name == "envs":
         forms.append(_VARIABLES)
-    elif name == "policy":
-        forms.insert(0, forms[0]["items"])
+    elif name in ("policy", "include", "env_file"):
+        forms.insert(0, forms[0]["items"])  # one may stand without its list
     if "$ref" in schema or any("$ref" in form for form in forms):
         notes.pop("default", None)  # the section's own keys have theirs
     return {**notes, "anyOf": [*forms, _NULL]}

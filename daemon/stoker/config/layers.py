@@ -39,7 +39,7 @@ def make_layer(tree: Node) -> tuple[Layer, list[ConfigProblem]]:
             (), f"must be a mapping of keys such as name, envs and services; found {found(tree.value)}"
         )
         return Layer(tree._replace(value={})), report.problems
-    whole = dict(tree.mapping)
+    whole = _without_asides(tree)
     if "envs" in whole:
         whole["envs"] = _by_name(whole["envs"], ("envs",), report)
     services = whole.get("services")
@@ -126,7 +126,7 @@ def _fold_envs(name: str, service: Node, layers: Iterable[Layer]) -> Node:
 
 def _service_texts(service: Node, path: Path, report: Report) -> Node:
     """The service with the values of its variables and the words of its commands as they were written."""
-    whole = dict(service.mapping)
+    whole = _without_asides(service)
     if "envs" in whole:
         whole["envs"] = _by_name(whole["envs"], (*path, "envs"), report)
     if "command" in whole:
@@ -146,6 +146,11 @@ def _service_texts(service: Node, path: Path, report: Report) -> Node:
             }
         )
     return service._replace(value=whole) if service.mapping else service
+
+
+def _without_asides(section: Node) -> dict[str, Node]:
+    """The keys of a mapping but for `x-...`, a place for anchors as in docker compose."""
+    return {key: node for key, node in section.mapping.items() if not key.startswith("x-")}
 
 
 def _words(command: Node) -> Node:

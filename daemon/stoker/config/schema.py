@@ -18,6 +18,7 @@ from stoker.config.fields import (
     Argv,
     CountOrPercent,
     Devices,
+    EnvFile,
     Flag,
     Number,
     Signal,
@@ -73,6 +74,18 @@ Bytes = Annotated[int, SIZE]
 Cores = Annotated[float, CORES]
 Bool = Annotated[bool, Flag()]
 AnyText = Annotated[str, Text()]
+
+
+def _text_as_list(data: Any) -> Any:
+    return [data] if isinstance(data, str) else data
+
+
+def _entry_as_list(data: Any) -> Any:
+    return [data] if isinstance(data, str | dict) else data
+
+
+Files = Annotated[list[AnyText], BeforeValidator(_text_as_list)]
+EnvFiles = Annotated[list[Annotated[Any, EnvFile()]], BeforeValidator(_entry_as_list)]
 
 
 class InstanceTypeSection(Section):
@@ -291,6 +304,8 @@ class ServiceSection(Section):
     """Python services: modules to import before replicas are forked."""
     envs: Envs = Field(default={}, examples=[{"LOG_LEVEL": "info"}])
     """Variables of this service; a mapping or a list of {name, value}."""
+    env_file: EnvFiles = Field(default=[], examples=["web.env"])
+    """Files of NAME=VALUE lines whose variables lie under this service's `envs`. Relative to this file."""
     secrets: list[SecretName] = Field(default=[], examples=[["hf-token"]])
     """Secrets handed over as variables: hf-token as HF_TOKEN."""
     inherit_env: list[EnvName] = Field(default=[], examples=[["http_proxy"]])
@@ -339,6 +354,10 @@ class FileSection(Section):
     """The deployment's name. Default: the file's name without its ending."""
     envs: Envs = Field(default={}, examples=[{"LOG_LEVEL": "info"}])
     """Variables of every service; a mapping or a list of {name, value}."""
+    env_file: EnvFiles = Field(default=[], examples=[".env"])
+    """Files of NAME=VALUE lines whose variables lie under the `envs` beside it. Relative to this file."""
+    include: Files = Field(default=[], examples=[["common.yaml", "services/*.yaml"]])
+    """Files that lie under this one, later over earlier ones. Relative to this file; `*` is a pattern."""
     secrets: list[SecretName] = Field(default=[], examples=[["hf-token"]])
     """Names of files in the secrets directory that services may list."""
     instance_types: dict[str, InstanceTypeSection] = Field(default={}, examples=[{"gpu.big": {"gpu": 2}}])

@@ -18,6 +18,8 @@ LayerName = Literal[
     "built-in default",
     "instance type",
     "code",
+    "include",
+    "env file",
     "file",
     "drop-in",
     "profile",

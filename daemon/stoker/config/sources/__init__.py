@@ -11,9 +11,10 @@ from typing import Any
 
 from stoker.config.assemble import Deployment, Operator, RawLayers, add_drop_ins, add_operator
 from stoker.config.bentoml import unwrap
-from stoker.config.layers import make_layer
+from stoker.config.layers import merge
 from stoker.config.sources.code import add_code, code_files
 from stoker.config.sources.files import MainFile, drop_in_files, find_files, profile_file, read_document
+from stoker.config.sources.references import named_files, with_references
 from stoker.config.tree import Node, Source
 from stoker.errors import ConfigProblem
 
@@ -41,17 +42,17 @@ def read(request: ConfigRequest) -> RawLayers:
     deployments: list[Deployment] = []
     files: list[str] = []
     for main in mains:
-        deployment, faults = _main(main)
+        deployment, faults, more = _main(main, request.environ)
         problems += faults
-        files.append(main.label)
+        files += [main.label, *more]
         deployments += [deployment] if deployment else []
     complete = not problems
-    drop_ins, folders, faults = _drop_ins(mains)
+    drop_ins, folders, faults = _drop_ins(mains, request.environ)
     problems += faults
     files += folders
     deployments, faults, hints = add_drop_ins(deployments, drop_ins, folders, complete=complete)
     problems, notices = problems + faults, notices + hints
-    deployments, profiles, faults = _profiles(mains, deployments, request.profile)
+    deployments, profiles, faults = _profiles(mains, deployments, request)
     problems += faults
     operator = Operator(environ=request.environ, sets=request.sets, overrides=request.overrides)
     deployments, faults, idle = add_operator(deployments, operator, complete=not problems)
@@ -82,25 +83,32 @@ def watch_paths(request: ConfigRequest) -> tuple[str, ...]:
     if request.profile is not None:
         for main in mains:
             paths += [f"{os.path.splitext(main.path)[0]}.{request.profile}{end}" for end in (".yaml", ".yml")]
-    return tuple(dict.fromkeys([*paths, *code_files(main.path for main in mains)]))
+    drop_ins = [path for main in mains for _, path in drop_in_files(main)[0]]
+    return tuple(
+        dict.fromkeys([*paths, *code_files(main.path for main in mains), *named_files([*paths, *drop_ins])])
+    )
 
 
-def _main(main: MainFile) -> tuple[Deployment | None, list[ConfigProblem]]:
+def _main(
+    main: MainFile, environ: Mapping[str, str]
+) -> tuple[Deployment | None, list[ConfigProblem], list[str]]:
     source = Source("file", main.label, main.folder)
     tree, problems = read_document(main.path, source)
     if tree is None:
         if not problems:
             problems = [ConfigProblem("is empty; a deployment needs `services:`", main.label, 1, 1)]
-        return None, problems
+        return None, problems, []
     tree = unwrap(tree)
-    layer, faults = make_layer(tree)
+    layers, faults, files = with_references(tree, main.path, environ)
     if not isinstance(tree.value, dict):
-        return None, problems + faults
+        return None, problems + faults, files
     stem = os.path.splitext(os.path.basename(main.path))[0]
-    return Deployment(stem=stem, source=source, layers=(layer,)), problems + faults
+    return Deployment(stem=stem, source=source, layers=tuple(layers)), problems + faults, files
 
 
-def _drop_ins(mains: list[MainFile]) -> tuple[list[Node], dict[str, str], list[ConfigProblem]]:
+def _drop_ins(
+    mains: list[MainFile], environ: Mapping[str, str]
+) -> tuple[list[Node], dict[str, str], list[ConfigProblem]]:
     """The trees of all drop-ins, their folders of main files by label, problems."""
     trees: list[Node] = []
     folders: dict[str, str] = {}
@@ -112,14 +120,22 @@ def _drop_ins(mains: list[MainFile]) -> tuple[list[Node], dict[str, str], list[C
             folders[label] = main.folder
             tree, faults = read_document(path, Source("drop-in", label, os.path.dirname(path)))
             problems += faults
-            trees += [tree] if tree else []
+            if tree is None:
+                continue
+            layers, faults, _ = with_references(tree, path, environ)
+            problems += faults
+            whole = Node({}, tree.source)
+            for layer in layers:
+                whole = merge(whole, layer.tree, ())
+            trees.append(whole._replace(source=tree.source))
     return trees, folders, problems
 
 
 def _profiles(
-    mains: list[MainFile], deployments: list[Deployment], profile: str | None
+    mains: list[MainFile], deployments: list[Deployment], request: ConfigRequest
 ) -> tuple[list[Deployment], list[str], list[ConfigProblem]]:
     """The deployments with their profile layers, the files read for them, problems."""
+    profile = request.profile
     if profile is None or not mains:
         return deployments, [], []
     result = list(deployments)
@@ -134,10 +150,10 @@ def _profiles(
         tree, faults = read_document(path, Source("profile", label, main.folder))
         problems += faults
         if tree is not None:
-            layer, faults = make_layer(tree)
-            problems += faults
+            layers, faults, more = with_references(tree, path, request.environ)
+            problems, files = problems + faults, files + more
             result = [
-                replace(one, layers=(*one.layers, layer)) if one.source.label == main.label else one
+                replace(one, layers=(*one.layers, *layers)) if one.source.label == main.label else one
                 for one in result
             ]
     if not files:

@@ -75,6 +75,12 @@ def drop_in_files(main: MainFile) -> tuple[list[tuple[str, str]], list[ConfigPro
 
 def read_document(path: str, source: Source) -> tuple[Node | None, list[ConfigProblem]]:
     """The tree of a file, and all that is wrong with its text. None: empty, or not readable."""
+    text, problems = read_text(path, source)
+    return (None, problems) if text is None else parse_yaml(text, source)
+
+
+def read_text(path: str, source: Source) -> tuple[str | None, list[ConfigProblem]]:
+    """The text of a file. None: not readable, and why."""
     try:
         data = _read_limited(path)
     except FileNotFoundError:
@@ -82,12 +88,11 @@ def read_document(path: str, source: Source) -> tuple[Node | None, list[ConfigPr
     except OSError as error:
         return None, [ConfigProblem(f"cannot be read: {error.strerror or error}", source.label)]
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
         return None, [ConfigProblem("not valid UTF-8 text", source.label, line, column)]
-    return parse_yaml(text, source)
 
 
 def _read_limited(path: str) -> bytes:
