@@ -49,6 +49,11 @@ class Box:
 
     def up(self, *args: str) -> None:
         """Start `stoker up` and wait until it answers."""
+        self.begin(*args)
+        self.until(lambda: self.run("status", check=False).returncode == 0, "the daemon answers", seconds=20)
+
+    def begin(self, *args: str) -> None:
+        """Start `stoker up` without waiting for anything."""
         with (self.directory / "daemon.out").open("ab") as out:
             self.daemon = subprocess.Popen(
                 [*STOKER, "up", str(self.file), *args],
@@ -59,7 +64,6 @@ class Box:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.until(lambda: self.run("status", check=False).returncode == 0, "the daemon answers", seconds=20)
 
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one command."""

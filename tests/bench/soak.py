@@ -1,0 +1,54 @@
+"""Kills daemon, router and workers at random under load, for minutes, and checks the laws.
+
+    python tests/bench/soak.py [--minutes 30] [--seed N] [--out FILE]
+
+Ends at the first broken law with what the daemon said, exit code 1; else prints the tally, exit code 0.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fakenvml.build import CannotBuildError, library
+from fakenvml.fakebox import FakeBox
+from system.chaos import Chaos, check_counts
+from system.harness import Box
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--out", type=Path, help="where the tally goes as JSON")
+    given = parser.parse_args()
+    print(f"{given.minutes:g} minutes, seed {given.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        environ = {}
+        try:
+            library()
+            environ = FakeBox.preset("2xt4", Path(name) / "nvml.json").environ
+        except CannotBuildError as error:
+            print(f"without devices: {error}")
+        with Box(Path(name), **environ) as box:
+            chaos = Chaos(box, given.seed, gpu=bool(environ))
+            fault = ""
+            try:
+                check_counts(chaos.run(given.minutes * 60))
+            except AssertionError as error:
+                fault = str(error)
+            found = {"seed": given.seed, "broken": fault, **chaos.tally.report()}
+            print(json.dumps(found, indent=1))
+            if given.out:
+                given.out.write_text(json.dumps(found, indent=1) + "\n")
+    return 1 if fault else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
