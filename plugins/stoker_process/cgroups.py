@@ -1,25 +1,27 @@
-"""Process trees held by cgroup v2 directories: nothing a worker forks can leave its own.
+"""Process trees held by cgroups: nothing a worker forks can leave its own.
 
-No controller is needed and none is enabled, so this also works where they are still on v1 (hybrid), and
-in a subtree that was delegated to an ordinary user.
+Of v2 no controller is needed, so this also works where they are still on v1 (hybrid), and in a subtree that
+was delegated to an ordinary user. Without v2 the freezer of v1 does the same, with more effort.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 
 from stoker_process import procfs
 from stoker_process.exits import signal_pidfd
+from stoker_process.hierarchies import Hierarchy, find, home_name, safe, write
 from stoker_process.procfs import Stat
 from stoker_process.worker import Measure, Worker, kill_process, still_running, until_gone
 
+_LOOKS = 50
 _SWEEPS = 10
 _RETRY = 0.002
 
@@ -30,55 +32,37 @@ class CgroupTrees:
     `home` is that instance directory. Make one with `CgroupTrees.open`.
     """
 
-    description = "cgroup v2: a directory per worker"
-
-    def __init__(self, mount: Path, root: str, home: Path, log: Callable[[str], None]) -> None:
-        self._mount = mount
-        self._root = root
+    def __init__(self, hierarchy: Hierarchy, home: Path, log: Callable[[str], None]) -> None:
+        self.hierarchy = hierarchy
         self.home = home
         self._log = log
 
+    @property
+    def description(self) -> str:
+        """In words."""
+        return f"cgroup {'v2' if self.hierarchy.unified else 'v1'}: a directory per worker"
+
     @classmethod
-    def open(cls, instance: str, log: Callable[[str], None]) -> CgroupTrees | str:
+    def open(cls, instance: str, log: Callable[[str], None], *, only_v1: bool = False) -> CgroupTrees | str:
         """The trees of this instance, or the reason why this machine or user cannot have them."""
-        own = procfs.unified_cgroup()
-        found = _mount()
-        if own is None or found is None:
-            return "no cgroup v2 hierarchy is mounted"
-        mount, root = found
-        if not _below(own, root):
-            return f"the daemon's own cgroup {own} lies outside of what is mounted at {mount}"
-        parent = mount / own.removeprefix(root).lstrip("/")
-        home = parent / f"stoker-{_safe(instance)}"
-        try:
-            home.mkdir(exist_ok=True)
-        except OSError as error:
-            return f"cannot create {home}: {error.strerror}"
-        usable = os.access(parent / "cgroup.procs", os.W_OK) and (home / "cgroup.events").exists()
-        _rmdir(home)  # made again with the first worker, unless one is in it
-        if not usable:
-            return f"may not move processes below {parent}"
-        return cls(mount, root, home, log)
+        reasons = []
+        for label in ("freezer", "pids") if only_v1 else ("", "freezer", "pids"):
+            hierarchy = find(label)
+            found = _home_in(hierarchy, home_name(instance)) if hierarchy else None
+            if hierarchy and isinstance(found, Path):
+                return cls(hierarchy, found, log)
+            reasons.append(found)
+        why = next((reason for reason in reasons if isinstance(reason, str)), "")
+        return why or "no cgroup v2 hierarchy is mounted"
 
     def create(self, replica: str) -> Path:
         """Make a new directory for a worker. Raises OSError."""
-        attempt = 0
-        while True:
-            directory = self.home / (f"{_safe(replica)}.{attempt}" if attempt else _safe(replica))
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                attempt += 1
-                continue
-            except FileNotFoundError:
-                self.home.mkdir(exist_ok=True)
-                continue
-            return directory
+        return make_directory(self.home, replica)
 
     def remove(self, directory: Path) -> None:
         """Remove a directory in which nothing was born."""
-        _rmdir(directory)
-        _rmdir(self.home)
+        rmdir(directory)
+        rmdir(self.home)
 
     def encloses(self, pid: int) -> bool:
         """Whether a process, dead or alive, is in a worker's directory of this instance."""
@@ -86,14 +70,7 @@ class CgroupTrees:
 
     def directory_of(self, pid: int) -> Path | None:
         """The worker directory of this instance that a process is in, wherever the daemon then lived."""
-        path = procfs.unified_cgroup(pid)
-        if path is None or not _below(path, self._root):
-            return None
-        whole = self._mount / path.removeprefix(self._root).lstrip("/")
-        for directory in (whole, *whole.parents):
-            if directory.parent.name == self.home.name:
-                return directory
-        return None
+        return self.hierarchy.worker_directory(pid, self.home.name)
 
     def kill(self, worker: Worker) -> None:
         """SIGKILL to every process of the tree."""
@@ -122,7 +99,7 @@ class CgroupTrees:
             if _remove(directory):
                 break
             await anyio.sleep(_RETRY)
-        _rmdir(self.home)
+        rmdir(self.home)
 
     def abandoned(self, used: Iterable[Path]) -> list[Path]:
         """Worker directories of this instance that belong to none of the workers in use."""
@@ -132,39 +109,69 @@ class CgroupTrees:
         return [path for path in self.home.iterdir() if path.is_dir() and path not in taken]
 
     def measure(self, workers: Iterable[Worker]) -> Mapping[int, Measure]:
-        """CPU from the cgroup (the dead included), memory as the sum over the living."""
+        """CPU from the cgroup (the dead included) where it counts, memory as the sum over the living."""
         found = {}
         for worker in workers:
             if worker.cgroup is None:
                 continue
-            memory = sum(stat.resident for stat in _processes(worker.cgroup))
-            found[worker.pid] = Measure(_cpu_seconds(worker.cgroup), memory)
+            living = _processes(worker.cgroup)
+            seconds = _cpu_seconds(worker.cgroup)
+            if seconds is None:
+                seconds = sum(stat.ticks for stat in living) / procfs.TICKS
+            found[worker.pid] = Measure(seconds, sum(stat.resident for stat in living))
         return found
 
 
+def make_directory(home: Path, replica: str) -> Path:
+    """Make a directory for a worker below an instance's own, under a name that is not taken.
+
+    Raises OSError.
+    """
+    attempt = 0
+    while True:
+        directory = home / (f"{safe(replica)}.{attempt}" if attempt else safe(replica))
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            attempt += 1
+        except FileNotFoundError:
+            home.mkdir(exist_ok=True)
+        else:
+            return directory
+
+
 def kill_members(directory: Path) -> None:
-    """SIGKILL to everything in a cgroup: at one stroke since Linux 5.14, else one by one."""
+    """SIGKILL to everything in a cgroup: at one stroke since Linux 5.14; with v1 while it is frozen, so that
+    none is born meanwhile; else one by one."""
     try:
-        _write(directory / "cgroup.kill", "1")
+        write(directory / "cgroup.kill", "1")
     except OSError:
-        for stat in _processes(directory):
-            kill_process(stat.pid, stat.start_time)
+        with _frozen(directory / "freezer.state"):
+            for stat in _processes(directory):
+                kill_process(stat.pid, stat.start_time)
 
 
-def _write(path: Path, text: str) -> None:
-    # Not through a buffer: the kernel's answer to the write itself is what counts.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+@contextmanager
+def _frozen(state: Path) -> Iterator[None]:
+    """The members of a v1 freezer stand still meanwhile, as far as they let themselves be stopped."""
+    if not state.exists():
+        yield
+        return
+    write(state, "FROZEN")
     try:
-        os.write(descriptor, text.encode())
+        for _ in range(_LOOKS):
+            if state.read_text(encoding="ascii") == "FROZEN\n":
+                break
+        yield
     finally:
-        os.close(descriptor)
+        write(state, "THAWED")
 
 
 def _populated(directory: Path) -> bool:
     try:
         return "populated 1" in (directory / "cgroup.events").read_text(encoding="ascii")
     except FileNotFoundError:
-        return False
+        return bool(_members(directory))  # v1, or gone
 
 
 def _members(directory: Path) -> list[int]:
@@ -183,15 +190,16 @@ def _processes(directory: Path) -> list[Stat]:
     return [stat for pid in _members(directory) if (stat := procfs.read_stat(pid))]
 
 
-def _cpu_seconds(directory: Path) -> float:
+def _cpu_seconds(directory: Path) -> float | None:
+    """What all members ever have used; None where the cgroup does not count it."""
     try:
-        first = (directory / "cpu.stat").read_text(encoding="ascii").split(maxsplit=2)
+        words = (directory / "cpu.stat").read_text(encoding="ascii").split(maxsplit=2)
     except OSError:
-        return 0.0
-    return int(first[1]) / 1e6
+        return None
+    return int(words[1]) / 1e6 if words[0] == "usage_usec" else None
 
 
-def _rmdir(directory: Path | str) -> bool:
+def rmdir(directory: Path | str) -> bool:
     """Remove a cgroup. False if it is in use."""
     try:
         os.rmdir(directory)
@@ -206,22 +214,36 @@ def _rmdir(directory: Path | str) -> bool:
 
 def _remove(directory: Path) -> bool:
     """Remove a cgroup and the ones below it. False if one is in use."""
-    return all(_rmdir(path) for path, _, _ in os.walk(directory, topdown=False))
+    return all(rmdir(path) for path, _, _ in os.walk(directory, topdown=False))
 
 
-def _mount() -> tuple[Path, str] | None:
-    """Where cgroup v2 is mounted, and which part of the hierarchy that is."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
-        for line in mounts:
-            fields = line.split()
-            if fields[fields.index("-") + 1] == "cgroup2":
-                return Path(fields[4]), fields[3]
-    return None
+def _home_in(hierarchy: Hierarchy, name: str) -> Path | str:
+    """Where the directory of an instance can be in that hierarchy, or why it cannot."""
+    own = hierarchy.place()
+    if own is None:
+        return f"the daemon's own cgroup lies outside of what is mounted at {hierarchy.mount}"
+    parent = parent_for_workers(own)
+    home = parent / name
+    try:
+        home.mkdir(exist_ok=True)
+    except OSError as error:
+        return f"cannot create {home}: {error.strerror}"
+    usable = os.access(parent / "cgroup.procs", os.W_OK) and (home / "cgroup.procs").exists()
+    rmdir(home)  # made again with the first worker, unless one is in it
+    return home if usable else f"may not move processes below {parent}"
 
 
-def _below(path: str, root: str) -> bool:
-    return root in ("/", path) or path.startswith(f"{root}/")
+def parent_for_workers(own: Path) -> Path:
+    """The daemon's own cgroup; or the one above, if systemd has put the daemon into a group of its own within
+    what it delegated (`DelegateSubgroup=`): only one without processes can hand controllers on."""
+    return own.parent if _delegated(own.parent) and not _delegated(own) else own
 
 
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:100]
+def _delegated(directory: Path) -> bool:
+    for name in ("user.delegate", "trusted.delegate"):
+        try:
+            if os.getxattr(directory, name) == b"1":
+                return True
+        except OSError:
+            continue  # not set, or no such attributes on this kernel
+    return False

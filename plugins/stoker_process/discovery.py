@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -12,6 +12,7 @@ import anyio.to_thread
 from stoker.model.replica import WorkerHandle
 from stoker_process import procfs
 from stoker_process.cgroups import CgroupTrees
+from stoker_process.fences import Fences, dismantle
 from stoker_process.procfs import ProcessTable, Stat
 from stoker_process.records import Record, Records
 from stoker_process.worker import kill_process, until_gone
@@ -23,17 +24,26 @@ class Discovery:
     """One look at the machine, before the first start of a new daemon."""
 
     def __init__(
-        self, instance: str, records: Records, cgroups: CgroupTrees | None, log: Callable[[str], None]
+        self,
+        instance: str,
+        records: Records,
+        cgroups: CgroupTrees | None,
+        fences: Fences,
+        log: Callable[[str], None],
     ) -> None:
         self._prefix = f"{instance}:"
         self._records = records
         self._cgroups = cgroups
+        self._fences = fences
         self._log = log
         self._dead: set[str] = set()
         """Marks whose recorded main process has ended."""
+        self._tmp_dirs: set[str] = set()
+        """Directories for temporary files of those."""
 
-    async def run(self) -> list[Record]:
-        """Return the live workers. What dead ones left (processes, records, cgroups) is ended and removed."""
+    async def run(self) -> tuple[list[Record], Sequence[str]]:
+        """Return the live workers, and directories for temporary files that are to be removed. What else dead
+        ones left (processes, records, cgroups) is ended and removed here."""
         workers: list[Record] = []
         for _ in range(_SWEEPS):
             workers, strays = await anyio.to_thread.run_sync(self._look)
@@ -47,7 +57,8 @@ class Discovery:
         if self._cgroups is not None:
             for directory in self._cgroups.abandoned(Path(worker.cgroup) for worker in workers):
                 await self._cgroups.empty(directory)
-        return workers
+        await dismantle(self._fences.abandoned(Path(path) for worker in workers for path in worker.fences))
+        return workers, sorted(self._tmp_dirs - {worker.tmp_dir for worker in workers})
 
     def _look(self) -> tuple[list[Record], list[Stat]]:
         """The live workers, and the strays: processes whose mark is no live worker's."""
@@ -79,6 +90,7 @@ class Discovery:
                 alive.append(record)
             else:
                 self._dead.add(record.mark)
+                self._tmp_dirs.add(record.tmp_dir)
                 self._records.remove(record)
         return alive
 
@@ -95,7 +107,15 @@ class Discovery:
             boot_id=procfs.boot_id(),
             log_path=_output_file(main.pid),
             cgroup=str(cgroup or ""),
+            fences=tuple(map(str, self._fences.found(main.pid))),
+            tmp_dir=self._tmp_dir(main.pid, mark),
         )
+
+    def _tmp_dir(self, pid: int, mark: str) -> str:
+        """Its directory for temporary files, only if its name says that it was made for that worker."""
+        path = procfs.read_variable(pid, "TMPDIR")
+        own = f"/stoker-{self._prefix[:-1]}/{mark.rpartition(':')[2]}"
+        return path if path.endswith(own) else ""
 
 
 def _output_file(pid: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -16,15 +17,16 @@ from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
 from stoker_process import procfs
+from stoker_process.births import Births
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.discovery import Discovery
 from stoker_process.exits import exit_status, last_line, reap, signal_pidfd
-from stoker_process.launch import birth_error, open_log, order_of
+from stoker_process.fences import Fences, dismantle, out_of_memory
 from stoker_process.orphans import Orphans
 from stoker_process.records import Record, Records
+from stoker_process.scratch import Scratch
 from stoker_process.sessions import SessionTrees
-from stoker_process.spawner import Birth, Order, Spawner
-from stoker_process.worker import Trees, Worker, end_marked
+from stoker_process.worker import Trees, Worker
 
 NAME = "process"
 
@@ -33,7 +35,7 @@ class ProcessDriver:
     """Runs workers as sessions of their own; see `stoker.plugin.ports.WorkerDriver`.
 
     Each costs one descriptor; a fork server of some 10 MB makes them. The option `cgroup: false` forgoes
-    cgroups even where they can be had.
+    cgroups even where they can be had, `cgroup: v1` those of v2.
     Raises StokerError on a kernel without pidfds.
     """
 
@@ -46,7 +48,9 @@ class ProcessDriver:
         self._records = Records(Path(context.state_dir, "workers"), context.log)
         wanted = context.options.get("cgroup", True)
         found = (
-            CgroupTrees.open(context.instance, context.log) if wanted else "switched off by `cgroup: false`"
+            CgroupTrees.open(context.instance, context.log, only_v1=wanted == "v1")
+            if wanted
+            else "switched off by `cgroup: false`"
         )
         self._cgroups = found if isinstance(found, CgroupTrees) else None
         self._why_not = "" if isinstance(found, CgroupTrees) else found
@@ -55,8 +59,12 @@ class ProcessDriver:
         self._sessions = SessionTrees(self._orphans, context.log)
         if self._cgroups is None:
             self._orphans.call()
-        self._spawner = Spawner()
-        self._discovery = Discovery(context.instance, self._records, self._cgroups, context.log)
+        self._fences = Fences(context.instance, self._cgroups, context.log)
+        self._scratch = Scratch(context.log)
+        self._births = Births(
+            self._cgroups, self._fences, self._scratch, call_orphans=self._orphans.call, log=context.log
+        )
+        self._discovery = Discovery(context.instance, self._records, self._cgroups, self._fences, context.log)
 
     @property
     def description(self) -> str:
@@ -68,18 +76,8 @@ class ProcessDriver:
     async def start(self, request: StartRequest) -> WorkerHandle:
         """Spawn the worker. Raises WorkerError."""
         with self._orphans.birth():
-            pid, cgroup = await self._spawn(request)
-            pidfd = _open_own(pid)
-            stat = procfs.read_stat(pid)
-            record = Record(
-                mark=request.mark,
-                pid=pid,
-                start_time=stat.start_time if stat else 0,
-                boot_id=procfs.boot_id(),
-                log_path=request.log_path,
-                cgroup=str(cgroup or ""),
-            )
-            self._workers[pid] = Worker(record, pidfd, child=True)
+            record, pidfd = await self._births.of(request)
+            self._workers[record.pid] = Worker(record, pidfd, child=True)
         self._records.write(record)
         return _handle(record)
 
@@ -91,6 +89,8 @@ class ProcessDriver:
         await self._until_exit(worker)
         status = self._status(worker)
         await self._trees(worker).clear(worker)
+        await dismantle(map(Path, worker.record.fences))
+        await self._scratch.remove(worker.record.tmp_dir)
         self._forget(worker)
         return status
 
@@ -110,7 +110,9 @@ class ProcessDriver:
 
     async def find(self) -> Sequence[FoundWorker]:
         """Live workers of an earlier daemon. What dead ones left behind is killed on the way."""
-        records = await self._discovery.run()
+        records, superfluous = await self._discovery.run()
+        for path in superfluous:
+            await self._scratch.remove(path)
         return [FoundWorker(handle=_handle(record), mark=record.mark) for record in records]
 
     async def recover(self, found: FoundWorker) -> WorkerHandle:
@@ -124,6 +126,8 @@ class ProcessDriver:
             boot_id=handle.boot_id,
             log_path=extra.get("log", ""),
             cgroup=extra.get("cgroup", ""),
+            fences=tuple(filter(None, extra.get("fences", "").split(os.pathsep))),
+            tmp_dir=extra.get("tmp", ""),
         )
         self._workers[handle.pid] = Worker(record, _open_pidfd(handle), child=False)
         self._records.write(record)
@@ -153,7 +157,8 @@ class ProcessDriver:
                 os.close(worker.pidfd)
                 worker.pidfd = None
         self._workers.clear()
-        self._spawner.close()
+        self._births.close()
+        self._scratch.close()
         await anyio.lowlevel.checkpoint()
 
     def _worker(self, handle: WorkerHandle) -> Worker | None:
@@ -184,7 +189,10 @@ class ProcessDriver:
         status = exit_status(worker.pidfd, worker.pid, worker.record.start_time)
         if status.code == 0:
             return status
-        return ExitStatus(code=status.code, signal=status.signal, detail=last_line(worker.record.log_path))
+        record = worker.record
+        if words := out_of_memory(Path(path) for path in (record.cgroup, *record.fences) if path):
+            return replace(status, detail=words, oom=True)
+        return replace(status, detail=last_line(record.log_path))
 
     def _forget(self, worker: Worker) -> None:
         if self._orphans.come_to_us:
@@ -198,57 +206,14 @@ class ProcessDriver:
         self._workers.pop(worker.pid, None)
         self._records.remove(worker.record)
 
-    async def _spawn(self, request: StartRequest) -> tuple[int, Path | None]:
-        """Have the process made, in a cgroup of its own where that can be; return its pid and the cgroup."""
-        order = order_of(request, self._log)
-        cgroup = self._new_cgroup(request.replica)
-        log = open_log(request.log_path)
-        try:
-            birth = await self._order(order, log, cgroup)
-            if birth.step == "clone" and cgroup is not None:
-                self._without_cgroup(request.replica, os.strerror(birth.errno), cgroup)
-                cgroup = None
-                birth = await self._order(order, log, None)
-        except WorkerError:
-            end_marked(request.mark)
-            raise
-        finally:
-            os.close(log)
-        if not birth.step:
-            return birth.pid, cgroup
-        if birth.pid:
-            _bury(birth.pid)
-        if cgroup is not None and self._cgroups is not None:
-            self._cgroups.remove(cgroup)
-        raise birth_error(request, order, birth)
-
-    async def _order(self, order: Order, log: int, cgroup: Path | None) -> Birth:
-        if cgroup is None:
-            return await self._spawner.spawn(order, log)
-        directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return await self._spawner.spawn(order, log, directory)
-        finally:
-            os.close(directory)
-
-    def _new_cgroup(self, replica: str) -> Path | None:
-        if self._cgroups is None:
-            return None
-        try:
-            return self._cgroups.create(replica)
-        except OSError as error:
-            self._without_cgroup(replica, str(error))
-            return None
-
-    def _without_cgroup(self, replica: str, reason: str, cgroup: Path | None = None) -> None:
-        self._log(f"{replica} gets no cgroup ({reason}); its tree is held by its session")
-        self._orphans.call()
-        if cgroup is not None and self._cgroups is not None:
-            self._cgroups.remove(cgroup)
-
 
 def _handle(record: Record) -> WorkerHandle:
-    extra = {"log": record.log_path, "cgroup": record.cgroup}
+    extra = {
+        "log": record.log_path,
+        "cgroup": record.cgroup,
+        "fences": os.pathsep.join(record.fences),
+        "tmp": record.tmp_dir,
+    }
     return WorkerHandle(
         driver=NAME,
         pid=record.pid,
@@ -268,23 +233,6 @@ def _open_pidfd(handle: WorkerHandle) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
-
-
-def _bury(pid: int) -> None:
-    """Take away our own child, which has ended or is about to."""
-    os.waitpid(pid, 0)
-
-
-def _open_own(pid: int) -> int:
-    """A pidfd of our own new child. Without one the worker cannot be watched, so it may not run."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        os.kill(pid, signal.SIGKILL)
-        _bury(pid)
-        raise WorkerError(
-            f"cannot watch the new worker {pid}: {error.strerror}; it was ended again"
-        ) from error
 
 
 def _check_kernel() -> None:

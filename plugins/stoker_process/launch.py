@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import pwd
 import resource
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from stoker.errors import WorkerError
 from stoker.model.service import Limits
 from stoker.plugin.ports import StartRequest
+from stoker_process.fences import Fence
 from stoker_process.spawner import Birth, Order
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -34,7 +37,16 @@ def order_of(request: StartRequest, log: Callable[[str], None]) -> Order:
         cwd=request.working_dir,
         limits=_limits(request.limits, log),
         user=_user(request),
+        umask=request.umask,
     )
+
+
+def fenced(order: Order, fence: Fence) -> Order:
+    """The same within a fence. What that holds for the whole tree needs no limit by user."""
+    limits = tuple(
+        pair for pair in order.limits if "pids" not in fence.held or pair[0] != resource.RLIMIT_NPROC
+    )
+    return replace(order, limits=limits, groups=tuple(map(str, fence.directories)))
 
 
 def find_command(request: StartRequest) -> str:
@@ -130,25 +142,48 @@ def _limits(limits: Limits, log: Callable[[str], None]) -> tuple[tuple[int, int]
 
 
 def _user(request: StartRequest) -> tuple[str, int, int] | None:
+    """Name, uid and gid to become; None: stay as the daemon is."""
+    account, uid, gid = _account(request), os.geteuid(), os.getegid()
+    wanted_uid = account.pw_uid if account else uid
+    wanted_gid = _group(request)
+    if wanted_gid is None:
+        wanted_gid = account.pw_gid if account and wanted_uid != uid else gid
+    if (wanted_uid, wanted_gid) == (uid, gid):
+        return None
+    if uid != 0:
+        key = "user" if wanted_uid != uid else "group"
+        raise WorkerError(
+            f"{request.service}: to run as {key} {getattr(request, key)!r} the daemon must run as root; "
+            f"remove `{key}` or start the daemon as root",
+            permanent=True,
+        )
+    return account.pw_name if account else "root", wanted_uid, wanted_gid
+
+
+def _account(request: StartRequest) -> pwd.struct_passwd | None:
     if request.user is None:
         return None
     try:
-        entry = pwd.getpwnam(request.user)
+        return pwd.getpwnam(request.user)
     except KeyError:
         raise WorkerError(
             f"{request.service}: there is no user {request.user!r} on this machine; create it or "
             "correct `user`",
             permanent=True,
         ) from None
-    if entry.pw_uid == os.geteuid():
+
+
+def _group(request: StartRequest) -> int | None:
+    if request.group is None:
         return None
-    if os.geteuid() != 0:
+    try:
+        return grp.getgrnam(request.group).gr_gid
+    except KeyError:
         raise WorkerError(
-            f"{request.service}: to run as user {request.user!r} the daemon must run as root; "
-            "remove `user` or start the daemon as root",
+            f"{request.service}: there is no group {request.group!r} on this machine; create it or "
+            "correct `group`",
             permanent=True,
-        )
-    return entry.pw_name, entry.pw_uid, entry.pw_gid
+        ) from None
 
 
 def _may_raise_limits() -> bool:

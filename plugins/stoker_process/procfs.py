@@ -108,11 +108,19 @@ def read_mark(pid: int) -> str | None:
         stat = read_stat(pid)
         if stat is not None and stat.executing:
             return None
-    if not environ or _MARK not in environ:
-        return ""
-    for entry in environ.split(b"\0"):
-        if entry.startswith(_MARK):
-            return os.fsdecode(entry[len(_MARK) :])
+    return _variable(environ or b"", _MARK)
+
+
+def read_variable(pid: int, name: str) -> str:
+    """The value of a variable the process was started with; "" if it has none or may not be read."""
+    return _variable(_read(f"/proc/{pid}/environ") or b"", os.fsencode(f"{name}="))
+
+
+def _variable(environ: bytes, beginning: bytes) -> str:
+    if beginning in environ:
+        for entry in environ.split(b"\0"):
+            if entry.startswith(beginning):
+                return os.fsdecode(entry[len(beginning) :])
     return ""
 
 
@@ -125,12 +133,13 @@ def children_of_main_thread() -> list[int]:
     return [stat.pid for stat in ProcessTable().children.get(own, ())]  # kernel without PROC_CHILDREN
 
 
-def unified_cgroup(pid: int | str = "self") -> str | None:
-    """The process's path in the cgroup v2 hierarchy ("/a/b"), None if there is none."""
+def cgroup_paths(pid: int | str = "self") -> dict[str, str]:
+    """Where a process is ("/a/b") in each cgroup hierarchy, by v1 controller, "" for v2; {} if it is gone."""
+    found: dict[str, str] = {}
     for line in (_read(f"/proc/{pid}/cgroup") or b"").splitlines():
-        if line.startswith(b"0::"):
-            return os.fsdecode(line[3:])
-    return None
+        _, controllers, path = os.fsdecode(line).split(":", 2)
+        found |= dict.fromkeys(controllers.split(","), path)
+    return found
 
 
 @cache

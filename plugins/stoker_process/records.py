@@ -14,7 +14,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One worker. `cgroup` is the directory that holds its tree, "" without one."""
+    """One worker. `cgroup` is the directory that holds its tree, "" without one; `fences` are those beside it
+    that hold its limits, `tmp_dir` is its directory for temporary files."""
 
     mark: str
     pid: int
@@ -22,6 +23,8 @@ class Record:
     boot_id: str
     log_path: str = ""
     cgroup: str = ""
+    fences: tuple[str, ...] = ()
+    tmp_dir: str = ""
 
 
 class Records:
@@ -56,7 +59,8 @@ class Records:
             return
         for path in sorted(self._directory.glob("*.json")):
             try:
-                yield Record(**json.loads(path.read_text(encoding="utf-8")))
+                values = json.loads(path.read_text(encoding="utf-8"))
+                yield Record(**values | {"fences": tuple(values.get("fences", ()))})
             except (OSError, ValueError, TypeError) as error:
                 self._log(f"ignoring the worker record {path}: {error}")
 

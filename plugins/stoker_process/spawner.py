@@ -26,7 +26,7 @@ _AHEAD = 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """A process to be made: `path` is executed with `argv`. `limits` are pairs of rlimit and value, `user`
-    is name, uid and gid or None."""
+    is name, uid and gid or None, `groups` are cgroups that it enters first."""
 
     path: str
     argv: tuple[str, ...]
@@ -34,6 +34,8 @@ class Order:
     cwd: str
     limits: tuple[tuple[int, int], ...] = ()
     user: tuple[str, int, int] | None = None
+    umask: int | None = None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     base_path: str,
     cuda: Mapping[str, str],
     notify_socket: str | None,
+    tmp_dir: str = "/tmp",
 ) -> dict[str, str]:
     """Return the whole environment of one worker.
 
@@ -59,7 +60,7 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
         "HOME": account.home,
         "USER": account.user,
         "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",
+        "TMPDIR": tmp_dir,
     }
     if account.shell:
         found["SHELL"] = account.shell

@@ -49,7 +49,15 @@ class StartRequest:
     endpoint: str
     """host:port the worker is to listen on."""
     user: str | None = None
+    group: str | None = None
+    """In place of the user's own first group."""
+    umask: int | None = None
+    """None: 0o022, whatever the daemon's own is."""
+    tmp_dir: str = ""
+    """A directory for this worker's temporary files alone, which `TMPDIR` names: the driver makes it and
+    removes it with the worker. "": none, because the service says itself where they go."""
     limits: Limits = field(default_factory=Limits)
+    """A driver that cannot hold one of them says so once (`PluginContext.log`) and starts the worker."""
     reservations: tuple[Reservation, ...] = ()
 
     def redacted(self) -> str:

@@ -17,9 +17,11 @@ from stoker.decide.placement import cuda_environment
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
-from stoker.plugin.ports import StartRequest
+from stoker.plugin.ports import Application, ApplicationCommand, ApplicationStart, StartRequest
 from stoker.runtime.addresses import WorkerPorts
+from stoker.runtime.secret_files import SecretFiles
 
+TMP = "/tmp"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,7 +71,9 @@ class Launcher:
         if startup is not None and startup.notify and self._open_notify is not None:
             notify = self._open_notify(action.replica, uid)
         cuda = cuda_environment(action.reservations)
+        tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}"
         try:
+            command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))
             environ = worker_environment(
                 spec,
                 replica=action.replica,
@@ -82,9 +86,10 @@ class Launcher:
                 base_path=base_path(),
                 cuda=cuda,
                 notify_socket=notify,
+                tmp_dir=tmp_dir,
             )
             argv = fill(
-                self._argv(spec),
+                command.argv,
                 port=port,
                 replica=action.replica,
                 service=spec.name,
@@ -106,6 +111,9 @@ class Launcher:
             log_path=self.log_path(spec.key, action.replica),
             endpoint=f"127.0.0.1:{port}",
             user=spec.user,
+            group=spec.group,
+            umask=spec.umask,
+            tmp_dir=tmp_dir if environ["TMPDIR"] == tmp_dir else "",
             limits=spec.limits,
             reservations=action.reservations,
         )

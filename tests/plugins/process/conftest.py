@@ -33,9 +33,10 @@ async def sessions(bench: Bench) -> AsyncIterator[ProcessDriver]:
         yield driver
 
 
-@pytest.fixture
-async def cgroups(bench: Bench) -> AsyncIterator[ProcessDriver]:
+@pytest.fixture(params=[True, "v1"], ids=["v2", "v1"])
+async def cgroups(bench: Bench, request: pytest.FixtureRequest) -> AsyncIterator[ProcessDriver]:
     """A driver with cgroups; skips where there are none to be had."""
+    bench.options = {"cgroup": request.param}
     async with aclosing(bench.driver()) as driver:
         if not driver.description.startswith("cgroup"):
             pytest.skip(driver.description)

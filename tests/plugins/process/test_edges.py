@@ -58,7 +58,7 @@ def test_what_is_gone_is_none() -> None:
     assert procfs.read_stat(process.pid) is None
     assert procfs.read_mark(process.pid) == ""
     assert procfs.read_mark(os.getpid()) is not None
-    assert procfs.unified_cgroup(process.pid) is None
+    assert procfs.cgroup_paths(process.pid) == {}
 
 
 def test_only_the_very_process_is_recognised() -> None:

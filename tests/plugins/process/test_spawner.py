@@ -188,6 +188,8 @@ async def test_without_clone_into_cgroup_the_session_holds(
     trees: CgroupTrees, cgroups: ProcessDriver, bench: Bench
 ) -> None:
     """The instance's directory is made unfit after the driver was opened: its workers run all the same."""
+    if "v1" in cgroups.description:
+        pytest.skip("v1 is entered without clone3")
     trees.home.mkdir()
     (trees.home / "cgroup.type").write_text("threaded")
     handle = await cgroups.start(bench.request("sh", "-c", "setsid sleep 600 & echo $! >child; wait"))

@@ -29,7 +29,8 @@ async def pid_in(path: Path) -> int:
 
 
 async def test_the_way_trees_are_held_is_described(cgroups: ProcessDriver, bench: Bench) -> None:
-    assert cgroups.description.startswith("cgroup v2: a directory per worker below /sys/fs/cgroup")
+    assert cgroups.description.startswith("cgroup v")
+    assert "a directory per worker below /sys/fs/cgroup" in cgroups.description
     bench.options = {"cgroup": False}
     async with aclosing(bench.driver()) as driver:
         assert "no cgroups: switched off by `cgroup: false`" in driver.description
