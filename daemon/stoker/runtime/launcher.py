@@ -17,9 +17,8 @@ from stoker.decide.placement import cuda_environment
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
-from stoker.plugin.ports import Application, ApplicationCommand, ApplicationStart, StartRequest
+from stoker.plugin.ports import StartRequest
 from stoker.runtime.addresses import WorkerPorts
-from stoker.runtime.secret_files import SecretFiles
 
 TMP = "/tmp"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,7 +72,6 @@ class Launcher:
         cuda = cuda_environment(action.reservations)
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}"
         try:
-            command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))
             environ = worker_environment(
                 spec,
                 replica=action.replica,
@@ -89,7 +87,7 @@ class Launcher:
                 tmp_dir=tmp_dir,
             )
             argv = fill(
-                command.argv,
+                self._argv(spec),
                 port=port,
                 replica=action.replica,
                 service=spec.name,
