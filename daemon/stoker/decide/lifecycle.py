@@ -248,6 +248,8 @@ def _spawn_failed(replica: Replica, event: SpawnFailed, desired: DesiredState) -
     rule = _restart_rule(replica, desired)
     if event.permanent:
         verdict = after_permanent_failure(rule, replica.failures)
+    if event.status.oom:
+        fault = "out-of-memory"
         reason = f"{why}; next try in {format_duration(verdict.delay)}"
     else:
         verdict = after_exit(rule, replica.failures, served=0.0, key=replica.id)
