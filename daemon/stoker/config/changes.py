@@ -36,7 +36,10 @@ def _differing(before: ServiceSpec, after: ServiceSpec) -> list[str]:
     names = old_envs.keys() | new_envs.keys()
     keys |= {f"envs.{name}" for name in names if old_envs.get(name) != new_envs.get(name)}
     for one in fields(before):
-        if one.name not in ("launch", "envs"):
+        if one.name == "secret_versions":
+            moved = set(before.secret_versions) ^ set(after.secret_versions)
+            keys |= {f"secrets.{secret}" for secret, _ in moved}
+        elif one.name not in ("launch", "envs"):
             keys.update(_compared(one.name, getattr(before, one.name), getattr(after, one.name)))
     return sorted(keys)
 

@@ -189,6 +189,8 @@ class ServiceSpec(_Remembering):
     """Declared variables, sorted by name, `${VAR}` already filled."""
     secrets: tuple[str, ...] = ()
     """Names of secrets handed over as environment variables; never their values."""
+    secret_versions: tuple[tuple[str, int], ...] = ()
+    """How often each secret has changed since it was first seen; those that never did are left out."""
     inherit_env: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
     """Names of services of the same deployment."""
@@ -224,7 +226,7 @@ class ServiceSpec(_Remembering):
 
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
-    "preload", "depends", "restart_token", "group", "umask",
+    "preload", "depends", "restart_token", "group", "umask", "secret_versions",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 

@@ -6,6 +6,7 @@ good one in force, and says so until a good one comes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.runtime.config_watch import Signature, changes, signature
 from stoker.runtime.options import DaemonOptions
+from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
 
 
@@ -35,6 +37,7 @@ class Configuration:
         check: Callable[[DesiredState], None],
         apply: Callable[[DesiredState], None],
         post: Callable[[Event], None],
+        secrets: SecretFiles | None = None,
     ) -> None:
         self._base = ConfigRequest(
             files=options.files,
@@ -44,6 +47,7 @@ class Configuration:
             secrets_dir=options.secrets_dir,
         )
         self._store = store
+        self._secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)
         self._check = check
         self._apply = apply
         self._post = post
@@ -64,8 +68,8 @@ class Configuration:
 
     @property
     def watched(self) -> Sequence[str]:
-        """Every path whose change may change the configuration."""
-        return watch_paths(self._request(self._overrides))
+        """Every path whose change may change the configuration, or a secret that is in use."""
+        return (*watch_paths(self._request(self._overrides)), *self._secrets.paths(self.desired))
 
     async def reload(self) -> None:
         """Read the files again. Raises ConfigError; the last good configuration then stays in force."""
@@ -122,7 +126,7 @@ class Configuration:
             request = replace(request, files=tuple(files), profile=profile, sets=tuple(sets))
         else:
             request = replace(request, profile=profile or request.profile, sets=(*request.sets, *sets))
-        effective = await anyio.to_thread.run_sync(load, request)
+        effective = await anyio.to_thread.run_sync(self._loaded, request)
         return replace(effective, desired=self._with_tokens(effective.desired))
 
     def find(self, name: str) -> ServiceKey:
@@ -157,12 +161,18 @@ class Configuration:
         self._take(effective)
 
     async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
-        effective = await anyio.to_thread.run_sync(load, self._request(overrides))
+        effective = await anyio.to_thread.run_sync(self._loaded, self._request(overrides))
         self._check(effective.desired)
         return effective
 
+    def _loaded(self, request: ConfigRequest) -> EffectiveConfig:
+        """Load, and look whether secrets have changed. Blocking; raises ConfigError."""
+        effective = load(request)
+        return replace(effective, desired=self._secrets.numbered(effective.desired, _folders(effective)))
+
     def _take(self, effective: EffectiveConfig) -> None:
         before = self.desired
+        self._secrets.place(_folders(effective))
         self.problems = ()
         self.effective = effective
         desired = self._with_tokens(effective.desired)
@@ -180,6 +190,11 @@ class Configuration:
             for key, spec in desired.services.items()
         }
         return replace(desired, services=services)
+
+
+def _folders(effective: EffectiveConfig) -> Mapping[str, str]:
+    """The folder that each deployment's file stands in."""
+    return {one.name: os.path.dirname(os.path.abspath(one.file)) for one in effective.layers}
 
 
 def nearest(kind: str, name: str, candidates: Sequence[str]) -> str:

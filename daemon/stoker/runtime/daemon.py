@@ -45,6 +45,7 @@ from stoker.runtime.past import Past
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.routes import RouteFeed
+from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
 from stoker.runtime.succession import Ending, begin_anew, bury, rehearse
 from stoker.runtime.words import WorkerWords
@@ -106,10 +107,11 @@ class Daemon:
         journal = Journal(time.time)
         gate = self._bring_parts(registry, context, marks)
         addresses = ServiceAddresses(store, self._trouble)
+        secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
         self._actuator = Actuator(
             tasks=tasks,
             store=store,
-            launcher=_launcher(context, addresses, self._words),
+            launcher=_launcher(context, addresses, self._words, secrets),
             prober=NetworkProber(),
             driver=self._parts.driver,
             lookup=self._lookup,
@@ -137,6 +139,7 @@ class Daemon:
             check=self._parts.check,
             apply=self._apply,
             post=self._post,
+            secrets=secrets,
         )
         self.facade = self._face(addresses, marks)
         self._control.listen(self._after_event)
@@ -341,7 +344,9 @@ def _context(options: DaemonOptions, store: Store) -> PluginContext:
     )
 
 
-def _launcher(context: PluginContext, addresses: ServiceAddresses, words: WorkerWords) -> Launcher:
+def _launcher(
+    context: PluginContext, addresses: ServiceAddresses, words: WorkerWords, secrets: SecretFiles
+) -> Launcher:
     return Launcher(
         instance=context.instance,
         state_dir=context.state_dir,
@@ -349,6 +354,7 @@ def _launcher(context: PluginContext, addresses: ServiceAddresses, words: Worker
         url=addresses.url,
         ports=WorkerPorts(instance=context.instance),
         open_notify=words.open,
+        secrets=secrets,
     )
 
 

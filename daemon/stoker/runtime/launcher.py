@@ -19,6 +19,7 @@ from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
 from stoker.plugin.ports import StartRequest
 from stoker.runtime.addresses import WorkerPorts
+from stoker.runtime.secret_files import SecretFiles
 
 TMP = "/tmp"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,6 +43,7 @@ class Launcher:
         url: Callable[[ServiceKey], str],
         ports: WorkerPorts,
         open_notify: Callable[[str, int], str] | None = None,
+        secrets: SecretFiles | None = None,
     ) -> None:
         self._instance = instance
         self._logs = Path(state_dir) / "logs"
@@ -49,7 +51,7 @@ class Launcher:
         self._url = url
         self._ports = ports
         self._open_notify = open_notify
-        self.secrets_dirs: tuple[str, ...] = (str(Path(state_dir) / "secrets"),)
+        self._secrets = secrets or SecretFiles(state_dir, environ)
 
     def log_path(self, service: ServiceKey, replica: str) -> str:
         """Where that replica's output goes."""
@@ -60,7 +62,7 @@ class Launcher:
 
         Raises WorkerError naming what is missing (secret, account, variable).
         """
-        secrets = {name: self._secret(name, spec) for name in spec.secrets}
+        secrets = {name: self._secrets.read(name, spec.deployment, spec.name) for name in spec.secrets}
         account, uid = account_of(spec.user)
         port = self._ports.take()
         mark = f"{self._instance}:{spec.key}:{action.replica}"
@@ -140,19 +142,6 @@ class Launcher:
             raise WorkerError(f"{spec.key}: this version cannot launch bentos yet", permanent=True)
         server = (sys.executable, "-m", "stoker.asgi")
         return (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
-
-    def _secret(self, name: str, spec: ServiceSpec) -> str:
-        for folder in self.secrets_dirs:
-            try:
-                return (Path(folder) / name).read_text().rstrip("\n")
-            except FileNotFoundError:
-                continue
-            except (OSError, UnicodeDecodeError) as error:
-                raise WorkerError(
-                    f"cannot read secret {name!r} of {spec.name} in {folder}: {error}"
-                ) from error
-        places = " or ".join(self.secrets_dirs)
-        raise WorkerError(f"secret {name!r} of {spec.name} is missing: put a file of that name into {places}")
 
 
 def _port(endpoint: str) -> int:
