@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stoker.model.device import Device, DeviceProcess, Inventory
+from stoker_nvidia.faults import advice, ailment, link_ailment
 from stoker_nvidia.naming import type_key
 
 _NO_PERMISSION, _NOT_LOADED, _NO_LIBRARY, _LOST, _MISMATCH, _UNKNOWN = 4, 9, 12, 15, 18, 999
@@ -109,6 +110,8 @@ def _devices(gpu: Mapping[str, Any]) -> list[Device]:
 
 
 def _device(part: Mapping[str, Any], gpu: Mapping[str, Any], *, parent: str | None) -> Device:
+    vitals: Mapping[str, Any] = gpu.get("vitals") or {}
+    recovery = vitals.get("recovery")
     return Device(
         uuid=part["uuid"],
         name=part["name"],
@@ -121,6 +124,12 @@ def _device(part: Mapping[str, Any], gpu: Mapping[str, Any], *, parent: str | No
         parent=parent,
         utilization=part.get("utilization"),
         processes=tuple(DeviceProcess(pid=pid, memory=memory) for pid, memory in part["processes"]),
+        health_reason=advice(
+            rows_pending=vitals.get("rows_pending", False), pages_pending=vitals.get("pages_pending", False)
+        ),
+        ailing=ailment(recovery, rows_failed=vitals.get("rows_failed", False)),
+        unlinked=link_ailment(recovery),
+        limits="mig" if parent else "",
     )
 
 

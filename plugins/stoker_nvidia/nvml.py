@@ -8,6 +8,7 @@ process is to be small.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from typing import Any
 
 import pynvml as n
@@ -34,6 +35,14 @@ _NEARNESS = {
 """Link score by common ancestor on the PCI bus; across sockets it is 0."""
 _NVLINK = 100
 """What an NVLink between two GPUs adds to their score."""
+_AT_ONCE = 1
+"""Milliseconds to wait for an event: only those that have already happened are fetched. 0 is not said to
+mean that."""
+_MANY = 64
+"""Events fetched at a time; the rest comes with the next report."""
+_XID = n.nvmlEventTypeXidCriticalError
+_ALL = 0xFFFFFFFF
+"""In place of the id of an instance: all of them."""
 
 
 class Reader:
@@ -42,6 +51,10 @@ class Reader:
     def __init__(self) -> None:
         self._open = False
         self._links: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+        self._events: Any = None
+        self._watched: dict[int, str] = {}
+        self._told: dict[int, str] = {}
+        """UUID by handle, also of GPUs that are lost: the last word of one comes after it cannot be asked."""
 
     def report(self) -> Report:
         """All GPUs as they are now, or why they cannot be seen. Never raises for what NVML answers."""
@@ -60,8 +73,10 @@ class Reader:
     def close(self) -> None:
         """Shut NVML down; a driver that is gone has nothing left to shut down."""
         with contextlib.suppress(n.NVMLError):
-            n.nvmlShutdown()
+            n.nvmlShutdown()  # frees the event set too
         self._open = False
+        self._events = None
+        self._watched, self._told = {}, {}
 
     def _read(self) -> Report:
         handles: dict[str, Any] = {}
@@ -78,7 +93,43 @@ class Reader:
                     raise
                 entry |= {"error": error.value, "text": str(error)}
             gpus.append(entry)
-        return {"driver": _ask(n.nvmlSystemGetDriverVersion), "gpus": gpus, "links": self._joints(handles)}
+        return {
+            "driver": _ask(n.nvmlSystemGetDriverVersion),
+            "gpus": gpus,
+            "links": self._joints(handles),
+            "events": self._xids(handles),
+        }
+
+    def _xids(self, handles: dict[str, Any]) -> list[Report]:
+        """The Xids since the last report; of a GPU only those after it was first seen.
+
+        The driver queues them, so asking at each report is enough: no thread, no wake-up between reports.
+        """
+        for key in self._watched.keys() - {_address(handle) for handle in handles.values()}:
+            del self._watched[key]  # one that was away is registered anew when it is back
+        for uuid, handle in handles.items():
+            if _address(handle) not in self._watched:
+                self._watch(uuid, handle)
+        found: list[Report] = []
+        while self._events is not None and len(found) < _MANY:
+            event = _ask(lambda: n.nvmlEventSetWait_v2(self._events, _AT_ONCE), fatal=_WHOLE)
+            if event is None:
+                break
+            whose = self._told.get(_address(event.device))
+            if whose is not None and event.eventType == _XID:
+                part = [None if i == _ALL else i for i in (event.gpuInstanceId, event.computeInstanceId)]
+                found.append({"uuid": whose, "xid": event.eventData, "part": part})
+        return found
+
+    def _watch(self, uuid: str, handle: Any) -> None:
+        """Have the driver keep the Xids of a GPU, if it does so for this one."""
+        if self._events is None:
+            self._events = _ask(n.nvmlEventSetCreate, fatal=_WHOLE)
+        if self._events is None:
+            return
+        self._told[_address(handle)] = self._watched[_address(handle)] = uuid
+        if _ask(lambda: n.nvmlDeviceGetSupportedEventTypes(handle), 0, fatal=()) & _XID:
+            _ask(lambda: n.nvmlDeviceRegisterEvents(handle, _XID, self._events), fatal=())
 
     def _joints(self, handles: dict[str, Any]) -> list[tuple[str, str, int]]:
         """The link score of each pair. Asked once per set of GPUs: it is the board that decides."""
@@ -93,7 +144,7 @@ def _gpu(handle: Any) -> Report:
     """One GPU. Raises NVMLError if it cannot be used."""
     bus_id = _ask(lambda: n.nvmlDeviceGetPciInfo(handle).busId, "")
     found = {"name": _ask(lambda: n.nvmlDeviceGetName(handle), "NVIDIA GPU"), "bus_id": bus_id}
-    found |= {"numa_node": _numa_node(bus_id), **_use(handle)}
+    found |= {"numa_node": _numa_node(bus_id), **_use(handle), "vitals": _vitals(handle)}
     if _ask(lambda: n.nvmlDeviceGetMigMode(handle)[0], 0) == n.NVML_DEVICE_MIG_ENABLE:
         found["instances"] = _instances(handle)
     else:
@@ -108,8 +159,46 @@ def _instances(parent: Any) -> list[Report]:
         handle = _ask(lambda: n.nvmlDeviceGetMigDeviceHandleByIndex(parent, index))  # noqa: B023 - called at once
         uuid = _uuid(handle) if handle is not None else None
         if uuid is not None:
-            found.append({"uuid": uuid, "name": _instance_name(handle), **_use(handle)})
+            found.append(
+                {"uuid": uuid, "name": _instance_name(handle), "part": _part(handle), **_use(handle)}
+            )
     return found
+
+
+def _vitals(handle: Any) -> Report:
+    """What the GPU says of its own state; null where it does not tell. Raises NVMLError if it is lost."""
+    rows = _ask(lambda: n.nvmlDeviceGetRemappedRows(handle))
+    pages = None if rows else _ask(lambda: n.nvmlDeviceGetRetiredPagesPendingStatus(handle))
+    return {
+        "recovery": _field(handle, n.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION),
+        "ecc": _ask(
+            lambda: n.nvmlDeviceGetTotalEccErrors(
+                handle, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, n.NVML_VOLATILE_ECC
+            )
+        ),
+        "rows_pending": bool(rows and rows[2]),
+        "rows_failed": bool(rows and rows[3]),
+        "pages_pending": bool(pages),
+    }
+
+
+def _field(handle: Any, name: int) -> int | None:
+    """One of the values that are asked by number; each has an error code of its own."""
+    values = _ask(lambda: n.nvmlDeviceGetFieldValues(handle, [name]))
+    if not values or values[0].nvmlReturn != n.NVML_SUCCESS:
+        return None
+    return int(values[0].value.uiVal)
+
+
+def _part(handle: Any) -> list[int | None]:
+    """By which numbers an Xid names an instance."""
+    ids = (n.nvmlDeviceGetGpuInstanceId, n.nvmlDeviceGetComputeInstanceId)
+    return [_ask(lambda: ask(handle)) for ask in ids]  # noqa: B023 - called at once
+
+
+def _address(handle: Any) -> int:
+    """Handles are pointers; one GPU has the same for as long as NVML is open."""
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
 
 def _uuid(handle: Any) -> str | None:

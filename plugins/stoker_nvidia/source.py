@@ -24,6 +24,7 @@ from stoker.errors import PluginError
 from stoker.model.device import Inventory
 from stoker.model.quantity import format_duration
 from stoker.plugin.ports import PluginContext
+from stoker_nvidia.chart import FaultChart
 from stoker_nvidia.inventory import allowed, differs, inventory_of, unreachable
 
 Publish = Callable[[Inventory], None]
@@ -73,6 +74,7 @@ class NvidiaSource:
         self._context = context
         self._timing = Timing.of(context.options)
         self._command = command
+        self._chart = FaultChart()
         self._last = Inventory()
         self._published: Inventory | None = None
         self._failures = 0
@@ -149,7 +151,8 @@ class NvidiaSource:
 
     def _take(self, report: Mapping[str, Any], publish: Publish) -> None:
         """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""
-        inventory = inventory_of(report, self._last)
+        self._chart.read(report)
+        inventory = self._chart.over(inventory_of(report, self._last))
         self._say(inventory, publish)
         if inventory.state == "unreachable":
             raise _ChildFailed(inventory.reason)

@@ -17,6 +17,9 @@ from stoker.model.load import Decision
 from stoker.model.replica import ExitStatus, WorkerHandle
 
 SAMPLES: dict[str, Any] = {
+    "device": "GPU-1",
+    "health": "draining",
+    "fault": "device-fault",
     "replica": "infer-k3x9",
     "service": "rag/infer",
     "revision": "9f3c",

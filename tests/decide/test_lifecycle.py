@@ -32,6 +32,7 @@ from stoker.model.event import (
     StopSignalled,
     TargetChanged,
     WorkerAdopted,
+    WorkerCondemned,
     WorkerExited,
     WorkerLost,
     WorkerSpawned,
@@ -57,6 +58,7 @@ REPLICA_EVENTS: list[ReplicaEvent] = [
     ReplicaBecameReady(**WEB),
     ReplicaBecameUnready(**WEB, reason="503"),
     LivenessFailed(**WEB, reason="hangs"),
+    WorkerCondemned(**WEB, reason="Xid 31", fault="device-fault"),
     DrainRequested(**WEB, reason="scaled down"),
     ReplicaDrained(**WEB),
     StopSignalled(**WEB),
@@ -145,6 +147,16 @@ def test_ready_measures_the_startup_once() -> None:
 def test_unready_keeps_the_newest_reason() -> None:
     assert one(ReplicaBecameUnready(**WEB, reason="503"), "ready").phase == "unready"
     assert one(ReplicaBecameUnready(**WEB, reason="timeout"), "unready").reason == "timeout"
+
+
+def test_a_condemned_worker_is_marked_and_its_end_is_a_failure_by_that_word() -> None:
+    marked = one(WorkerCondemned(**WEB, reason="Xid 31", fault="device-fault"), "ready")
+    assert (marked.phase, marked.condemned, marked.condemned_for) == ("ready", "Xid 31", "device-fault")
+    again = one(
+        WorkerExited(**WEB, status=ExitStatus(code=0)), "stopping", condemned="Xid 31", condemned_for="memory"
+    )
+    assert (again.phase, again.fault, again.failures) == ("pending", "memory", 1)
+    assert (again.condemned, again.condemned_for) == ("", "")
 
 
 def test_a_failed_liveness_probe_only_marks() -> None:

@@ -83,11 +83,52 @@ def test_a_cordoned_gpu_keeps_its_worker_over_a_restart_and_a_released_one_loses
         assert "no device 'GPU-nix'" in refused.stderr
 
 
+def test_a_sick_gpu_loses_its_worker_stays_out_over_a_restart_and_comes_back_by_release(tmp_path):
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
+        box.write(deployment(1))
+        box.up()
+        (first,) = box.ready("infer", 1)
+        (mine,) = first["devices"]
+
+        def device():
+            return next(device for device in box.status()["devices"] if device["uuid"] == mine)
+
+        gpus.xid(mine, 31)
+        box.until(
+            lambda: box.replicas("infer", "ready")[0:1] and box.replicas("infer")[0]["restarts"] == 1,
+            "the worker is started again",
+        )
+        (again,) = box.replicas("infer")
+        assert {d["health"] for d in box.status()["devices"]} == {"healthy"}, "it was the program's fault"
+        assert f"Xid 31, GPU memory page fault, on {mine}" in box.run("story", again["id"]).stdout
+        (mine,) = again["devices"]
+
+        (other,) = {*gpus.uuids} - {mine}
+        gpus.xid(mine, 95)
+        box.until(lambda: [r["devices"] for r in box.replicas("infer", "ready")] == [[other]], "it has moved")
+        box.until(lambda: device()["health"] == "quarantined", "nobody is on it")
+        assert device()["health_reason"] == "Xid 95, uncontained memory error"
+        assert device()["health_since_s"] >= 0
+        box.kill()
+        box.up()
+        box.until(lambda: box.status()["devices"], "the devices are known")
+        assert device()["health"] == "quarantined"
+        assert "Xid 95" in box.run("gpus").stdout
+        assert f"{mine}: on probation" in box.run("gpus", "release", mine).stdout
+        box.until(lambda: device()["health"] == "probation", "it is watched")
+        gpus.set(mine, recovery_action=1)
+        box.until(lambda: device()["health"] == "quarantined", "the driver objects")
+        refused = box.run("gpus", "release", mine, check=False)
+        assert (refused.returncode, "asks for a reset" in refused.stderr) == (1, True)
+
+
 def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_are_told(tmp_path):
     gpus = fake_box("2xt4", tmp_path)
     with Box(tmp_path, **gpus.environ) as box:
         spec = {"command": [sys.executable, str(WORKER), "--port", "{port}"], "resources": {"gpu": 2}}
-        first, second = json.dumps({**spec, "priority": 1}), json.dumps(spec)
+        later = {**spec, "scaling": {"min_replicas": 0, "max_replicas": 1}, "standby": 1}
+        first, second = json.dumps({**spec, "priority": 1}), json.dumps(later)
         cpu = json.dumps({"command": spec["command"]})
         box.write(f"services:\n  first: {first}\n  second: {second}\n  cpu: {cpu}\n")
         box.up()

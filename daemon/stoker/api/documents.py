@@ -166,12 +166,13 @@ def device_documents(snapshot: Snapshot) -> list[Document]:
             owner = {"replica": replica.id, "share": taken.share, "memory": taken.memory}
             held.setdefault(taken.uuid, []).append(owner)
     return [
-        device_document(device, held.get(device.uuid, ())) for device in snapshot.observed.inventory.devices
+        device_document(device, held.get(device.uuid, ()), snapshot.now)
+        for device in snapshot.observed.inventory.devices
     ]
 
 
-def device_document(device: Device, reservations: Sequence[Mapping[str, Any]]) -> Document:
-    """One device. `reserved_by` names replicas, `reservations` says how much each holds."""
+def device_document(device: Device, reservations: Sequence[Mapping[str, Any]], now: float) -> Document:
+    """One device at `now`. `reserved_by` names replicas, `reservations` says how much each holds."""
     return {
         "uuid": device.uuid,
         "name": device.name,
@@ -180,6 +181,13 @@ def device_document(device: Device, reservations: Sequence[Mapping[str, Any]]) -
         "reserved_by": [owner["replica"] for owner in reservations],
         "reservations": list(reservations),
         "health_reason": device.health_reason,
+        "health_since_s": None
+        if device.health_since is None
+        else round(max(0.0, now - device.health_since), 3),
+        "unlinked": device.unlinked,
+        "limits": device.limits,
+        "links": [{"uuid": peer, "score": score} for peer, score in device.links],
+        "faults": [fault.what for fault in device.faults],
         "withheld": device.withheld,
         "type": device.type_key,
         "memory_total": device.memory_total,

@@ -21,6 +21,7 @@ from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
 from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, server_sent_events, start_of
 from stoker.decide.demand import KEPT_SECONDS
+from stoker.decide.health import IN_BED
 from stoker.errors import NotFoundError
 from stoker.model.service import ServiceKey
 
@@ -221,17 +222,23 @@ class Endpoints:
         return _done(f"{uuid}: cordoned{more}", device=uuid, replicas=stay)
 
     async def uncordon(self, request: Request) -> Response:
-        """A device is back in use."""
+        """A device is back in use; what made it suspect, or unfit for sets, is forgiven."""
         uuid = self._device(await self._body(request, "uncordon"))
-        known = self._facade.snapshot().marks
+        before = self._facade.snapshot()
+        device = before.observed.inventory.get(uuid)
+        out = uuid in before.marks or (device and (device.unlinked or device.health == "suspect"))
         await self._facade.mark_device(uuid, None)
-        return _done(f"{uuid}: {'in use again' if uuid in known else 'was not cordoned'}", device=uuid)
+        return _done(f"{uuid}: {'in use again' if out else 'was not cordoned'}", device=uuid)
 
     async def release(self, request: Request) -> Response:
         """A device without any worker."""
         uuid = self._device(await self._body(request, "release"))
-        go = self._holders(uuid)
+        before = self._facade.snapshot()
+        device, go = before.observed.inventory.get(uuid), self._holders(uuid)
         await self._facade.mark_device(uuid, "released")
+        if device is not None and device.health in IN_BED and uuid not in before.marks:
+            text = f"{uuid}: on probation, and then in use again if it stays well"
+            return _done(text, device=uuid, replicas=[])
         more = f"{', '.join(go)} drain and move elsewhere" if go else "no worker was on it"
         return _done(f"{uuid}: released; {more}", device=uuid, replicas=go)
 

@@ -52,7 +52,10 @@ def severity(event: Event) -> str:
     if isinstance(event, facts.SpawnFailed | facts.ConfigRejected | facts.RevisionRejected):
         return "error"
     failed = isinstance(event, facts.WorkerExited) and not _orderly(event.status)
-    warned = facts.LivenessFailed | facts.ReplicaBecameUnready | facts.KillSignalled | facts.WorkerLost
+    if isinstance(event, facts.DeviceHealthChanged):
+        return "info" if event.health in {"healthy", "probation"} else "error"
+    warned = facts.WorkerCondemned | facts.LivenessFailed | facts.ReplicaBecameUnready
+    warned |= facts.KillSignalled | facts.WorkerLost
     return "warning" if failed or isinstance(event, warned) else "info"
 
 
@@ -145,6 +148,11 @@ def _(event: facts.LivenessFailed) -> str:
 
 
 @_clause.register
+def _(event: facts.WorkerCondemned) -> str:
+    return f"has to be replaced{_because(event.reason)}"
+
+
+@_clause.register
 def _(event: facts.DrainRequested) -> str:
     return f"draining{_because(event.reason)}"
 
@@ -212,6 +220,11 @@ def _(event: facts.InventoryChanged) -> str:
 
 
 @_clause.register
+def _(event: facts.DeviceHealthChanged) -> str:
+    return f"is {event.health} (was {event.before}){_because(event.reason)}"
+
+
+@_clause.register
 def _(event: facts.ConfigApplied) -> str:
     return f"config generation {event.generation} in force{_because(event.summary)}"
 
@@ -234,6 +247,7 @@ class Narrator:
     def __init__(self) -> None:
         self._spawned: dict[str, float] = {}
         self._stopping: set[str] = set()
+        self._devices = ""
 
     def tell(self, event: Event) -> Iterator[str]:
         """The lines for one event: none for steps that only matter in a replica's story."""
@@ -243,7 +257,7 @@ class Narrator:
             self._spawned.pop(event.replica, None)
         elif isinstance(event, facts.StopSignalled):
             self._stopping.add(event.replica)
-        if isinstance(event, _QUIET):
+        if isinstance(event, _QUIET) or self._told_already(event):
             return
         if isinstance(event, facts.ReplicaBecameReady) and (since := self._spawned.pop(event.replica, None)):
             yield f"{event.replica} ready after {format_duration(event.at - since)}"
@@ -252,6 +266,13 @@ class Narrator:
             yield f"{event.replica} stopped" + ("" if _orderly(event.status) else f": {event.status}")
         else:
             yield sentence(event)
+
+    def _told_already(self, event: Event) -> bool:
+        """Whether the devices changed in nothing that the line would show."""
+        if not isinstance(event, facts.InventoryChanged):
+            return False
+        before, self._devices = self._devices, sentence(event)
+        return before == self._devices
 
 
 _QUIET = (

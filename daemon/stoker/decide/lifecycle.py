@@ -20,6 +20,7 @@ from stoker.model.event import (
     ConfigApplied,
     ConfigRejected,
     DemandArrived,
+    DeviceHealthChanged,
     DrainRequested,
     Event,
     InventoryChanged,
@@ -40,6 +41,7 @@ from stoker.model.event import (
     StopSignalled,
     TargetChanged,
     WorkerAdopted,
+    WorkerCondemned,
     WorkerExited,
     WorkerLost,
     WorkerSpawned,
@@ -192,6 +194,21 @@ def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) ->
 
 def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> Replica:
     del event, desired
+def _condemned(replica: Replica, event: WorkerCondemned, desired: DesiredState) -> Replica:
+    """As with a failed liveness probe; the first reason stands."""
+    del desired
+    if replica.condemned:
+        return replica
+    return replace(
+        replica,
+        condemned=event.reason,
+        condemned_for=event.fault,
+        gently=event.gently,
+        reason=event.reason,
+        cause=event.id,
+    )
+
+
     return replace(replica, drained=True)
 
 
@@ -233,7 +250,8 @@ def _exited(replica: Replica, event: WorkerExited, desired: DesiredState) -> Rep
     fault = "signal" if event.status.signal is not None else "exit"
     why = str(event.status)
     if on_request:
-        fault, why = replica.fault or "liveness", f"{replica.reason} ({why})"
+        fault = replica.condemned_for or replica.fault or "liveness"
+        why = f"{replica.reason} ({why})"
     served = 0.0 if replica.ready_at is None else event.at - replica.ready_at
     rule = _restart_rule(replica, desired)
     verdict = after_exit(rule, replica.failures, served=served, key=replica.id)
@@ -273,6 +291,8 @@ _NO_WORKER: dict[str, Any] = {
 
 
 def _again(replica: Replica, event: Event, status: ExitStatus, verdict: Verdict, **why: str) -> Replica:
+    "condemned_for": "",
+    "gently": False,
     return _enter(
         replica,
         "pending",
@@ -368,6 +388,7 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     WorkerExited: _Rule(ALIVE, _exited),
     WorkerLost: _Rule(ALIVE, _lost),
     ReplicaForgotten: _Rule(_in("pending", "exited"), _forgotten),
+    WorkerCondemned: _Rule(_in("starting", "ready", "unready"), _condemned),
 }
 
 _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], ObservedState]] = {
@@ -383,6 +404,7 @@ _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], 
 
 _WITHOUT_WORKER = ("pending", "exited", GONE)
 _PROBE_LATE = "the probe's answer was under way when the phase changed"
+    DeviceHealthChanged: _unchanged,
 _ROUTER_LATE = "the router spoke of a worker that has stopped or been replaced meanwhile"
 _EXIT_FIRST = "the worker ended by itself while the signal was on its way"
 _SAID_TWICE = "two observers saw the same end"
@@ -392,6 +414,7 @@ RACES: Mapping[type[Event], Mapping[str, str]] = {
     ReplicaBecameUnready: dict.fromkeys(
         ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
     ),
+_LEAVING_ANYWAY = "the worker was on its way out when its devices were looked at"
     LivenessFailed: dict.fromkeys(
         ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
     ),
@@ -402,5 +425,6 @@ RACES: Mapping[type[Event], Mapping[str, str]] = {
     KillSignalled: dict.fromkeys(_WITHOUT_WORKER, _EXIT_FIRST),
     WorkerExited: dict.fromkeys(_WITHOUT_WORKER, _SAID_TWICE),
     WorkerLost: dict.fromkeys(_WITHOUT_WORKER, _SAID_TWICE),
+    WorkerCondemned: dict.fromkeys(("draining", "stopping", "lost", *_WITHOUT_WORKER), _LEAVING_ANYWAY),
 }
 """Events that come too late in the normal course of things, by phase, and why. They change nothing."""

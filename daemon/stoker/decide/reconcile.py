@@ -27,7 +27,7 @@ from stoker.model.replica import Replica
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.model.state import ObservedState
 
-UNUSABLE = frozenset({"lost", "quarantined"})
+UNUSABLE = frozenset({"lost", "draining", "quarantined"})
 """A worker on a device of such health is moved to another."""
 
 
@@ -160,8 +160,10 @@ def _tend(draft: Draft, pool: Pool, replica: Replica, observed: ObservedState) -
 def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Inventory) -> None:
     signal = pool.drain_of(replica).signal
     sick = _sick_device(replica, inventory)
-    if replica.condemned:
-        fault = {"fault": "liveness", "reason": replica.condemned}
+    if replica.condemned and replica.gently and replica.ready_at is not None:
+        draft.act(DrainReplica(**_who(replica), leave=False, reason=replica.condemned))
+    elif replica.condemned:
+        fault = {"fault": replica.condemned_for or "liveness", "reason": replica.condemned}
         draft.act(StopReplica(**_who(replica), signal=signal, leave=False, **fault))
     elif sick and replica.ready_at is None:
         draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=sick))

@@ -10,8 +10,24 @@ MEMORY_CLASSES = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 1
 their part (an "80 GB" H100 has 79.6 GiB, a "16 GB" T4 has 15.0)."""
 
 Health = Literal["healthy", "suspect", "cordoned", "draining", "quarantined", "probation", "lost"]
-"""Only a healthy device is given to new workers. On a quarantined or lost one no worker stays; on the others
-those that run there go on (`cordoned`: by the operator's wish)."""
+"""Only a healthy device is given to new workers. On a draining, quarantined or lost one no worker stays; on
+the others those that run there go on (`cordoned`: by the operator's wish)."""
+
+
+FaultKind = Literal["note", "app", "memory", "link", "device", "fatal"]
+"""What a fault asks for. `note`: to be known, no more. `app`: the program's doing; its worker is to be
+restarted. `memory`: an error that was contained; many of them make the device suspect. `link`: no longer
+good for sets. `device`, `fatal`: nobody may stay on it; after `fatal` nobody can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFault:
+    """One fault that a device source has learned of. `what` in words ("Xid 31, GPU memory page fault");
+    `serial` grows, and tells it from all others since the source began."""
+
+    serial: int
+    kind: FaultKind
+    what: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +63,16 @@ class Device:
     """(uuid of a peer, link score): higher is closer; 0 is unknown or across sockets."""
     withheld: str = ""
     """Why nothing new is given it just now though it is healthy (a worker that ended is still on it)."""
+    health_since: float | None = None
+    """Monotonic seconds since when it is in this state of health; None: as far back as is known."""
+    faults: tuple[DeviceFault, ...] = ()
+    """The latest faults, oldest first, as the source told them."""
+    ailing: str = ""
+    """What the driver says is wrong with it as long as it is so ("needs a reset"), "" for nothing."""
+    unlinked: str = ""
+    """Why it is not given together with others though it works alone, "" if it may be."""
+    limits: str = ""
+    """What holds a sharer to its memory: `mig`, `mps`, or "" for nothing but watching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stoker.model.device import Inventory, Reservation
+from stoker.model.device import Health, Inventory, Reservation
 from stoker.model.load import Decision
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import ServiceKey
@@ -124,6 +124,16 @@ class LivenessFailed(ReplicaEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerCondemned(ReplicaEvent):
+    """Its worker must be replaced, for what it does to a device or a device to it. `fault` is the word for
+    that (device-fault, memory, astray); `gently`: what is in flight on it may finish first."""
+
+    reason: str
+    fault: str
+    gently: bool = False
+
+
 class DrainRequested(ReplicaEvent):
     """It gets no new requests from now on."""
 
@@ -218,6 +228,16 @@ class InventoryChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceHealthChanged(Event):
+    """A device is from now on to be used otherwise than before; `device` is its UUID."""
+
+    device: str
+    before: Health
+    health: Health
+    reason: str = ""
+
+
 class ConfigApplied(Event):
     """A configuration came into force."""
 

@@ -93,6 +93,10 @@ class Replica:
     """When its present worker was first known to be ready; None: never, so nothing is in flight on it."""
     condemned: str = ""
     """Why its present worker must be replaced (it failed its liveness probe), "" if it need not."""
+    condemned_for: str = ""
+    """The word for that where it is no liveness probe: device-fault, memory, astray."""
+    gently: bool = False
+    """A condemned worker may finish what is in flight."""
     drain: Drain = field(default_factory=Drain)
     """How to drain it should its service be gone from the configuration by then."""
     devices_reason: str = field(default="")

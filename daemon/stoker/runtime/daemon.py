@@ -34,6 +34,7 @@ from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.good_revisions import GoodRevisions
+from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
@@ -105,7 +106,7 @@ class Daemon:
         self._revisions = GoodRevisions(options.state_dir, self._trouble)
         marks = DeviceMarks(store)
         journal = Journal(time.time)
-        gate = self._bring_parts(registry, context, marks)
+        gate, health = self._bring_parts(registry, context, marks)
         addresses = ServiceAddresses(store, self._trouble)
         secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
         self._actuator = Actuator(
@@ -147,12 +148,24 @@ class Daemon:
 
     def _bring_parts(
         self, registry: PluginRegistry, context: PluginContext, marks: DeviceMarks
-    ) -> DeviceGate:
-        """Make the plugins' parts, whose devices pass by the operator's marks and the gate."""
+    ) -> tuple[DeviceGate, DeviceHealth]:
+        """Make the plugins' parts. Devices pass by their health, the operator's marks and the gate."""
         parts = self._parts = Parts(
-            registry, context, post=self._post, overlay=lambda found: gate.over(marks.over(found))
+            registry,
+            context,
+            post=self._post,
+            overlay=lambda found: gate.over(marks.over(health.over(found))),
+        )
+        health = DeviceHealth(
+            self._store,
+            tasks=self._tasks,
+            replicas=lambda: tuple(self._state().replicas.values()),
+            publish=parts.publish_devices,
+            post=self._post,
+            boot=boot_id(),
         )
         gate = DeviceGate(
+        self._control.listen(health.after_event)
             tasks=self._tasks,
             owners=Owners(context.instance),
             refresh=parts.refresh_devices,
@@ -160,7 +173,8 @@ class Daemon:
             post=self._post,
         )
         marks.on_change(parts.publish_devices)
-        return gate
+        marks.mercy(health.pardon, health.forgive)
+        return gate, health
 
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
         pulse = Pulse()

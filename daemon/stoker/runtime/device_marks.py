@@ -20,6 +20,8 @@ class DeviceMarks:
             uuid: mark for uuid, mark in store.read("quarantine").items() if mark in get_args(Mark)
         }
         self._changed: Callable[[], None] = lambda: None
+        self._pardon: Callable[[str], bool] = lambda uuid: False
+        self._forgive: Callable[[str], None] = lambda uuid: None
 
     @property
     def marks(self) -> Mapping[str, Mark]:
@@ -30,9 +32,18 @@ class DeviceMarks:
         """Call `changed` after each change."""
         self._changed = changed
 
+    def mercy(self, pardon: Callable[[str], bool], forgive: Callable[[str], None]) -> None:
+        """Have a device that is to be released let out of quarantine by `pardon`; it says whether it was in one,
+        and then no mark is needed. `forgive` is told of each that is to be used again."""
+        self._pardon, self._forgive = pardon, forgive
+
     def set(self, uuid: str, mark: Mark | None) -> None:
         """Mark a device, or with None take its mark away. Raises StokerError, changing nothing, if that
         cannot be kept for the next daemon."""
+        if mark == "released" and self._pardon(uuid):
+            return
+        if mark is None:
+            self._forgive(uuid)
         marks = {key: value for key, value in self._marks.items() if key != uuid}
         if mark is not None:
             marks[uuid] = mark

@@ -177,6 +177,77 @@ def test_it_follows_changes_and_a_driver_that_goes_and_comes(tmp_path):
         assert ask(child)["error"] == 18
 
 
+def test_xids_are_told_once_also_of_a_gpu_that_is_lost_and_of_one_that_came_back(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    with serving(box.environ) as child:
+        box.xid(0, 13)
+        assert ask(child)["events"] == [], "what was before is not known"
+        box.xid(0, 31)
+        box.xid(1, 79)
+        box.lose(1)
+        told = [(event["uuid"], event["xid"], event["part"]) for event in ask(child)["events"]]
+        assert told == [(box.uuids[0], 31, [None, None]), (box.uuids[1], 79, [None, None])]
+        assert ask(child)["events"] == []
+        box.lose(1, lost=False)
+        ask(child)
+        box.xid(1, 45)
+        assert [event["xid"] for event in ask(child)["events"]] == [45]
+        box.driver(loaded=False)
+        assert ask(child)["error"] == 9
+        box.driver(loaded=True)
+        ask(child)
+        box.xid(0, 94)
+        assert [event["xid"] for event in ask(child)["events"]] == [94]
+
+
+def test_an_xid_names_its_mig_instance(tmp_path):
+    box = fake_box("a100-mig7", tmp_path)
+    with serving(box.environ) as child:
+        parts = [instance["part"] for instance in ask(child)["gpus"][0]["instances"]]
+        assert parts == [[7 + k, 0] for k in range(7)]
+        box.xid(0, 31, gi=9, ci=0)
+        assert [event["part"] for event in ask(child)["events"]] == [[9, 0]]
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [
+        ("nvmlEventSetCreate", "NOT_SUPPORTED"),
+        ("nvmlDeviceRegisterEvents", "NOT_SUPPORTED"),
+        ("nvmlDeviceGetSupportedEventTypes", "UNKNOWN"),
+        ("nvmlEventSetWait_v2", "UNKNOWN"),
+    ],
+)
+def test_a_driver_without_events_tells_all_else(function, code, tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    box.error(function, code)
+    with serving(box.environ) as child:
+        ask(child)
+        box.xid(0, 31)
+        report = ask(child)
+        assert (len(report["gpus"]), report["events"]) == (2, [])
+
+
+def test_vitals_as_far_as_they_are_told(tmp_path):
+    box = fake_box("8xh100", tmp_path)
+    box.set(0, recovery_action=1, ecc_errors={"uncorrected": 2}, remapped_rows={"pending": 1, "failure": 1})
+    for function in ("GetFieldValues", "GetTotalEccErrors", "GetRemappedRows"):
+        box.error(f"nvmlDevice{function}", "NOT_SUPPORTED", dev=1)
+    box.set(2, fields={"230": None})
+    first, second, third, *_ = once(box.environ)["gpus"]
+    assert first["vitals"] == {
+        "recovery": 1, "ecc": 2, "rows_pending": True, "rows_failed": True, "pages_pending": False,
+    }  # fmt: skip
+    assert second["vitals"] == {
+        "recovery": None, "ecc": None, "rows_pending": False, "rows_failed": False, "pages_pending": False,
+    }  # fmt: skip
+    assert third["vitals"]["recovery"] is None
+    (tmp_path / "b").mkdir()
+    old = fake_box("2xt4", tmp_path / "b")
+    old.set(0, retired_pages={"pending": 1})
+    assert [gpu["vitals"]["pages_pending"] for gpu in once(old.environ)["gpus"]] == [True, False]
+
+
 def test_links_are_asked_once_per_set_of_gpus(tmp_path):
     box, log = fake_box("2xt4", tmp_path), tmp_path / "calls"
     with serving({**box.environ, "FAKENVML_LOG": str(log)}) as child:
