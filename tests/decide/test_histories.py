@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from laws import LawWatch, shares
 from stoker.decide.lifecycle import fold
+from stoker.decide.memo import Memo
 from stoker.decide.placement import place
 from stoker.decide.reconcile import reconcile
 from stoker.decide.revisions import in_force, reconsider
+from stoker.decide.routing import routing_table
+from stoker.model.action import Plan
 from stoker.model.device import Device, Inventory
 from stoker.model.event import (
     ConfigApplied,
@@ -56,6 +59,7 @@ class World:
     state: ObservedState = field(default_factory=ObservedState)
     now: float = 100.0
     watch: LawWatch = field(default_factory=LawWatch)
+    memo: Memo = field(default_factory=Memo)
     parked: dict[str, ServiceSpec] = field(default_factory=dict)
     count: int = 0
 
@@ -75,10 +79,20 @@ class World:
         self.state = fold(self.state, event, self.desired)
         self.watch.after(event, self.state, self.desired)
 
+    def plan(self) -> Plan:
+        """The next plan; whoever remembers the ones before comes to the same, and to the same routes."""
+        desired, state = self.desired, self.state
+        plan = reconcile(desired, state, self.now, memo=self.memo)
+        assert plan == reconcile(desired, state, self.now)
+        addresses = {key: ("127.0.0.1", number) for number, key in enumerate(sorted(desired.services))}
+        table = routing_table(desired, state, addresses, found=self.memo.pools, memo=self.memo.routes)
+        assert table == routing_table(desired, state, addresses)
+        return plan
+
     def settle(self) -> float | None:
         """What the control loop does: plan and act until the plan is empty."""
         for _ in range(50):
-            plan = reconcile(self.desired, self.state, self.now)
+            plan = self.plan()
             assert plan.wake_at is None or plan.wake_at > self.now
             if plan.empty:
                 return plan.wake_at

@@ -18,11 +18,14 @@ from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
 
 
-def admit(draft: Draft, found: Mapping[ServiceKey, Pool]) -> None:
-    """Put a start or a hold into the draft for each pending replica that is still open."""
-    alive = {key: len(pool.alive) for key, pool in found.items()}
-    loading = _loading(found.values())
-    for pool, spec, replica in _in_order(found.values(), draft):
+def admit(draft: Draft, found: Mapping[ServiceKey, Pool], waiting: Iterable[Pool]) -> None:
+    """Put a start or a hold into the draft for each pending replica that is still open; all of them are in
+    the pools `waiting`."""
+    queue = _in_order(waiting, draft)
+    alive = {pool.key: len(pool.alive) for pool, _, _ in queue}
+    loading = _loading(found.values()) if any(spec.resources.gpu for _, spec, _ in queue) else {}
+    for pool, spec, replica in queue:
+        draft.turn_to(pool.key)
         if not draft.due(replica.not_before):
             _keep_devices(draft, spec, replica)
             continue
@@ -80,8 +83,8 @@ def _in_order(found: Iterable[Pool], draft: Draft) -> list[tuple[Pool, ServiceSp
         (pool, pool.spec, replica)
         for pool in found
         if pool.spec is not None
-        for replica in pool.members
-        if replica.phase == "pending" and draft.open(replica)
+        for replica in pool.pending
+        if draft.open(replica)
     ]
     waiting.sort(key=lambda w: (-w[1].priority, not w[0].updating, w[2].created, w[2].id))
     return waiting

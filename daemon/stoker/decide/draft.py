@@ -9,7 +9,7 @@ from typing import Protocol
 from stoker.model.action import Action, Plan, RejectRevision
 from stoker.model.device import Inventory, Placement, Reservation
 from stoker.model.replica import Replica
-from stoker.model.service import ServiceSpec
+from stoker.model.service import ServiceKey, ServiceSpec
 
 _EPSILON = 1e-6
 
@@ -28,19 +28,35 @@ class Draft:
 
     def __init__(self, replicas: Iterable[Replica], inventory: Inventory, now: float, place: Place) -> None:
         self.now = now
-        self._replicas = {replica.id: replica for replica in replicas}
+        self._holders = {replica.id: replica for replica in replicas if replica.reservations}
         self._inventory = inventory
         self._place = place
         self._actions: dict[str, Action] = {}
         self._declared: list[Action] = []
-        self._wake_at: float | None = None
+        self._subject = ""
+        self._touched: set[ServiceKey] = set()
+        self._wakes: dict[ServiceKey, float] = {}
+
+    def turn_to(self, service: ServiceKey) -> None:
+        """From now on it is about that service."""
+        self._subject = service
+
+    def touched(self, service: ServiceKey) -> bool:
+        """Whether anything is done for that service, or hung on more than its own replicas and the time."""
+        return service in self._touched
+
+    def wake_of(self, service: ServiceKey) -> float | None:
+        """When that service must be looked at again though nothing happens; None: never."""
+        return self._wakes.get(service)
 
     def act(self, action: Action) -> None:
         """Put an action into the plan. The first one for a replica stands."""
+        self._touched.add(action.service)
         self._actions.setdefault(action.replica, action)
 
     def declare(self, action: Action) -> None:
         """Put an action into the plan that is about a whole service."""
+        self._touched.add(action.service)
         self._declared.append(action)
 
     @property
@@ -56,24 +72,31 @@ class Draft:
         """Whether that time has come; if not, the plan is to be made again then."""
         if at <= self.now:
             return True
-        self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
+        self._wakes[self._subject] = min(at, self._wakes.get(self._subject, at))
         return False
 
     def place(self, spec: ServiceSpec, *, without: Sequence[Replica] = ()) -> Placement:
         """Where one more replica of `spec` would run now, were those gone. Holds the answer to the law."""
+        self._touched.add(self._subject)
         gone = {replica.id for replica in without}
-        others = [replica for replica in self._replicas.values() if replica.id not in gone]
+        others = [replica for replica in self._holders.values() if replica.id not in gone]
         answer = self._place(spec, self._inventory, others)
         fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
         return Placement(placed=False, reason=fault) if fault else answer
 
     def take(self, replica: Replica, reservations: tuple[Reservation, ...]) -> None:
         """Count these devices as taken for the rest of the plan."""
-        self._replicas[replica.id] = replace(replica, reservations=reservations)
+        if reservations:
+            self._holders[replica.id] = replace(replica, reservations=reservations)
+        else:
+            self._holders.pop(replica.id, None)
 
     def plan(self) -> Plan:
         """The finished plan."""
-        return Plan(actions=(*self._declared, *self._actions.values()), wake_at=self._wake_at)
+        return Plan(
+            actions=(*self._declared, *self._actions.values()),
+            wake_at=min(self._wakes.values(), default=None),
+        )
 
 
 def _unlawful(answer: Placement, inventory: Inventory, replicas: Sequence[Replica]) -> str:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from stoker.decide import placement, rollout
 from stoker.decide.admission import admit
 from stoker.decide.draft import Draft, Place
-from stoker.decide.pool import Pool, pools
+from stoker.decide.memo import Memo
+from stoker.decide.pool import Pool
 from stoker.decide.revisions import judge
 from stoker.model.action import AddReplica, DrainReplica, ForgetReplica, KillReplica, Plan, StopReplica
 from stoker.model.device import Inventory
@@ -32,25 +33,37 @@ UNUSABLE = frozenset({"lost", "draining", "quarantined"})
 
 
 def reconcile(
-    desired: DesiredState, observed: ObservedState, now: float, *, place: Place = placement.place
+    desired: DesiredState,
+    observed: ObservedState,
+    now: float,
+    *,
+    place: Place = placement.place,
+    memo: Memo | None = None,
 ) -> Plan:
-    """Return what to do now, and when to ask again. Pure."""
-    found = pools(desired, observed)
+    """Return what to do now, and when to ask again. Pure: what is in `memo`, the one of the plan before,
+    saves time and changes nothing."""
+    memo = Memo() if memo is None else memo
+    found = memo.look(desired, observed)
     draft = Draft(observed.replicas.values(), observed.inventory, now, place)
-    for pool in found.values():
+    news = memo.news(observed, draft)
+    for pool in news:
+        draft.turn_to(pool.key)
         judge(draft, pool, observed, desired)
     if draft.turns_back:
         return draft.plan()
     needed = _needed_by_others(found) if observed.stopping else frozenset()
-    for pool in found.values():
+    for pool in news:
+        draft.turn_to(pool.key)
         step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
         _drop(draft, pool, step, observed, waits=pool.key in needed)
         _add(draft, pool, step, observed)
-    for pool in found.values():
+    for pool in news:
+        draft.turn_to(pool.key)
         for replica in pool.members:
             if draft.open(replica):
                 _tend(draft, pool, replica, observed)
-    admit(draft, found)
+    memo.keep(news, observed, draft)
+    admit(draft, found, news)
     return draft.plan()
 
 
@@ -71,18 +84,20 @@ def _needed_by_others(found: Mapping[ServiceKey, Pool]) -> frozenset[ServiceKey]
 # --- who comes, who goes ----------------------------------------------------------------------------------
 
 
-def replica_id(key: ServiceKey, serial: int, taken: Iterable[str]) -> str:
+def replica_id(key: ServiceKey, serial: int, taken: Container[str]) -> str:
     """A short readable id, `infer-k3x9`: always the same for the same serial, never one of `taken`. Pure."""
-    name, others, attempt = key.rpartition("/")[2], set(taken), 0
+    name, attempt = key.rpartition("/")[2], 0
     while True:
         digest = hashlib.sha256(f"{key}:{serial}:{attempt}".encode()).digest()
         made = f"{name}-{base64.b32encode(digest)[:4].decode().lower()}"
-        if made not in others:
+        if made not in taken:
             return made
         attempt += 1
 
 
 def _add(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState) -> None:
+    if not step.add:
+        return
     taken = set(observed.replicas)
     for number in range(step.add):
         new = replica_id(pool.key, observed.serial + number, taken)

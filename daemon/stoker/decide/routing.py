@@ -9,24 +9,54 @@ from stoker.model.replica import Replica
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.model.state import ObservedState, Route, RoutingTable, WorkerRoute
 
+Address = tuple[str, int]
+
+
+class RouteMemo:
+    """Routes of pools that may be seen again unchanged. Tables are the same with and without it."""
+
+    def __init__(self) -> None:
+        self._made: dict[ServiceKey, tuple[Pool, Address, bool, Route]] = {}
+
+    def route(self, pool: Pool, observed: ObservedState, address: Address) -> Route:
+        """The route of a pool, made anew only where it is not known."""
+        made = self._made.get(pool.key)
+        if made is None or made[0] is not pool or made[1:3] != (address, observed.stopping):
+            made = (pool, address, observed.stopping, _route(pool, observed, *address))
+            self._made[pool.key] = made
+        return made[3]
+
+    def forget_others(self, routes: Mapping[ServiceKey, Route]) -> None:
+        """Keep no more than these."""
+        if len(self._made) > len(routes):
+            self._made = {key: made for key, made in self._made.items() if key in routes}
+
 
 def routing_table(
-    desired: DesiredState, observed: ObservedState, addresses: Mapping[ServiceKey, tuple[str, int]]
+    desired: DesiredState,
+    observed: ObservedState,
+    addresses: Mapping[ServiceKey, Address],
+    *,
+    found: Mapping[ServiceKey, Pool] | None = None,
+    memo: RouteMemo | None = None,
 ) -> RoutingTable:
-    """Return the table for all services that have an address. Pure.
+    """Return the table for all services that have an address. Pure. `found`: the pools of these states, where
+    they are known; `memo`: the one of the table before.
 
     A service that is gone keeps its route while workers of it finish their requests, if `addresses` still
     knows it and no other service has its address now.
     """
-    in_use = {addresses[key] for key in desired.services if key in addresses}
-    return RoutingTable(
-        routes={
-            key: _route(pool, observed, *addresses[key])
-            for key, pool in pools(desired, observed).items()
-            if key in addresses
-            and (pool.spec is not None or (_workers(pool) and addresses[key] not in in_use))
-        }
-    )
+    memo = RouteMemo() if memo is None else memo
+    found = pools(desired, observed) if found is None else found
+    gone = any(pool.spec is None for pool in found.values())
+    in_use = {addresses[key] for key in desired.services if key in addresses} if gone else set()
+    routes = {
+        key: memo.route(pool, observed, addresses[key])
+        for key, pool in found.items()
+        if key in addresses and (pool.spec is not None or (_workers(pool) and addresses[key] not in in_use))
+    }
+    memo.forget_others(routes)
+    return RoutingTable(routes=routes)
 
 
 def _route(pool: Pool, observed: ObservedState, host: str, port: int) -> Route:

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from stoker.decide.lifecycle import InvalidTransitionError, fold
+from stoker.decide.memo import Memo
 from stoker.decide.reconcile import reconcile
 from stoker.decide.revisions import in_force, reconsider
 from stoker.decide.routing import routing_table
@@ -53,6 +54,7 @@ class ControlLoop:
         self._perform = perform
         self._publish = publish
         self._addresses = addresses
+        self._memo = Memo()
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
         self._emptied = anyio.Event()
@@ -125,7 +127,7 @@ class ControlLoop:
 
     def _plan(self) -> Plan:
         now = anyio.current_time()
-        plan = reconcile(self.desired, self.state, now)
+        plan = reconcile(self.desired, self.state, now, memo=self._memo)
         self.reconcile_seconds = anyio.current_time() - now
         return plan
 
@@ -142,7 +144,9 @@ class ControlLoop:
             listener(stamped)
 
     def _route(self) -> None:
-        table = routing_table(self.desired, self.state, self._addresses(self.desired))
+        addresses = self._addresses(self.desired)
+        found = self._memo.look(self.desired, self.state)
+        table = routing_table(self.desired, self.state, addresses, found=found, memo=self._memo.routes)
         if table != self.routes:
             self.routes = table
             self._publish(table)

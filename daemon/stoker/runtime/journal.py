@@ -47,10 +47,10 @@ class Journal:
         seen = self._count - len(self._events) + self._index(after)
         while True:
             changed = self._changed
-            start = max(0, seen - (self._count - len(self._events)))
-            batch = list(islice(self._events, start, None))
+            # From the newest backwards: what is new is little, what is kept may be much.
+            batch = list(islice(reversed(self._events), self._count - seen))
             seen = self._count
-            for event in batch:
+            for event in reversed(batch):
                 yield event
             if seen == self._count:
                 await changed.wait()
