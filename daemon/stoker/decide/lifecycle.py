@@ -187,13 +187,6 @@ def _liveness_failed(replica: Replica, event: LivenessFailed, desired: DesiredSt
     return replace(replica, condemned=event.reason, reason=event.reason, cause=event.id)
 
 
-def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) -> Replica:
-    del desired
-    return _enter(replica, "draining", event, reason=event.reason, leave=event.leave or replica.leave)
-
-
-def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> Replica:
-    del event, desired
 def _condemned(replica: Replica, event: WorkerCondemned, desired: DesiredState) -> Replica:
     """As with a failed liveness probe; the first reason stands."""
     del desired
@@ -209,6 +202,13 @@ def _condemned(replica: Replica, event: WorkerCondemned, desired: DesiredState) 
     )
 
 
+def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) -> Replica:
+    del desired
+    return _enter(replica, "draining", event, reason=event.reason, leave=event.leave or replica.leave)
+
+
+def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> Replica:
+    del event, desired
     return replace(replica, drained=True)
 
 
@@ -248,6 +248,8 @@ def _exited(replica: Replica, event: WorkerExited, desired: DesiredState) -> Rep
         reason = f"{replica.reason}; starting again"
         return _again(replica, event, event.status, Verdict(replica.failures, 0.0), reason=reason)
     fault = "signal" if event.status.signal is not None else "exit"
+    if event.status.oom:
+        fault = "out-of-memory"
     why = str(event.status)
     if on_request:
         fault = replica.condemned_for or replica.fault or "liveness"
@@ -266,8 +268,6 @@ def _spawn_failed(replica: Replica, event: SpawnFailed, desired: DesiredState) -
     rule = _restart_rule(replica, desired)
     if event.permanent:
         verdict = after_permanent_failure(rule, replica.failures)
-    if event.status.oom:
-        fault = "out-of-memory"
         reason = f"{why}; next try in {format_duration(verdict.delay)}"
     else:
         verdict = after_exit(rule, replica.failures, served=0.0, key=replica.id)
@@ -284,6 +284,8 @@ _NO_WORKER: dict[str, Any] = {
     "drained": False,
     "kill_sent": False,
     "condemned": "",
+    "condemned_for": "",
+    "gently": False,
     "ready_at": None,
     "startup_seconds": None,
 }
@@ -291,8 +293,6 @@ _NO_WORKER: dict[str, Any] = {
 
 
 def _again(replica: Replica, event: Event, status: ExitStatus, verdict: Verdict, **why: str) -> Replica:
-    "condemned_for": "",
-    "gently": False,
     return _enter(
         replica,
         "pending",
@@ -381,6 +381,7 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     ReplicaBecameReady: _Rule(_in("starting", "unready", "lost"), _ready),
     ReplicaBecameUnready: _Rule(_in("ready", "unready"), _unready),
     LivenessFailed: _Rule(_in("ready", "unready"), _liveness_failed),
+    WorkerCondemned: _Rule(_in("starting", "ready", "unready"), _condemned),
     DrainRequested: _Rule(_in("starting", "ready", "unready", "draining"), _draining),
     ReplicaDrained: _Rule(_in("draining"), _drained),
     StopSignalled: _Rule(ALIVE, _stopping),
@@ -388,7 +389,6 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     WorkerExited: _Rule(ALIVE, _exited),
     WorkerLost: _Rule(ALIVE, _lost),
     ReplicaForgotten: _Rule(_in("pending", "exited"), _forgotten),
-    WorkerCondemned: _Rule(_in("starting", "ready", "unready"), _condemned),
 }
 
 _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], ObservedState]] = {
@@ -397,6 +397,7 @@ _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], 
     RevisionAccepted: revisions.accepted,
     RevisionRejected: revisions.rejected,
     InventoryChanged: _inventory_changed,
+    DeviceHealthChanged: _unchanged,
     ConfigApplied: _config_applied,
     ConfigRejected: _unchanged,
     Notice: _unchanged,
@@ -404,9 +405,9 @@ _STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], 
 
 _WITHOUT_WORKER = ("pending", "exited", GONE)
 _PROBE_LATE = "the probe's answer was under way when the phase changed"
-    DeviceHealthChanged: _unchanged,
 _ROUTER_LATE = "the router spoke of a worker that has stopped or been replaced meanwhile"
 _EXIT_FIRST = "the worker ended by itself while the signal was on its way"
+_LEAVING_ANYWAY = "the worker was on its way out when its devices were looked at"
 _SAID_TWICE = "two observers saw the same end"
 
 RACES: Mapping[type[Event], Mapping[str, str]] = {
@@ -414,10 +415,10 @@ RACES: Mapping[type[Event], Mapping[str, str]] = {
     ReplicaBecameUnready: dict.fromkeys(
         ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
     ),
-_LEAVING_ANYWAY = "the worker was on its way out when its devices were looked at"
     LivenessFailed: dict.fromkeys(
         ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
     ),
+    WorkerCondemned: dict.fromkeys(("draining", "stopping", "lost", *_WITHOUT_WORKER), _LEAVING_ANYWAY),
     ReplicaDrained: dict.fromkeys(
         ("starting", "ready", "unready", "stopping", "lost", *_WITHOUT_WORKER), _ROUTER_LATE
     ),
@@ -425,6 +426,5 @@ _LEAVING_ANYWAY = "the worker was on its way out when its devices were looked at
     KillSignalled: dict.fromkeys(_WITHOUT_WORKER, _EXIT_FIRST),
     WorkerExited: dict.fromkeys(_WITHOUT_WORKER, _SAID_TWICE),
     WorkerLost: dict.fromkeys(_WITHOUT_WORKER, _SAID_TWICE),
-    WorkerCondemned: dict.fromkeys(("draining", "stopping", "lost", *_WITHOUT_WORKER), _LEAVING_ANYWAY),
 }
 """Events that come too late in the normal course of things, by phase, and why. They change nothing."""

@@ -124,7 +124,6 @@ class LivenessFailed(ReplicaEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerCondemned(ReplicaEvent):
     """Its worker must be replaced, for what it does to a device or a device to it. `fault` is the word for
     that (device-fault, memory, astray); `gently`: what is in flight on it may finish first."""
@@ -134,6 +133,7 @@ class WorkerCondemned(ReplicaEvent):
     gently: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainRequested(ReplicaEvent):
     """It gets no new requests from now on."""
 
@@ -228,7 +228,6 @@ class InventoryChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceHealthChanged(Event):
     """A device is from now on to be used otherwise than before; `device` is its UUID."""
 
@@ -238,6 +237,7 @@ class DeviceHealthChanged(Event):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigApplied(Event):
     """A configuration came into force."""
 

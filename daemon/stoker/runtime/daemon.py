@@ -30,11 +30,11 @@ from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_gate import DeviceGate
+from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.good_revisions import GoodRevisions
-from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
@@ -145,6 +145,7 @@ class Daemon:
         self.facade = self._face(addresses, marks)
         self._control.listen(self._after_event)
         self._control.listen(gate.after_event)
+        self._control.listen(health.after_event)
 
     def _bring_parts(
         self, registry: PluginRegistry, context: PluginContext, marks: DeviceMarks
@@ -165,7 +166,6 @@ class Daemon:
             boot=boot_id(),
         )
         gate = DeviceGate(
-        self._control.listen(health.after_event)
             tasks=self._tasks,
             owners=Owners(context.instance),
             refresh=parts.refresh_devices,
