@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from stoker.errors import WorkerError
+from stoker.plugin.local import open_log
 from stoker.plugin.ports import StartRequest
 from stoker_process import procfs
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.fences import Fence, Fences, dismantle
-from stoker_process.launch import birth_error, fenced, open_log, order_of
+from stoker_process.launch import birth_error, fenced, order_of
 from stoker_process.records import Record
 from stoker_process.scratch import Scratch
 from stoker_process.spawner import Birth, Order, Spawner

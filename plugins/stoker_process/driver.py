@@ -15,12 +15,13 @@ import anyio.to_thread
 from stoker.errors import StokerError, WorkerError
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
 from stoker_process import procfs
 from stoker_process.births import Births
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.discovery import Discovery
-from stoker_process.exits import exit_status, last_line, reap, signal_pidfd
+from stoker_process.exits import exit_status, reap, signal_pidfd
 from stoker_process.fences import Fences, dismantle, out_of_memory
 from stoker_process.orphans import Orphans
 from stoker_process.records import Record, Records

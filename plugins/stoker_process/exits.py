@@ -15,10 +15,6 @@ _PIDFD_GET_INFO = 0xC040FF0B
 _INFO = struct.Struct("<Q52xi")
 _INFO_EXIT = 1 << 3
 
-_TAIL = 4096
-DETAIL = 200
-"""Longest `detail`, in characters."""
-
 
 def exit_status(pidfd: int, pid: int, start_time: int) -> ExitStatus:
     """How the process behind a readable pidfd ended; `code` None where nobody can tell. Reaps nothing."""
@@ -43,19 +39,6 @@ def reap(pidfd: int) -> None:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return
-
-
-def last_line(log_path: str) -> str:
-    """The last line with text in a worker's log, at most `DETAIL` characters; "" if there is none."""
-    try:
-        with open(log_path, "rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(0, end - _TAIL))
-            lines = log.read(_TAIL).decode(errors="replace").splitlines()
-    except OSError:
-        return ""  # a log that was rotated away is no reason to lose the exit
-    printable = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
-    return next((line[:DETAIL] for line in printable if line), "")
 
 
 def signal_pidfd(pidfd: int, signum: int) -> None:

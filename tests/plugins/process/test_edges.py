@@ -13,11 +13,12 @@ import pytest
 from stoker.errors import WorkerError
 from stoker.model.replica import WorkerHandle
 from stoker.model.service import Limits
+from stoker.plugin.local import find_command, last_line
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import StartRequest
 from stoker_process import plugin, procfs
-from stoker_process.exits import exit_status, last_line
-from stoker_process.launch import find_command, order_of
+from stoker_process.exits import exit_status
+from stoker_process.launch import order_of
 from stoker_process.records import Record, Records
 from stoker_process.worker import Measure, Worker
 

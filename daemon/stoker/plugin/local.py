@@ -1,0 +1,155 @@
+"""What drivers of local processes have in common: checks before a start, the log, accounts.
+
+The messages are for people; the conformance suite of drivers asks for them.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from stoker.errors import WorkerError
+from stoker.plugin.ports import StartRequest
+
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+"""Where a command is looked for when the worker's environment has no PATH."""
+_TAIL = 4096
+DETAIL = 200
+"""Longest `detail`, in characters."""
+
+
+def check_request(request: StartRequest) -> None:
+    """Raise WorkerError for strings no process can be given, and for a bad working directory."""
+    _check_strings(request)
+    _check_directory(request)
+
+
+def find_command(request: StartRequest) -> str:
+    """The absolute path of the request's command, looked up with the *worker's* PATH and directory.
+
+    Raises WorkerError: not found, or found and not executable.
+    """
+    name = request.argv[0]
+    if "/" in name:
+        candidates = [os.path.join(request.working_dir, name)]
+        where = "a path is taken from the working directory"
+    else:
+        path = request.environ.get("PATH") or DEFAULT_PATH
+        candidates = [os.path.join(request.working_dir, part, name) for part in path.split(os.pathsep)]
+        where = f"looked in {path}"
+    rejected = ""
+    for candidate in candidates:
+        try:
+            if not stat.S_ISREG(os.stat(candidate).st_mode):
+                continue
+        except PermissionError:
+            rejected = rejected or f"{candidate} may not be reached by the daemon's user"
+            continue
+        except OSError:
+            continue  # not there; a PATH often names directories that do not exist
+        if os.access(candidate, os.X_OK):
+            return candidate
+        rejected = rejected or f"{candidate} is not executable (chmod +x it, or name its interpreter)"
+    if rejected:
+        raise WorkerError(f"{request.service}: {rejected}; correct that or `command`", permanent=True)
+    raise WorkerError(
+        f"{request.service}: command {name!r} not found ({where}); install it, give its full path, "
+        "or set PATH in `envs`",
+        permanent=True,
+    )
+
+
+def open_log(path: str) -> int:
+    """Open a worker's log for appending, creating it and its directory. Raises WorkerError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags, 0o640)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            return os.open(path, flags, 0o640)
+    except OSError as error:
+        raise WorkerError(f"cannot open the worker's log {path}: {error.strerror}") from error
+
+
+def _check_strings(request: StartRequest) -> None:
+    if not request.argv or not request.argv[0]:
+        raise WorkerError(f"{request.service}: the command is empty", permanent=True)
+    if any("\0" in text for text in request.argv):
+        raise WorkerError(f"{request.service}: the command contains a NUL character", permanent=True)
+    for name, value in request.environ.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise WorkerError(
+                f"{request.service}: the environment variable {name!r} cannot be given to a process "
+                "(empty name, '=' in the name, or a NUL character)",
+                permanent=True,
+            )
+
+
+def _check_directory(request: StartRequest) -> None:
+    path = request.working_dir
+    if not os.path.exists(path):
+        trouble = "does not exist"
+    elif not os.path.isdir(path):
+        trouble = "is not a directory"
+    elif not os.access(path, os.X_OK):
+        trouble = "may not be entered by the daemon's user"
+    else:
+        return
+    raise WorkerError(
+        f"{request.service}: working_dir {path} {trouble}; create it or correct `working_dir`", permanent=True
+    )
+
+
+def account_of(request: StartRequest) -> pwd.struct_passwd | None:
+    """The account the worker runs as, None: the daemon's own. Raises WorkerError."""
+    if request.user is None:
+        return None
+    try:
+        return pwd.getpwnam(request.user)
+    except KeyError:
+        raise WorkerError(
+            f"{request.service}: there is no user {request.user!r} on this machine; create it or "
+            "correct `user`",
+            permanent=True,
+        ) from None
+
+
+def group_of(request: StartRequest) -> int | None:
+    """The group that was asked for, None for none. Raises WorkerError."""
+    if request.group is None:
+        return None
+    try:
+        return grp.getgrnam(request.group).gr_gid
+    except KeyError:
+        raise WorkerError(
+            f"{request.service}: there is no group {request.group!r} on this machine; create it or "
+            "correct `group`",
+            permanent=True,
+        ) from None
+
+
+def last_line(log_path: str) -> str:
+    """The last line with text in a worker's log, at most `DETAIL` characters; "" if there is none."""
+    try:
+        with open(log_path, "rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(0, end - _TAIL))
+            lines = log.read(_TAIL).decode(errors="replace").splitlines()
+    except OSError:
+        return ""  # a log that was rotated away is no reason to lose the exit
+    printable = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
+    return next((line[:DETAIL] for line in printable if line), "")
+
+
+def interpreter_of(command: str) -> str:
+    """The program that a script's #! line names, "" for anything else."""
+    try:
+        with open(command, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return ""
+    return os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].strip() else ""
