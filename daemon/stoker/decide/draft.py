@@ -41,6 +41,10 @@ class Draft:
         """From now on it is about that service."""
         self._subject = service
 
+    def lean(self) -> None:
+        """What is decided for this service hangs on others."""
+        self._touched.add(self._subject)
+
     def touched(self, service: ServiceKey) -> bool:
         """Whether anything is done for that service, or hung on more than its own replicas and the time."""
         return service in self._touched
@@ -77,7 +81,7 @@ class Draft:
 
     def place(self, spec: ServiceSpec, *, without: Sequence[Replica] = ()) -> Placement:
         """Where one more replica of `spec` would run now, were those gone. Holds the answer to the law."""
-        self._touched.add(self._subject)
+        self.lean()
         gone = {replica.id for replica in without}
         others = [replica for replica in self._holders.values() if replica.id not in gone]
         answer = self._place(spec, self._inventory, others)

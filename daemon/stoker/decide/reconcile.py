@@ -54,6 +54,8 @@ def reconcile(
     needed = _needed_by_others(found) if observed.stopping else frozenset()
     for pool in news:
         draft.turn_to(pool.key)
+        if pool.key in needed:
+            draft.lean()
         step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
         _drop(draft, pool, step, observed, waits=pool.key in needed)
         _add(draft, pool, step, observed)
