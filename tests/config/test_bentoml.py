@@ -101,7 +101,7 @@ def test_real_files_mean_what_bentoml_makes_of_them(box: Box, path: Path) -> Non
 def test_it_is_refused_where_it_is_to_run(box: Box) -> None:
     box.write("b.yaml", "name: x\nbento: service:Root\nservices: {Root: {}}\n")
     assert box.problems("b.yaml") == [
-        "b.yaml:2:8: bento: this version cannot launch bentos yet: it takes the BentoML plugin"
+        "b.yaml:2:8: bento: reading a bento takes the BentoML plugin, which is not loaded"
     ]
     box.write("b.yaml", "services: {Root: {cold_start_timeout: 5}}\n")
     assert box.problems("b.yaml") == ["b.yaml:1:1: bento: this BentoML file names no bento; add `bento:`"]

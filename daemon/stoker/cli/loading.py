@@ -30,14 +30,20 @@ def load(
     from stoker.plugin.ports import PluginContext
     from stoker.runtime.parts import Parts
 
-    effective = load_config(
-        ConfigRequest(files=tuple(files), profile=profile, sets=tuple(sets), environ=dict(os.environ)),
-        to_run=to_run,
-    )
     registry = PluginRegistry()
     registry.load()
-    context = PluginContext(instance="check", state_dir="", runtime_dir="")
-    Parts(registry, context, post=lambda _: None).check(effective.desired)
+    parts = Parts(
+        registry, PluginContext(instance="check", state_dir="", runtime_dir=""), post=lambda _: None
+    )
+    request = ConfigRequest(
+        files=tuple(files),
+        profile=profile,
+        sets=tuple(sets),
+        environ=dict(os.environ),
+        inspection=parts.inspection("bento"),
+    )
+    effective = load_config(request, to_run=to_run)
+    parts.check(effective.desired)
     return effective
 
 

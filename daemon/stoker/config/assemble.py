@@ -20,12 +20,24 @@ from stoker.errors import ConfigProblem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """What was read of the project that a deployment names. `calls`: by service, the services it calls.
+    `absent` says what this box lacks for it to be read."""
+
+    target: str
+    python: str = ""
+    calls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """One main file and every layer on it, lowest first. `stem` is its name if it does not give one."""
 
     stem: str
     source: Source
     layers: tuple[Layer, ...]
+    project: Project | None = None
 
     @property
     def name(self) -> str:

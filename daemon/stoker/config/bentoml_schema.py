@@ -175,6 +175,9 @@ class OverridesSection(Section):
     grpc: dict[str, Any] | None = None
     ssl: dict[str, Any] | None = None
     endpoints: dict[str, Any] | None = None
+    cmd: list[str] | None = None
+    labels: dict[str, Any] | None = None
+    path_prefix: AnyText | None = None
 
 
 class BentoServiceSection(ServiceSection):

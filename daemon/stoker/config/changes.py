@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -48,9 +49,20 @@ def _launch_keys(before: ServiceSpec, after: ServiceSpec) -> set[str]:
     old, new = before.launch, after.launch
     if isinstance(old, BentoService) and isinstance(new, BentoService) and old != new:
         moved = {"bento"} if old.bento != new.bento else set()
-        return moved | ({"config_overrides"} if old.config != new.config else set())
+        moved |= {"interpreter"} if old.python != new.python else set()
+        moved |= {"bento"} if old.calls != new.calls else set()
+        return moved | set(_entries("config_overrides", json.loads(old.config), json.loads(new.config)))
     words = {Command: "command", BentoService: "bento"}
     return {words.get(type(one), "python") for one in (old, new) if old != new}
+
+
+def _entries(name: str, before: Any, after: Any) -> Iterator[str]:
+    """The names of single entries of mappings that differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _entries(f"{name}.{key}", before.get(key), after.get(key))
+    elif before != after:
+        yield name
 
 
 def _compared(name: str, before: Any, after: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stoker.config.assemble import Deployment, RawLayers
+from stoker.config.assemble import Deployment, Project, RawLayers
 from stoker.config.bentoml import Translation, form_of, translate
 from stoker.config.build import Context, build_service, type_resources
 from stoker.config.cross import check_box, check_depends, check_deployments, check_names, check_ports
@@ -23,7 +23,7 @@ from stoker.config.validate import check
 from stoker.errors import ConfigError, ConfigProblem
 from stoker.model.service import BentoService, BoxSpec, DesiredState, Resources, ServiceSpec
 
-CANNOT_LAUNCH = "this version cannot launch bentos yet: it takes the BentoML plugin"
+CANNOT_LAUNCH = "reading a bento takes the BentoML plugin, which is not loaded"
 MAX_SERVICES = 1000
 MAX_PROBLEMS = 100
 MAX_LENGTH = 500
@@ -140,8 +140,9 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         report=report,
         bento=(whole.bento or "") if form == "deployment" or (form and not to_run) else None,
     )
-    specs = _services(context)
-    notices = [*told.notices, *context.notices, *_about_bento(context, specs, to_run=to_run)]
+    specs = _of_project(_services(context), deployment.project)
+    notices = [*told.notices, *context.notices]
+    notices += _about_bento(context, specs, deployment.project, to_run=to_run)
     resolved = Resolved(
         name=name,
         file=deployment.source.label,
@@ -162,16 +163,41 @@ def _untranslated(deployment: Deployment, tree: Node, problems: Sequence[ConfigP
     return _Checked(resolved, FileSection(), {}, report, [])
 
 
-def _about_bento(context: Context, specs: Mapping[str, ServiceSpec], *, to_run: bool) -> list[str]:
+def _of_project(specs: dict[str, ServiceSpec], project: Project | None) -> dict[str, ServiceSpec]:
+    """The specs with what the project says of how they are launched."""
+    if project is None:
+        return specs
+    return {
+        name: replace(
+            spec,
+            launch=replace(
+                spec.launch,
+                bento=project.target,
+                python=project.python,
+                calls=project.calls.get(name, ()),
+            ),
+        )
+        if isinstance(spec.launch, BentoService)
+        else spec
+        for name, spec in specs.items()
+    }
+
+
+def _about_bento(
+    context: Context, specs: Mapping[str, ServiceSpec], project: Project | None, *, to_run: bool
+) -> list[str]:
     """What is to be said of services that only their bento can tell how to run."""
     if context.bento is None or (specs and not any(_of_bento(spec) for spec in specs.values())):
         return []
+    if context.bento and project is not None and not project.absent:
+        return []
+    lacking = project.absent if project is not None else CANNOT_LAUNCH
     if to_run:
-        message = CANNOT_LAUNCH if context.bento else "this BentoML file names no bento; add `bento:`"
+        message = lacking if context.bento else "this BentoML file names no bento; add `bento:`"
         context.report.add(("bento",), message)
         return []
     if context.bento:
-        return [f"the bento {context.bento} was not read, this file alone was checked; {CANNOT_LAUNCH}"]
+        return [f"the bento {context.bento} was not read, this file alone was checked: {lacking}"]
     return ["names no bento, so this part of a BentoML deployment was checked alone; add `bento:` to run it"]
 
 

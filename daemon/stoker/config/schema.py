@@ -364,6 +364,8 @@ class FileSection(Section):
     """Instance types beside the built-in ones, or changes of these."""
     bento: AnyText | None = None
     """A BentoML project (service:Root, or its directory) or a built bento; `services` then tunes its own."""
+    interpreter: AnyText | None = None
+    """The bento's own Python, or its virtual environment. Default: the one that Stoker runs in."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])
     """The services by name."""
     box: BoxSection = BoxSection()

@@ -32,12 +32,16 @@ class PythonTarget:
 
 @dataclass(frozen=True, slots=True)
 class BentoService:
-    """One service of a BentoML project or built bento. `config` is canonical JSON of what lies over its
-    decorator's values."""
+    """One service of a BentoML project or built bento. `config` is canonical JSON of its configuration in
+    BentoML's words: the decorator's values with the file's over them."""
 
     bento: str
     service: str
     config: str = "{}"
+    python: str = ""
+    """Interpreter of the bento; "" is Stoker's own."""
+    calls: tuple[str, ...] = ()
+    """Services of the same bento that it calls, by their stable addresses."""
 
 
 Launch = Command | PythonTarget | BentoService

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import pluggy
 
 from stoker.plugin.ports import (
+    ApplicationFactory,
     DeviceSourceFactory,
     EventSinkFactory,
     PolicyFactory,
@@ -65,6 +66,14 @@ def stoker_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body
 @spec
 def stoker_event_sinks() -> Mapping[str, EventSinkFactory]:  # type: ignore[empty-body]
     """Receivers of events by name; all of them run.
+
+    .. versionadded:: 0.1
+    """
+
+
+@spec
+def stoker_applications() -> Mapping[str, ApplicationFactory]:  # type: ignore[empty-body]
+    """Projects that declare their services in code, by the key of the file that names one (`bento`).
 
     .. versionadded:: 0.1
     """

@@ -25,6 +25,7 @@ KINDS = {
     "router": "stoker_routers",
     "policy": "stoker_policies",
     "event sink": "stoker_event_sinks",
+    "application": "stoker_applications",
 }
 """What plugins can bring, and the hook that declares it."""
 

@@ -185,6 +185,43 @@ class Router(Protocol):
         ...
 
 
+# --- applications -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationStart:
+    """What is decided for one replica of an application's service. `urls`: the stable addresses of the
+    services it calls or depends on, by name."""
+
+    replica: str
+    port: int
+    urls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationCommand:
+    """How to start the replica. `environ` comes on top of what every worker has."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@runtime_checkable
+class Application(Protocol):
+    """Projects whose own code says which services they consist of, named by one key of the file (`bento`)."""
+
+    def inspection(self, target: str, python: str) -> Sequence[str]:
+        """The command that loads the project `target` in that Python ("" is Stoker's) and prints what its
+        services declare, as `stoker.config.sources.project` documents it. Called in a thread whenever the
+        configuration is read; runs in the file's directory with a clean environment. Runs nothing itself."""
+        ...
+
+    def command(self, spec: ServiceSpec, start: ApplicationStart) -> ApplicationCommand:
+        """The command that serves one replica on 127.0.0.1 and the given port until SIGTERM, then finishes
+        what it has. Called before each start. Raises WorkerError."""
+        ...
+
+
 # --- policies ---------------------------------------------------------------------------------------------
 
 
@@ -242,4 +279,5 @@ WorkerDriverFactory = Callable[[PluginContext], WorkerDriver]
 DeviceSourceFactory = Callable[[PluginContext], DeviceSource]
 RouterFactory = Callable[[PluginContext], Router]
 PolicyFactory = Callable[[PluginContext], Policy]
+ApplicationFactory = Callable[[PluginContext], Application]
 EventSinkFactory = Callable[[PluginContext], EventSink]

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from stoker.config.load import EffectiveConfig, changed_keys, load, watch_paths
-from stoker.config.sources import ConfigRequest
+from stoker.config.sources import ConfigRequest, Inspection
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError, StokerError
 from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
 from stoker.model.service import DesiredState, ServiceKey
@@ -38,6 +38,7 @@ class Configuration:
         apply: Callable[[DesiredState], None],
         post: Callable[[Event], None],
         secrets: SecretFiles | None = None,
+        inspection: Inspection | None = None,
     ) -> None:
         self._base = ConfigRequest(
             files=options.files,
@@ -45,6 +46,7 @@ class Configuration:
             sets=options.sets,
             environ=environ,
             secrets_dir=options.secrets_dir,
+            inspection=inspection,
         )
         self._store = store
         self._secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
@@ -22,7 +23,7 @@ from stoker.model.event import (
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import PluginContext
+from stoker.plugin.ports import Application, PluginContext
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt
@@ -112,7 +113,7 @@ class Daemon:
         self._actuator = Actuator(
             tasks=tasks,
             store=store,
-            launcher=_launcher(context, addresses, self._words, secrets),
+            launcher=_launcher(context, addresses, self._words, self._parts.application, secrets),
             prober=NetworkProber(),
             driver=self._parts.driver,
             lookup=self._lookup,
@@ -138,6 +139,7 @@ class Daemon:
             store,
             environ=context.environ,
             check=self._parts.check,
+            inspection=self._parts.inspection("bento"),
             apply=self._apply,
             post=self._post,
             secrets=secrets,
@@ -359,7 +361,11 @@ def _context(options: DaemonOptions, store: Store) -> PluginContext:
 
 
 def _launcher(
-    context: PluginContext, addresses: ServiceAddresses, words: WorkerWords, secrets: SecretFiles
+    context: PluginContext,
+    addresses: ServiceAddresses,
+    words: WorkerWords,
+    application: Callable[[str], Application | None],
+    secrets: SecretFiles,
 ) -> Launcher:
     return Launcher(
         instance=context.instance,
@@ -368,6 +374,7 @@ def _launcher(
         url=addresses.url,
         ports=WorkerPorts(instance=context.instance),
         open_notify=words.open,
+        application=application,
         secrets=secrets,
     )
 

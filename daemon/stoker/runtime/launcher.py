@@ -17,7 +17,7 @@ from stoker.decide.placement import cuda_environment
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
-from stoker.plugin.ports import StartRequest
+from stoker.plugin.ports import Application, ApplicationCommand, ApplicationStart, StartRequest
 from stoker.runtime.addresses import WorkerPorts
 from stoker.runtime.secret_files import SecretFiles
 
@@ -32,7 +32,7 @@ def base_path() -> str:
 
 class Launcher:
     """Prepares starts for one daemon. `url` gives the address of a service by key; `open_notify` opens the
-    NOTIFY_SOCKET of a replica that runs as a uid."""
+    NOTIFY_SOCKET of a replica that runs as a uid; `application` knows the projects of a kind, if any does."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Launcher:
         ports: WorkerPorts,
         open_notify: Callable[[str, int], str] | None = None,
         secrets: SecretFiles | None = None,
+        application: Callable[[str], Application | None] = lambda name: None,
     ) -> None:
         self._instance = instance
         self._logs = Path(state_dir) / "logs"
@@ -51,6 +52,7 @@ class Launcher:
         self._url = url
         self._ports = ports
         self._open_notify = open_notify
+        self._application = application
         self._secrets = secrets or SecretFiles(state_dir, environ)
 
     def log_path(self, service: ServiceKey, replica: str) -> str:
@@ -66,14 +68,12 @@ class Launcher:
         account, uid = account_of(spec.user)
         port = self._ports.take()
         mark = f"{self._instance}:{spec.key}:{action.replica}"
-        urls = {name: self._url(f"{spec.deployment}/{name}") for name in spec.depends}
-        startup = spec.probes.startup
-        notify = None
-        if startup is not None and startup.notify and self._open_notify is not None:
-            notify = self._open_notify(action.replica, uid)
+        urls = self._urls(spec)
+        notify = self._notify_socket(spec, action.replica, uid)
         cuda = cuda_environment(action.reservations)
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}"
         try:
+            command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))
             environ = worker_environment(
                 spec,
                 replica=action.replica,
@@ -89,7 +89,7 @@ class Launcher:
                 tmp_dir=tmp_dir,
             )
             argv = fill(
-                self._argv(spec),
+                command.argv,
                 port=port,
                 replica=action.replica,
                 service=spec.name,
@@ -98,15 +98,17 @@ class Launcher:
                 environ=environ,
                 secrets=spec.secrets,
             )
-        except ValueError as error:
+        except (ValueError, WorkerError) as error:
             self._ports.give_back(port)
+            if isinstance(error, WorkerError):
+                raise
             raise WorkerError(f"cannot start {spec.name}: {error}", permanent=True) from error
         return StartRequest(
             replica=action.replica,
             service=spec.key,
             mark=mark,
             argv=argv,
-            environ=environ,
+            environ={**environ, **command.environ},
             working_dir=spec.working_dir,
             log_path=self.log_path(spec.key, action.replica),
             endpoint=f"127.0.0.1:{port}",
@@ -135,13 +137,29 @@ class Launcher:
             for path in found[keep:]:
                 path.unlink(missing_ok=True)
 
-    def _argv(self, spec: ServiceSpec) -> tuple[str, ...]:
+    def _notify_socket(self, spec: ServiceSpec, replica: str, uid: int) -> str | None:
+        startup = spec.probes.startup
+        if startup is None or not startup.notify or self._open_notify is None:
+            return None
+        return self._open_notify(replica, uid)
+
+    def _urls(self, spec: ServiceSpec) -> dict[str, str]:
+        """The stable addresses of the services it depends on or calls, by name."""
+        calls = spec.launch.calls if isinstance(spec.launch, BentoService) else ()
+        return {name: self._url(f"{spec.deployment}/{name}") for name in (*spec.depends, *calls)}
+
+    def _command(self, spec: ServiceSpec, start: ApplicationStart) -> ApplicationCommand:
         if isinstance(spec.launch, Command):
-            return spec.launch.argv
+            return ApplicationCommand(argv=spec.launch.argv)
         if isinstance(spec.launch, BentoService):
-            raise WorkerError(f"{spec.key}: this version cannot launch bentos yet", permanent=True)
+            application = self._application("bento")
+            if application is None:
+                message = f"{spec.key}: the plugin that serves bentos is not loaded; see `stoker plugins`"
+                raise WorkerError(message, permanent=True)
+            return application.command(spec, start)
         server = (sys.executable, "-m", "stoker.asgi")
-        return (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
+        argv = (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
+        return ApplicationCommand(argv=argv)
 
 
 def _port(endpoint: str) -> int:

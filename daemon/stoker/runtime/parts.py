@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from stoker.model.event import Event, InventoryChanged, Notice
 from stoker.model.service import DesiredState
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import (
+    Application,
     DeviceSource,
     EventSink,
     PluginContext,
@@ -40,6 +41,7 @@ class Parts:
         self._post = post
         self._overlay = overlay
         self._drivers: dict[str, WorkerDriver] = {}
+        self._applications: dict[str, Application] = {}
         self._sources: dict[str, DeviceSource] = {}
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
@@ -63,6 +65,18 @@ class Parts:
         """The router of that name. Raises PluginError."""
         made: Router = self._make("router", name)
         return made
+
+    def application(self, name: str) -> Application | None:
+        """What knows the projects of that kind, the same one every time; None where no plugin does. Raises
+        PluginError."""
+        if name not in self._applications and name in self.registry.names("application"):
+            self._applications[name] = self._make("application", name)
+        return self._applications.get(name)
+
+    def inspection(self, name: str) -> Callable[[str, str], Sequence[str]] | None:
+        """What makes the command that reads a project of that kind. Raises PluginError."""
+        found = self.application(name)
+        return found.inspection if found is not None else None
 
     def check(self, desired: DesiredState) -> None:
         """Raise ConfigError if the configuration names a part that no plugin brings."""

@@ -5,7 +5,7 @@ processes; everything it finds wrong is noted, nothing is raised.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,12 @@ from stoker.config.bentoml import unwrap
 from stoker.config.layers import merge
 from stoker.config.sources.code import add_code, code_files
 from stoker.config.sources.files import MainFile, drop_in_files, find_files, profile_file, read_document
+from stoker.config.sources.project import Inspection, add_projects, project_files
 from stoker.config.sources.references import named_files, with_references
 from stoker.config.tree import Node, Source
 from stoker.errors import ConfigProblem
 
-__all__ = ["ConfigRequest", "RawLayers", "read", "watch_paths"]
+__all__ = ["ConfigRequest", "Inspection", "RawLayers", "read", "watch_paths"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class ConfigRequest:
     """What to load. `files`: main files, one deployment each, or directories of them. `profile`: reads
     `NAME.PROFILE.yaml` beside each. `sets`: PATH=VALUE. `overrides`: live ones, dotted path -> value.
     `environ`: the operator's environment. `secrets_dir` is not read: a secret is looked up when a worker
-    starts, and its change concerns no layer."""
+    starts, and its change concerns no layer. `inspection`: makes the command that reads a bento."""
 
     files: tuple[str, ...]
     profile: str | None = None
@@ -34,6 +35,7 @@ class ConfigRequest:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     secrets_dir: str | None = None
+    inspection: Inspection | None = None
 
 
 def read(request: ConfigRequest) -> RawLayers:
@@ -59,12 +61,14 @@ def read(request: ConfigRequest) -> RawLayers:
     problems += faults
     deployments, faults, modules = add_code(deployments, request.environ)
     problems += faults
+    deployments, found = add_projects(deployments, request.environ, request.inspection)
+    problems += found.problems
     return RawLayers(
         deployments=tuple(deployments),
         environ=request.environ,
         files=(*files, *profiles),
-        watch=tuple(dict.fromkeys([*watch_paths(request), *modules])),
-        notices=tuple(notices),
+        watch=tuple(dict.fromkeys([*watch_paths(request), *modules, *found.files])),
+        notices=(*notices, *found.notices),
         idle_overrides=tuple(idle),
         problems=tuple(problems),
     )
@@ -85,8 +89,14 @@ def watch_paths(request: ConfigRequest) -> tuple[str, ...]:
             paths += [f"{os.path.splitext(main.path)[0]}.{request.profile}{end}" for end in (".yaml", ".yml")]
     drop_ins = [path for main in mains for _, path in drop_in_files(main)[0]]
     return tuple(
-        dict.fromkeys([*paths, *code_files(main.path for main in mains), *named_files([*paths, *drop_ins])])
+        dict.fromkeys([*paths, *_code_files(mains), *named_files([*paths, *drop_ins])])
     )
+
+
+def _code_files(mains: Sequence[MainFile]) -> list[str]:
+    """Files of users' code that was read."""
+    paths = [main.path for main in mains]
+    return [*code_files(paths), *project_files(paths)]
 
 
 def _main(
