@@ -2,8 +2,10 @@
 
     > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 1, "pid": 9, "instance": "x"}
     > {"op": "apply", "id": 7, "routes": [...]}  < {"op": "applied", "id": 7}
-    > {"op": "stop", "grace": 10}                < (the connection closes at the end)
+    > {"op": "stop", "grace": 10, "patience": 0} < (the connection closes at the end)
     < {"op": "sample" | "demand" | "drained" | "bound" | "trouble", ...}
+    > {"op": "sockets", "instance": "x"}         < {"op": "sockets", "services": [...], "more": false} and the
+                                                 listening sockets, as SCM_RIGHTS; on a connection of its own
     < {"op": "error", "id": 7, "message": "..."}            for a line that cannot be obeyed; nothing changed
 
 Facts go to the connection that applied a table last; all of them anew to one that does so first.
@@ -16,6 +18,7 @@ import json
 import os
 from typing import Any, cast
 
+from stoker_router.inheritance import hand_over
 from stoker_router.lifetime import Lifetime
 from stoker_router.program import Program
 from stoker_router.protocol import MAX_LINE, VERSION
@@ -86,7 +89,9 @@ class Session(asyncio.Protocol):
                 case "apply":
                     self._apply(request)
                 case "stop":
-                    self._program.stop(float(request["grace"]))
+                    self._program.stop(float(request["grace"]), float(request.get("patience", 0.0)))
+                case "sockets":
+                    self._hand_over(request)
                 case other:
                     raise ValueError(f"unknown op {other!r}")
         except (ValueError, TypeError, KeyError) as error:
@@ -101,6 +106,14 @@ class Session(asyncio.Protocol):
             self._program.reports.subscriber = None  # until it has sent its table
             self._ours = True
             self._lifetime.accompanied()
+
+    def _hand_over(self, request: dict[str, Any]) -> None:
+        if request["instance"] != self._instance:
+            raise ValueError("these sockets are another daemon's")
+        try:
+            hand_over(self._transport.get_extra_info("socket").fileno(), self._program.listening())
+        except OSError:
+            self._transport.abort()
 
     def _apply(self, request: dict[str, Any]) -> None:
         if not self._ours:

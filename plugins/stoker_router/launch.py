@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,6 @@ START_TIMEOUT = 30.0
 """Seconds for the program to open its control socket; it takes a tenth of one."""
 _LONGEST_PATH = 100
 """Bytes of a socket path; the kernel takes 107."""
-_READY_FD = 3
 
 
 def control_path(context: PluginContext) -> str:
@@ -44,12 +44,17 @@ def log_path(context: PluginContext) -> Path:
     return Path(context.state_dir) / "logs" / "router.log"
 
 
-async def start(context: PluginContext, control: str) -> int:
+async def start(
+    context: PluginContext, control: str, sockets: Sequence[int] = (), *, replace: bool = False
+) -> int:
     """Start the program in a session of its own, wait until its control socket is open, return its pid.
 
-    Raises RouterError with the last line of its log.
+    `sockets`: listening sockets for it to go on with. `replace`: a live program has the control socket and is
+    to lose it. Raises RouterError with the last line of its log.
     """
-    pid, ready = await anyio.to_thread.run_sync(_spawn, context, control)
+    inherited = ["--sockets", ",".join(map(str, sockets))] if sockets else []
+    argv = [*_argv(context, control), *inherited, *(["--replace"] if replace else [])]
+    pid, ready = await anyio.to_thread.run_sync(_spawn, context, argv, sockets)
     try:
         with anyio.move_on_after(START_TIMEOUT):
             await anyio.wait_readable(ready)
@@ -62,7 +67,7 @@ async def start(context: PluginContext, control: str) -> int:
     raise RouterError(f"the router did not start: {await anyio.to_thread.run_sync(_last_line, context)}")
 
 
-def _spawn(context: PluginContext, control: str) -> tuple[int, int]:
+def _spawn(context: PluginContext, argv: list[str], sockets: Sequence[int]) -> tuple[int, int]:
     """The pid, and a descriptor from which "ready" will come or the end."""
     log_file = log_path(context)
     try:
@@ -74,13 +79,14 @@ def _spawn(context: PluginContext, control: str) -> tuple[int, int]:
     try:
         pid = os.posix_spawn(
             sys.executable,
-            _argv(context, control),
+            [*argv, "--ready-fd", str(tell)],
             _environment(context),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, log, 1),
                 (os.POSIX_SPAWN_DUP2, log, 2),
-                (os.POSIX_SPAWN_DUP2, tell, _READY_FD),
+                # onto themselves: kept open across exec, and no number can be in the way of another
+                *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in (tell, *sockets)),
             ],
             setsid=True,
             setsigmask=[],
@@ -100,7 +106,7 @@ def _argv(context: PluginContext, control: str) -> list[str]:
     # -P: nothing in the directory the daemon was started in may stand in for a module
     program = [sys.executable, "-P", "-m", "stoker_router"]
     where = ["--control", control, "--instance", context.instance, "--state-dir", context.state_dir]
-    return [*program, *where, "--ready-fd", str(_READY_FD)]
+    return [*program, *where]
 
 
 def _environment(context: PluginContext) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from stoker.errors import RouterError
 from stoker.model.service import ServiceKey
@@ -13,14 +16,21 @@ from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.protocol import VERSION
+from stoker_router.sockets import SocketCopies, fetch
 from stoker_router.wire import decode_sample, encode_table
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the program to answer; one that does not is hung and gets replaced."""
 FIRST_BACKOFF, MAX_BACKOFF = 0.05, 5.0
 """Seconds between two attempts to have a program; doubles from one to the next."""
-LONG_ENOUGH = 10.0
+LONG_ENOUGH = 1.0
 """Seconds of service after which the backoff begins anew."""
+SWAP_GRACE = 3600.0
+"""Seconds for a program that was replaced by another version to finish the requests that it has."""
+SWAP_PATIENCE = 5.0
+"""Seconds in which connections to such a program may still send a request."""
+SETTLE = 0.02
+"""Seconds after an address was opened before the sockets are fetched: addresses are opened in bursts."""
 STOP_PATIENCE = 5.0
 """Seconds beyond the grace after which a program that was told to stop is killed."""
 
@@ -42,14 +52,31 @@ class ProgramLink:
         self._waiting: dict[int, anyio.Event] = {}
         """Callers of `apply` who wait for the program's word, by the serial number of their table."""
         self._stopped = False
+        self._sockets = SocketCopies()
+        """What bridges the end of a program: its listening sockets stay open here."""
+        self._replaced = 0
+        """The pid of a program that was swapped for this one, until that is said."""
+        self._rebound = anyio.Event()
+        """An address was opened since the sockets were fetched last."""
 
     @property
     def pid(self) -> int:
         """Of the program that serves us; 0 while there is none."""
         return 0 if self._channel is None else self._channel.pid
 
+    @property
+    def bridged(self) -> frozenset[ServiceKey]:
+        """Services whose address would stay open if the program ended now."""
+        return self._sockets.services
+
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
+        try:
+            await self._run(events)
+        finally:
+            self._sockets.close()
+
+    async def _run(self, events: RouterEvents) -> None:
         backoff, said, lost = FIRST_BACKOFF, "", 0
         while not self._stopped:
             began = anyio.current_time()
@@ -59,6 +86,13 @@ class ProgramLink:
                         events.trouble(
                             "", f"the router (pid {lost}) ended; it runs again as pid {channel.pid}"
                         )
+                    if self._replaced:
+                        events.trouble(
+                            "",
+                            f"the router (pid {self._replaced}) is of another version; "
+                            f"pid {channel.pid} takes its place, and it finishes what it has",
+                        )
+                        self._replaced = 0
                     said, lost = "", channel.pid
                     await self._serve(channel, events)
             except RouterError as error:
@@ -75,6 +109,7 @@ class ProgramLink:
         """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once, for
         it will be the first thing the next one hears."""
         self._table = table
+        self._sockets.keep_only(table)
         if self._channel is None:
             return
         try:
@@ -86,6 +121,7 @@ class ProgramLink:
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""
         self._stopped = True
+        self._sockets.close()
         try:
             channel = await Channel.open(launch.control_path(self._context))
         except RouterError:
@@ -111,18 +147,47 @@ class ProgramLink:
         path = launch.control_path(self._context)
         channel = await Channel.open(path)
         if channel is None:
-            await launch.start(self._context, path)
-            channel = await Channel.open(path)
-        if channel is None:
-            raise RouterError(f"the router does not listen at {path}; see {launch.log_path(self._context)}")
+            channel = await self._launch(path)
         try:
-            await self._introduce(channel, path)
+            if not await self._introduce(channel, path):
+                channel = await self._swap(channel, path)
         except BaseException:
             await channel.__aexit__(None, None, None)
             raise
         return channel
 
-    async def _introduce(self, channel: Channel, path: str) -> None:
+    async def _launch(self, path: str, *, replace: bool = False) -> Channel:
+        """A connection to a new program, which has the sockets of the one before. Raises RouterError."""
+        inherited = self._sockets.duplicates()
+        try:
+            await launch.start(self._context, path, inherited, replace=replace)
+        finally:
+            for fd in inherited:
+                os.close(fd)
+        channel = await Channel.open(path)
+        if channel is None:
+            raise RouterError(f"the router does not listen at {path}; see {launch.log_path(self._context)}")
+        return channel
+
+    async def _swap(self, old: Channel, path: str) -> Channel:
+        """Put a program of this version in the place of one of another: it takes over the sockets, the old
+        one finishes what it has. Raises RouterError."""
+        await self._fetch_sockets(path)
+        new = await self._launch(path, replace=True)
+        try:
+            with suppress(ChannelClosed):
+                await old.send({"op": "stop", "grace": SWAP_GRACE, "patience": SWAP_PATIENCE})
+            await old.__aexit__(None, None, None)
+            self._replaced = old.pid
+            if not await self._introduce(new, path):
+                raise RouterError(f"the router (pid {new.pid}) is of another version than its daemon")
+        except BaseException:
+            await new.__aexit__(None, None, None)
+            raise
+        return new
+
+    async def _introduce(self, channel: Channel, path: str) -> bool:
+        """Whether the program is of our version. Raises RouterError for one that cannot be ours."""
         try:
             found = await self._hello(channel)
         except ChannelClosed:
@@ -137,9 +202,7 @@ class ProgramLink:
                 f"the router (pid {channel.pid}) at {path} belongs to another daemon; "
                 "give this one a runtime directory of its own, or end that router"
             )
-        if found["version"] != VERSION:
-            await channel.send({"op": "stop", "grace": 10.0})
-            raise RouterError(f"the router (pid {channel.pid}) is of another version and is being replaced")
+        return bool(found["version"] == VERSION)
 
     async def _hello(self, channel: Channel) -> dict[str, Any]:
         """The program's answer to our hello, empty if it does not answer. Raises ChannelClosed."""
@@ -154,6 +217,18 @@ class ProgramLink:
         """Pass on what the program tells, until it ends."""
         self._channel = channel
         try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_sockets)
+                await self._listen(channel, events)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._channel = None
+            for event in self._waiting.values():
+                event.set()
+            self._waiting.clear()
+
+    async def _listen(self, channel: Channel, events: RouterEvents) -> None:
+        try:
             if self._table is not None:
                 await self._send_table(channel, self._table)
             while True:
@@ -161,11 +236,24 @@ class ProgramLink:
         except ChannelClosed:
             with anyio.move_on_after(STOP_PATIENCE):
                 await launch.gone(channel.pid, timeout=STOP_PATIENCE)
-        finally:
-            self._channel = None
-            for event in self._waiting.values():
-                event.set()
-            self._waiting.clear()
+
+    async def _keep_sockets(self) -> None:
+        """Have a copy of each address that is opened."""
+        while True:
+            await self._rebound.wait()
+            await anyio.sleep(SETTLE)
+            self._rebound = anyio.Event()
+            await self._fetch_sockets(launch.control_path(self._context))
+
+    async def _fetch_sockets(self, path: str) -> None:
+        try:
+            fetched = await anyio.to_thread.run_sync(fetch, path, self._context.instance)
+        except (OSError, ValueError):
+            return  # it has ended, or is too old to know: then there is nothing to bridge with
+        self._ports |= {service: (copy.host, copy.port) for service, copy in fetched.items()}
+        self._sockets.take(fetched)
+        if self._table is not None:
+            self._sockets.keep_only(self._table)
 
     async def _send_table(self, channel: Channel, table: RoutingTable) -> anyio.Event:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""
@@ -184,6 +272,7 @@ class ProgramLink:
                 events.drained(message["replica"])
             case "bound":
                 self._ports[message["service"]] = (message["host"], message["port"])
+                self._rebound.set()
                 events.bound(message["service"], message["host"], message["port"])
             case "trouble":
                 events.trouble(message["service"], message["message"])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
 
+from stoker_router.inheritance import Inheritance
 from stoker_router.table import RouteConfig
 
 BACKLOG = 4096
@@ -38,8 +39,11 @@ class Listener:
         service: str,
         events: AddressEvents,
         make_client: Callable[[], asyncio.Protocol],
+        *,
+        inherited: Inheritance,
     ) -> None:
         self._loop = loop
+        self._inherited = inherited
         self._service = service
         self._events = events
         self._make_client = make_client
@@ -47,6 +51,7 @@ class Listener:
         self._bound: tuple[str, int] | None = None
         self._asked = ("", 0)
         """The host and port of the table for which `_bound` was opened."""
+        self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._looking_up: asyncio.Task[None] | None = None
@@ -57,6 +62,11 @@ class Listener:
     def address(self) -> tuple[str, int] | None:
         """The open address."""
         return self._bound
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the open address, -1 if there is none."""
+        return -1 if self._sock is None else self._sock.fileno()
 
     def wants(self, route: RouteConfig) -> tuple[str, int] | None:
         """The fixed address it will have to open for that route, None if it has it or any port will do."""
@@ -108,7 +118,9 @@ class Listener:
         if self._bound is not None and self._bound[1] == port:
             self.release()  # the same port at another host: the two could not be open together
         try:
-            sock = _listen_preferring(address, port, prefer)
+            sock = self._inherited.claim(address, port or prefer)
+            if sock is None:
+                sock = _listen_preferring(address, port, prefer)
         except OSError as error:
             self._fail(_explain(error, host, port))
             return
@@ -116,6 +128,7 @@ class Listener:
         self._problem = ""
         self._asked = (host, port)
         self._bound = (host, sock.getsockname()[1])
+        self._sock = sock
         self._opening = self._loop.create_task(self._serve(sock))
         self._events.bound(self._service, *self._bound)
 
@@ -136,6 +149,9 @@ class Listener:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
         self._bound = None
         self._asked = ("", 0)
 

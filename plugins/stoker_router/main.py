@@ -20,11 +20,15 @@ from functools import partial
 import uvloop
 
 from stoker_router.control import Session
+from stoker_router.inheritance import Inheritance
 from stoker_router.lifetime import CHECK_EVERY, IDLE_EXIT, Lifetime
 from stoker_router.program import Program
 from stoker_router.reports import SAMPLE_EVERY
 
-USAGE = "usage: python -m stoker_router --control PATH --instance ID --state-dir DIR [--ready-fd N]"
+USAGE = (
+    "usage: python -m stoker_router --control PATH --instance ID --state-dir DIR"
+    " [--ready-fd N] [--sockets N,N] [--replace]"
+)
 SIGTERM_GRACE = 10.0
 """Seconds that requests get to finish after a SIGTERM, which is not how the daemon ends the program."""
 
@@ -54,8 +58,17 @@ def main(argv: list[str]) -> int:
 
 
 def _options(argv: list[str]) -> dict[str, str]:
-    names = ("control", "instance", "state-dir", "ready-fd", "idle-exit", "check-every", "sample-every")
-    found, rest = getopt.getopt(argv, "", [f"{name}=" for name in names])
+    names = (
+        "control",
+        "instance",
+        "state-dir",
+        "ready-fd",
+        "idle-exit",
+        "check-every",
+        "sample-every",
+        "sockets",
+    )
+    found, rest = getopt.getopt(argv, "", [*(f"{name}=" for name in names), "replace"])
     options = {name[2:]: value for name, value in found}
     missing = [name for name in names[:3] if name not in options]
     if missing or rest:
@@ -74,7 +87,8 @@ def _raise_file_limit() -> None:
 
 async def _run(options: dict[str, str]) -> int:
     loop = asyncio.get_running_loop()
-    program = Program(loop, float(options.get("sample-every", SAMPLE_EVERY)))
+    inherited = Inheritance([int(fd) for fd in options.get("sockets", "").split(",") if fd])
+    program = Program(loop, float(options.get("sample-every", SAMPLE_EVERY)), inherited)
 
     def end(reason: str) -> None:
         log(f"ending: {reason}")
@@ -90,7 +104,7 @@ async def _run(options: dict[str, str]) -> int:
     )
     path = options["control"]
     try:
-        sock = _control_socket(path)
+        sock = _control_socket(path, replace="replace" in options)
     except OSError as error:
         log(f"cannot open the control socket {path}: {error}")
         return 1
@@ -112,19 +126,22 @@ async def _run(options: dict[str, str]) -> int:
     return 0
 
 
-def _control_socket(path: str) -> socket.socket:
-    """A listening unix socket in place of a dead one. Raises OSError, also if a live program has it."""
+def _control_socket(path: str, *, replace: bool) -> socket.socket:
+    """A listening unix socket in place of a dead one, or to `replace` that of a live program, which goes on
+    with what it has. Raises OSError, also if a live program has it that is not to be replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(path) == 0:
+            if not replace and probe.connect_ex(path) == 0:
                 raise OSError("another router serves it")
-        if os.path.exists(path):
-            os.unlink(path)
         sock.settimeout(0.0)
-        sock.bind(path)
-        os.chmod(path, 0o600)
+        fresh = f"{path}.new"
+        if os.path.exists(fresh):
+            os.unlink(fresh)
+        sock.bind(fresh)
+        os.chmod(fresh, 0o600)
         sock.listen(8)
+        os.rename(fresh, path)
     except OSError:
         sock.close()
         raise

@@ -9,17 +9,24 @@ from time import monotonic
 
 from stoker_router.client import Client
 from stoker_router.hangup import HangupWatch
+from stoker_router.inheritance import Inheritance, Open
 from stoker_router.listener import Listener
 from stoker_router.reports import Reports
 from stoker_router.service import Service
 from stoker_router.table import RouteConfig
 
+UNCLAIMED = 5.0
+"""Seconds after a table for its services to claim what was inherited; names of hosts are looked up first."""
+
 
 class Program:
     """All services of one router process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sample_every: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sample_every: float, inherited: Inheritance | None = None
+    ) -> None:
         self._loop = loop
+        self._inherited = inherited or Inheritance()
         self._hangups = HangupWatch(loop)
         self.reports = Reports(loop, sample_every)
         self.services: dict[str, Service] = {}
@@ -45,10 +52,24 @@ class Program:
             if service is None:
                 service = self.services[name] = Service(self._loop, self.reports, route)
                 self._listeners[name] = Listener(
-                    self._loop, name, self.reports, partial(Client, self._loop, service, self._hangups)
+                    self._loop,
+                    name,
+                    self.reports,
+                    partial(Client, self._loop, service, self._hangups),
+                    inherited=self._inherited,
                 )
             service.configure(route)
             self._listeners[name].configure(route)
+        if self._inherited:
+            self._loop.call_later(UNCLAIMED, self._inherited.close)
+
+    def listening(self) -> list[Open]:
+        """The open addresses."""
+        return [
+            Open(name, *listener.address, listener.fd)
+            for name, listener in self._listeners.items()
+            if listener.address is not None
+        ]
 
     def _report_unspoken(self, table: Mapping[str, RouteConfig]) -> None:
         unspoken = {
@@ -91,18 +112,24 @@ class Program:
                 self.reports.active(service)
         self.reports.resume()
 
-    def stop(self, grace: float) -> None:
-        """End: accept nothing new, finish what is here for at most `grace` seconds. May be said again with
-        less grace."""
+    def stop(self, grace: float, patience: float = 0.0) -> None:
+        """End: accept nothing new, finish what is here for at most `grace` seconds. For `patience` seconds a
+        connection that is open may send one more request, whose answer closes it: who has a successor need
+        not cut off a request that is on its way. May be said again with less grace."""
         if self._stopping is not None:
             self._stopping.cancel()
-        self._stopping = self._loop.create_task(self._stop(grace))
+        self._stopping = self._loop.create_task(self._stop(grace, patience))
 
-    async def _stop(self, grace: float) -> None:
+    async def _stop(self, grace: float, patience: float) -> None:
         deadline = monotonic() + grace
         for listener in self._listeners.values():
             listener.close()
         services = [*self.services.values(), *self._leaving]
+        for service in services:
+            service.last_requests()
+        until = monotonic() + patience
+        while any(service.clients for service in services) and monotonic() < until:  # noqa: ASYNC110 - once
+            await asyncio.sleep(0.01)
         for service in services:
             service.begin_close()
         while any(service.busy for service in services) and monotonic() < deadline:  # noqa: ASYNC110 - once

@@ -334,11 +334,15 @@ class Service:
         """Whether anybody still waits for an answer (or for the rest of its bytes)."""
         return bool(self.flying or self.line or any(client.writing for client in self.clients))
 
-    def begin_close(self) -> None:
-        """Finish what is here; connections close after their answer."""
+    def last_requests(self) -> None:
+        """Connections close after their next answer."""
         self.closed = True
         for exchange in (*self.line, *self.flying):
             exchange.keep = False
+
+    def begin_close(self) -> None:
+        """Finish what is here; connections close after their answer, those without a request at once."""
+        self.last_requests()
         for client in list(self.clients):
             client.close_if_idle()
 

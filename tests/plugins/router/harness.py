@@ -437,16 +437,19 @@ async def linked(made: PluginContext, hello_timeout: float = 10.0) -> AsyncItera
 
 @contextmanager
 def program(
-    made: PluginContext, *options: str, stderr: IO[str] | None = None
+    made: PluginContext, *options: str, stderr: IO[str] | None = None, source: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program started by hand, with options that suit the test; killed at the end."""
+    """A program started by hand, with options that suit the test, from another `source` directory if there is
+    one; killed at the end."""
     argv = [sys.executable, "-m", "stoker_router", "--control", launch.control_path(made)]
     argv += ["--instance", made.instance, "--state-dir", made.state_dir]
     ready, tell = os.pipe()
     log = launch.log_path(made)
     log.parent.mkdir(exist_ok=True)
     with log.open("a") as written:
-        where = {"stdout": written, "stderr": stderr or written, "pass_fds": [tell]}
+        where: dict[str, Any] = {"stdout": written, "stderr": stderr or written, "pass_fds": [tell]}
+        if source is not None:
+            where["env"] = {**os.environ, "PYTHONPATH": str(source)}
         with subprocess.Popen([*argv, "--ready-fd", str(tell), *options], **where) as process:
             try:
                 os.close(tell)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -30,12 +31,14 @@ from plugins.router.harness import (
     until,
     worker,
 )
-from stoker.model.state import Route, RoutingTable
+from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext
 from stoker.plugin.ports import Router as RouterPort
-from stoker_router import launch
+from stoker_router import launch, protocol
+from stoker_router.channel import Channel
 from stoker_router.link import ProgramLink
+from stoker_router.wire import encode_table
 
 pytestmark = pytest.mark.anyio
 
@@ -240,9 +243,92 @@ async def test_a_program_of_another_version_is_replaced(fresh: PluginContext) ->
 
     server = await asyncio.start_unix_server(old_program, launch.control_path(fresh))
     async with linked(fresh) as router:
-        assert heard == ["hello", "stop"]
+        assert heard == ["hello", "sockets", "stop"]
         assert "another version" in router.facts.troubles[0][1]
         assert router.link.pid not in (0, os.getpid())
+
+
+async def bridged(router: Router, *services: str) -> None:
+    """Wait until the end of the program would not close these addresses."""
+    await until(lambda: router.link.bridged == set(services), "there is no copy of a listening socket")
+
+
+async def test_no_connection_is_refused_while_a_killed_program_is_replaced(fresh: PluginContext) -> None:
+    async with worker() as w, linked(fresh) as router:
+        port = await router.route(w.route(4))
+        for _ in range(3):
+            await bridged(router, SERVICE)
+            pid = router.link.pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda old=pid: not alive(old))
+            pending = [asyncio.ensure_future(get(port)) for _ in range(20)]
+            assert {answer.status for answer in await together(*pending)} == {200}
+            assert router.link.pid not in (0, pid)
+
+
+async def test_an_address_that_was_given_up_is_refused_although_there_was_a_copy(
+    fresh: PluginContext,
+) -> None:
+    async with worker() as w, linked(fresh) as router:
+        port = await router.route(w.route(1))
+        other = await router.route(w.route(1), service="app/other")
+        await bridged(router, SERVICE, "app/other")
+        del router._routes["app/other"]
+        await router.apply()
+        with pytest.raises(ConnectionRefusedError):
+            await get(other)
+        pid = router.link.pid
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: router.link.pid not in (0, pid))
+        assert (await get(port)).status == 200
+        with pytest.raises(ConnectionRefusedError):
+            await get(other)
+
+
+async def test_a_program_of_another_version_finishes_while_its_successor_serves(
+    fresh: PluginContext, tmp_path: Path
+) -> None:
+    copy = tmp_path / "older"
+    shutil.copytree(Path(protocol.__file__).parent, copy / "stoker_router")
+    source = copy / "stoker_router" / "protocol.py"
+    source.write_text(source.read_text().replace(f"VERSION = {protocol.VERSION}", "VERSION = 0"))
+    async with worker() as w:
+        with program(fresh, source=copy) as old:
+            port = await routed_by_hand(fresh, w.route(8))
+            slow = asyncio.ensure_future(get(port, "/?ms=1500"))
+            await until(lambda: w.busy == 1)
+            done = False
+
+            async def load() -> set[int]:
+                found = set()
+                while not done:
+                    found.add((await get(port)).status)
+                return found
+
+            running = [asyncio.ensure_future(load()) for _ in range(4)]
+            async with linked(fresh) as router:
+                assert await router.route(w.route(8)) == port
+                assert router.link.pid != old.pid
+                assert "another version" in router.facts.troubles[0][1]
+                assert alive(old.pid), "it has a request to finish"
+                assert (await slow).status == 200
+                await until(lambda: not alive(old.pid))
+                done = True
+                assert await together(*running) == [{200}] * 4
+
+
+async def routed_by_hand(made: PluginContext, to: WorkerRoute) -> int:
+    """Say a table to a program without a link; the port that it has opened."""
+    channel = await Channel.open(launch.control_path(made))
+    assert channel is not None
+    table = RoutingTable(routes={SERVICE: Route(service=SERVICE, host="127.0.0.1", port=0, workers=(to,))})
+    async with channel:
+        await channel.send({"op": "hello", "instance": made.instance})
+        assert (await channel.receive())["version"] == 0
+        await channel.send({"op": "apply", "id": 1, "routes": encode_table(table, {})})
+        while (heard := await channel.receive())["op"] != "bound":
+            assert heard["op"] == "applied"
+        return int(heard["port"])
 
 
 async def test_a_program_that_cannot_start_is_explained(tmp_path: Path) -> None:

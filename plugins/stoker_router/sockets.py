@@ -1,0 +1,112 @@
+"""The daemon's copies of the program's listening sockets.
+
+As long as one copy is open the kernel goes on taking connections, so a program that crashed, or is replaced
+by another version, is bridged: clients wait in the backlog until the next program, which inherits the copies,
+accepts them. Asked for on a connection of their own (`{"op": "sockets"}`, answered with SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from stoker.model.service import ServiceKey
+from stoker.model.state import RoutingTable
+from stoker_router.protocol import SOCKETS_PER_MESSAGE
+
+PATIENCE = 2.0
+"""Seconds for the program to hand them over."""
+
+
+class Copy(NamedTuple):
+    """A listening socket, open at this host (as the table words it) and port."""
+
+    host: str
+    port: int
+    fd: int
+
+
+class SocketCopies:
+    """One copy per service, as far as the program has handed them over. Close it at the end: an address of
+    which a copy stays open is never refused, and never answered."""
+
+    def __init__(self) -> None:
+        self._copies: dict[ServiceKey, Copy] = {}
+        self._closed = False
+
+    @property
+    def services(self) -> frozenset[ServiceKey]:
+        """Of which there is a copy."""
+        return frozenset(self._copies)
+
+    def keep_only(self, table: RoutingTable) -> None:
+        """Close those that the table asks for no more, before the program hears of it: it could not open an
+        address of which a copy is left."""
+        for service, copy in list(self._copies.items()):
+            route = table.routes.get(service)
+            if route is None or route.host != copy.host or route.port not in (0, copy.port):
+                os.close(self._copies.pop(service).fd)
+
+    def take(self, fetched: dict[ServiceKey, Copy]) -> None:
+        """Have these in place of all others. They are ours to close."""
+        self._close_all()
+        self._copies = fetched
+        if self._closed:
+            self._close_all()
+
+    def duplicates(self) -> list[int]:
+        """A descriptor of each for the next program; the caller closes them."""
+        return [os.dup(copy.fd) for copy in self._copies.values()]
+
+    def close(self) -> None:
+        """Close all, and take no more."""
+        self._closed = True
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for copy in self._copies.values():
+            os.close(copy.fd)
+        self._copies.clear()
+
+
+def fetch(path: str, instance: str) -> dict[ServiceKey, Copy]:
+    """Copies of the listening sockets of the program at this control socket; they are the caller's to close.
+
+    Blocks for at most a few seconds. Raises OSError, or ValueError for an answer that is none.
+    """
+    found: dict[ServiceKey, Copy] = {}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(PATIENCE)
+            door.connect(path)
+            door.sendall(json.dumps({"op": "sockets", "instance": instance}).encode() + b"\n")
+            more = True
+            while more:
+                more = _receive(door, found)
+    except BaseException:
+        for copy in found.values():
+            os.close(copy.fd)
+        raise
+    return found
+
+
+def _receive(door: socket.socket, found: dict[ServiceKey, Copy]) -> bool:
+    """Add what one message brings; whether there are more to come."""
+    line, fds, _, _ = socket.recv_fds(door, 1 << 16, SOCKETS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC)
+    try:
+        message = json.loads(line)
+        more = bool(message["more"])
+        rows = [(service, Copy(host, port, fd)) for (service, host, port), fd in _paired(message, fds)]
+    except (ValueError, KeyError, TypeError) as error:
+        for fd in fds:
+            os.close(fd)
+        raise ValueError(f"the router handed over no sockets: {error}") from error
+    found.update(rows)
+    return more
+
+
+def _paired(message: Any, fds: list[int]) -> Iterator[tuple[tuple[str, str, int], int]]:
+    return zip(message["services"], fds, strict=True)
