@@ -395,7 +395,7 @@ def test_while_the_driver_does_not_answer_nobody_is_touched_and_none_is_placed(s
 
 def test_a_cordoned_device_keeps_its_worker() -> None:
     spec = make_spec(gpu=1)
-    inventory = box(make_device(0, health="draining"))
+    inventory = box(make_device(0, health="cordoned"))
     assert plan(wanting(spec), seeing(make_replica(spec, devices=("GPU-0",)), inventory=inventory)) == Plan()
 
 
@@ -429,3 +429,37 @@ def test_the_reason_of_a_restart_names_the_end_before() -> None:
     spec = make_spec()
     failed = make_replica(spec, "a", "pending", restarts=1, last_exit=ExitStatus(signal=9))
     assert only(plan(wanting(spec), seeing(failed))).reason == "restart 1: killed by SIGKILL"
+
+
+# --- the order of the end ---------------------------------------------------------------------------------
+
+
+def ended(desired: DesiredState, *replicas: Replica) -> set[str]:
+    """The replicas that are let go now."""
+    actions = plan(desired, seeing(*replicas)).actions
+    return {a.replica for a in actions if isinstance(a, DrainReplica | StopReplica)}
+
+
+def test_removed_services_end_after_those_that_depend_on_them() -> None:
+    back, front, other = make_spec("back"), make_spec("front", depends=("back",)), make_spec("other")
+    below, beside = make_replica(back), make_replica(other)
+    above = make_replica(front, depends=(back.key,))
+    assert ended(wanting(other), below, above, beside) == {above.id}
+    leaving = replace(above, phase="stopping", leave=True)
+    assert ended(wanting(other), below, leaving, beside) == set()
+    assert ended(wanting(other), below, beside) == {below.id}
+
+
+def test_a_removed_service_waits_for_the_last_worker_that_was_started_with_it() -> None:
+    back, front = make_spec("back"), make_spec("front")
+    below = make_replica(back)
+    old = make_replica(front, "old", revision=OLD, depends=(back.key,))
+    assert below.id not in ended(wanting(front), below, old)
+    assert ended(wanting(front), below, make_replica(front)) == {below.id}
+
+
+def test_what_waits_for_each_other_ends_all_the_same() -> None:
+    one, two = make_spec("one"), make_spec("two")
+    replicas = [make_replica(one, depends=(two.key,)), make_replica(two, depends=(one.key,))]
+    steady = make_spec("steady")
+    assert ended(wanting(steady), *replicas, make_replica(steady)) == {r.id for r in replicas}

@@ -102,3 +102,27 @@ def test_an_address_given_to_another_service_is_no_longer_its_own() -> None:
     addresses = {SPEC.key: ("127.0.0.1", 8001), other.key: ("127.0.0.1", 8001)}
     leaving = seeing(make_replica(SPEC, "a", "draining", leave=True))
     assert set(routing_table(wanting(other), leaving, addresses).routes) == {other.key}
+
+
+def crashing(phase: Phase = "pending", failures: int = 5) -> Any:
+    return make_replica(SPEC, "bad", phase, failures=failures, failure="exit code 3: no weights")
+
+
+def test_nobody_waits_for_a_service_in_a_crash_loop() -> None:
+    held = route(wanting(SPEC), seeing(crashing())).held
+    assert held == "service web is in a crash loop: exit code 3: no weights"
+
+
+@pytest.mark.parametrize(
+    "replicas",
+    [
+        [crashing(failures=4)],
+        [crashing("starting")],
+        [crashing(), make_replica(SPEC, "b", "starting")],
+        [crashing(), make_replica(SPEC, "b", "pending")],
+        [crashing(), make_replica(SPEC)],
+    ],
+    ids=["a few failures", "the next try is under way", "another starts", "another will", "another serves"],
+)
+def test_a_service_that_may_yet_come_is_worth_waiting_for(replicas: list[Any]) -> None:
+    assert route(wanting(SPEC), seeing(*replicas)).held == ""

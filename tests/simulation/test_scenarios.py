@@ -323,3 +323,38 @@ async def test_a_lost_worker_is_replaced_where_there_is_room(simulation: Simulat
         await daemon.until(lambda: bool(daemon.ready(WEB.key)), within=5)
         simulation.box.lose(daemon.ready(WEB.key)[0].id, "the host does not answer")
         await daemon.until(lambda: sorted(daemon.phases(WEB.key)) == ["lost", "ready"], within=5)
+
+
+async def test_removed_services_end_in_order_also_after_the_daemons_death(simulation: Simulation) -> None:
+    back = make_spec("back", backend="fake")
+    front = make_spec("front", backend="fake", depends=("back",))
+    simulation.box.behave(front.key, Script(stop_after=5))
+    async with simulation.daemon(wanting(front, back, WEB)) as daemon:
+        await daemon.until(lambda: bool(daemon.ready(front.key)), within=60)
+        await anyio.sleep(1)
+    async with simulation.daemon(wanting(WEB)) as daemon:
+        await daemon.until(lambda: len(daemon.state.replicas) == 1, within=60)
+        gone = {e.service: e.at for e in daemon.watch.events if isinstance(e, WorkerExited)}
+        assert gone[front.key] <= gone[back.key] < gone[front.key] + 1
+
+
+async def test_an_update_that_fails_is_taken_back_and_harms_no_request(simulation: Simulation) -> None:
+    spec = replace(INFER, probes=Probes(startup=HTTP, startup_timeout=60), traffic=Traffic(concurrency=4))
+    async with simulation.daemon(wanting(spec)) as daemon:
+        await daemon.until(lambda: len(daemon.ready(spec.key)) == 2, within=60)
+        good = {replica.revision for replica in daemon.ready(spec.key)}
+        simulation.box.behave(spec.key, Script(ready_after=None), Script())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: load(simulation.router, spec.key, rate=2, seconds=1, lasting=200))
+            await anyio.sleep(10)
+            daemon.change(replace(spec, envs=(("A", "1"),)))
+            took = await daemon.until(lambda: spec.key in daemon.state.rejected, within=120)
+            assert 60 <= took < 75
+            await daemon.until(lambda: all_ready(daemon, 2), within=60)
+            assert {replica.revision for replica in daemon.ready(spec.key)} == good
+            daemon.change(replace(spec, envs=(("A", "2"),)))
+            await daemon.until(
+                lambda: all_ready(daemon, 2) and not good & {r.revision for r in daemon.ready(spec.key)},
+                within=60,
+            )
+        assert (simulation.router.answered, simulation.router.cut, simulation.router.refused) == (400, 0, 0)

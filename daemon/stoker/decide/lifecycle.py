@@ -102,6 +102,11 @@ def _drain_rule(service: str, desired: DesiredState) -> Drain:
     return spec.drain if spec else Drain()
 
 
+def _dependencies(service: str, desired: DesiredState) -> tuple[str, ...]:
+    spec = desired.services.get(service)
+    return tuple(f"{spec.deployment}/{name}" for name in spec.depends) if spec else ()
+
+
 def _added(replica: None, event: ReplicaAdded, desired: DesiredState) -> Replica:
     del replica
     return Replica(
@@ -136,6 +141,7 @@ def _adopted(replica: Replica | None, event: WorkerAdopted, desired: DesiredStat
         ready_at=created if event.ready else None,
         devices_reason=event.devices_reason,
         drain=_drain_rule(event.service, desired),
+        depends=event.depends,
         cause=event.id,
     )
 
@@ -155,6 +161,7 @@ def _start(replica: Replica, event: StartRequested, desired: DesiredState) -> Re
         reservations=event.reservations,
         devices_reason=event.devices_reason,
         drain=_drain_rule(replica.service, desired),
+        depends=_dependencies(replica.service, desired),
         started=event.at,
     )
 

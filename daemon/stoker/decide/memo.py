@@ -59,7 +59,7 @@ class Memo:
         """Remember which of the pools that were looked at have nothing to do. What a pending replica waits
         for may be anything, and at the end services wait for each other."""
         for pool in seen:
-            if observed.stopping or pool.pending or draft.touched(pool.key):
+            if observed.stopping or pool.spec is None or pool.pending or draft.touched(pool.key):
                 self._resting.pop(pool.key, None)
             else:
                 self._resting[pool.key] = _Rest(pool, observed.good.get(pool.key), draft.wake_of(pool.key))

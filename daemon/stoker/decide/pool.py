@@ -44,6 +44,14 @@ class Pool:
         return tuple(r for r in self.members if r.alive)
 
     @cached_property
+    def leans_on(self) -> frozenset[ServiceKey]:
+        """The services that its living workers depend on, by its present spec or by that of their start."""
+        named = {key for replica in self.alive for key in replica.depends}
+        if self.spec and self.alive:
+            named |= {f"{self.spec.deployment}/{name}" for name in self.spec.depends}
+        return frozenset(named)
+
+    @cached_property
     def pending(self) -> tuple[Replica, ...]:
         """Those that wait for a start."""
         return tuple(r for r in self.members if r.phase == "pending")

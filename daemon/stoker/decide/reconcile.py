@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,7 @@ def reconcile(
         judge(draft, pool, observed, desired)
     if draft.turns_back:
         return draft.plan()
-    needed = _needed_by_others(found) if observed.stopping else frozenset()
+    needed = _needed_by_others(found, observed)
     for pool in news:
         draft.turn_to(pool.key)
         if pool.key in needed:
@@ -73,14 +73,29 @@ def _fits(draft: Draft, pool: Pool, without: Iterable[Replica]) -> bool:
     return pool.spec is not None and draft.place(pool.spec, without=tuple(without)).placed
 
 
-def _needed_by_others(found: Mapping[ServiceKey, Pool]) -> frozenset[ServiceKey]:
-    """Services on which a living worker of another one depends: at the end they stop last."""
-    return frozenset(
-        f"{pool.spec.deployment}/{name}"
-        for pool in found.values()
-        if pool.spec is not None and pool.alive
-        for name in pool.spec.depends
-    )
+def _needed_by_others(found: Mapping[ServiceKey, Pool], observed: ObservedState) -> frozenset[ServiceKey]:
+    """Services that end, because everything does or they are no longer configured, while a living worker of
+    another one depends on them: they end after it. Those that wait for each other in a ring do not."""
+    ending = {key for key, pool in found.items() if pool.alive and (pool.spec is None or observed.stopping)}
+    if not ending:
+        return frozenset()
+    held_by = {
+        key: {name for name, pool in found.items() if name != key and key in pool.leans_on} for key in ending
+    }
+    return frozenset(key for key, others in held_by.items() if others and not _in_a_ring(key, held_by))
+
+
+def _in_a_ring(key: ServiceKey, held_by: Mapping[ServiceKey, Collection[ServiceKey]]) -> bool:
+    seen: set[ServiceKey] = set()
+    ahead = list(held_by[key])
+    while ahead:
+        other = ahead.pop()
+        if other == key:
+            return True
+        if other not in seen:
+            seen.add(other)
+            ahead += held_by.get(other, ())
+    return False
 
 
 # --- who comes, who goes ----------------------------------------------------------------------------------

@@ -107,4 +107,17 @@ def _why_never(pool: Pool, observed: ObservedState) -> str:
         return f"service {name} is being stopped with all others"
     if pool.spec.scaling.max_replicas == 0:
         return f"service {name} has max_replicas 0"
-    return ""
+    return _crash_loop(pool)
+
+
+def _crash_loop(pool: Pool) -> str:
+    """That no try has a chance just now: all replicas are in a crash loop, between two tries. The pool goes
+    on trying, also for those who are refused meanwhile."""
+    failing = [
+        r
+        for r in pool.counted
+        if r.phase == "pending" and pool.spec and r.failures >= pool.spec.restart.crash_loop
+    ]
+    if not failing or len(failing) < len(pool.counted):
+        return ""
+    return f"service {pool.key.rpartition('/')[2]} is in a crash loop: {failing[0].failure}"

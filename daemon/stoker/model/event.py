@@ -100,6 +100,7 @@ class WorkerAdopted(ReplicaEvent):
     ready: bool = False
     created: float = 0.0
     devices_reason: str = ""
+    depends: tuple[ServiceKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

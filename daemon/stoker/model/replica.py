@@ -99,6 +99,8 @@ class Replica:
     """A condemned worker may finish what is in flight."""
     drain: Drain = field(default_factory=Drain)
     """How to drain it should its service be gone from the configuration by then."""
+    depends: tuple[ServiceKey, ...] = ()
+    """The services that its present worker depends on: these are to end after it."""
     devices_reason: str = field(default="")
     """Why these devices, in words."""
     cause: str = ""

@@ -170,6 +170,7 @@ class Actuator:
                 reservations=action.reservations,
                 created=anyio.current_time(),
                 devices_reason=action.devices_reason,
+                depends=tuple(f"{spec.deployment}/{name}" for name in spec.depends),
             )
             self._store.save_worker(record)
             worker = self._workers[action.replica] = _Worker(record, driver, CancelScope())

@@ -62,6 +62,7 @@ async def _take_over(
             ready=record.ready,
             created=record.created,
             devices_reason=record.devices_reason,
+            depends=record.depends,
         )
     )
     actuator.adopt(record, handle, driver)

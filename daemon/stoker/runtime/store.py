@@ -42,6 +42,7 @@ class WorkerRecord:
     ready: bool = False
     created: float = 0.0
     devices_reason: str = ""
+    depends: tuple[ServiceKey, ...] = ()
 
 
 class Store:
@@ -141,4 +142,5 @@ def _record(data: dict[str, Any]) -> WorkerRecord:
     if handle is not None:
         handle["extra"] = tuple((key, value) for key, value in handle["extra"])
         handle = WorkerHandle(**handle)
-    return WorkerRecord(handle=handle, reservations=reservations, **data)
+    depends = tuple(data.pop("depends", ()))
+    return WorkerRecord(handle=handle, reservations=reservations, depends=depends, **data)
