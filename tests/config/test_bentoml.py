@@ -355,6 +355,6 @@ def test_a_change_is_named_in_bentomls_words(box: Box) -> None:
     assert isinstance(before.launch, BentoService)
     old = checked(box, "b.yaml")
     service(box, "config_overrides: {workers: 2}")
-    assert changed_keys(old, checked(box, "b.yaml")) == {"b/S": ["config_overrides"]}
+    assert changed_keys(old, checked(box, "b.yaml")) == {"b/S": ["config_overrides.workers"]}
     box.write("b.yaml", "bento: other\nservices: {S: {config_overrides: {workers: 1}}}")
     assert changed_keys(old, checked(box, "b.yaml")) == {"b/S": ["bento"]}
