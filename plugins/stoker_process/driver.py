@@ -46,7 +46,7 @@ class ProcessDriver:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited so, it would lose every exit code
         self._log = context.log
         self._workers: dict[int, Worker] = {}
-        self._records = Records(Path(context.state_dir, "workers"), context.log)
+        self._records = Records(Path(context.state_dir, "process.jsonl"), context.log)
         wanted = context.options.get("cgroup", True)
         found = (
             CgroupTrees.open(context.instance, context.log, only_v1=wanted == "v1")
@@ -160,6 +160,7 @@ class ProcessDriver:
         self._workers.clear()
         self._births.close()
         self._scratch.close()
+        self._records.close()
         await anyio.lowlevel.checkpoint()
 
     def _worker(self, handle: WorkerHandle) -> Worker | None:

@@ -6,10 +6,11 @@ title; a record (mark, pid, start time) is neither. A lost record costs little: 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from stoker.plugin.record_log import RecordLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,42 +28,48 @@ class Record:
     tmp_dir: str = ""
 
 
-class Records:
-    """A directory of one small file per live worker."""
+_FIELDS = fields(Record)
 
-    def __init__(self, directory: Path, log: Callable[[str], None]) -> None:
-        self._directory = directory
+
+class Records:
+    """Those of all live workers, in one file."""
+
+    def __init__(self, path: Path, log: Callable[[str], None]) -> None:
+        self._path = path
+        self._kept = RecordLog(path)
         self._log = log
 
     def write(self, record: Record) -> None:
         """Remember a worker. A full disk is said and borne: the worker runs all the same."""
-        path, text = self._path(record), json.dumps(asdict(record))
         try:
-            try:
-                path.write_text(text, encoding="utf-8")
-            except FileNotFoundError:
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+            self._kept.put(_name(record), {field.name: getattr(record, field.name) for field in _FIELDS})
         except OSError as error:
-            self._log(f"cannot record worker {record.pid} under {self._directory}: {error.strerror}")
+            self._log(f"cannot record worker {record.pid} in {self._path}: {error.strerror}")
 
     def remove(self, record: Record) -> None:
         """Forget a worker that is gone."""
         try:
-            self._path(record).unlink(missing_ok=True)
+            self._kept.drop(_name(record))
         except OSError as error:
-            self._log(f"cannot remove the record of worker {record.pid}: {error.strerror}")
+            self._log(f"cannot remove the record of worker {record.pid} from {self._path}: {error.strerror}")
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._kept.close()
 
     def __iter__(self) -> Iterator[Record]:
         """All records that can be read."""
-        if not self._directory.is_dir():
+        try:
+            found = self._kept.read()
+        except OSError as error:
+            self._log(f"cannot read the workers' records in {self._path}: {error.strerror}")
             return
-        for path in sorted(self._directory.glob("*.json")):
+        for name, data in found.items():
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-                yield Record(**values | {"fences": tuple(values.get("fences", ()))})
-            except (OSError, ValueError, TypeError) as error:
-                self._log(f"ignoring the worker record {path}: {error}")
+                yield Record(**data | {"fences": tuple(data.get("fences", ()))})
+            except (AttributeError, TypeError) as error:
+                self._log(f"ignoring the worker record {name} in {self._path}: {error}")
 
-    def _path(self, record: Record) -> Path:
-        return self._directory / f"{record.pid}.{record.start_time}.json"
+
+def _name(record: Record) -> str:
+    return f"{record.pid}.{record.start_time}"

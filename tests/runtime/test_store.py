@@ -46,12 +46,19 @@ def test_a_dropped_record_is_gone_and_dropping_twice_is_no_error(tmp_path):
 def test_every_truncation_of_a_record_is_survived(tmp_path):
     store = Store(tmp_path)
     store.save_worker(RECORD)
-    path = tmp_path / "replicas" / "infer-k3x9.json"
+    path = tmp_path / "replicas.jsonl"
     whole = path.read_bytes()
-    for length in range(0, len(whole), 7):
+    for length in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:length])
         assert store.workers() == [], f"a record cut at byte {length} was believed"
-        assert not path.exists()
+
+
+def test_a_record_of_another_version_is_no_record(tmp_path):
+    store = Store(tmp_path)
+    store.save_worker(RECORD)
+    with (tmp_path / "replicas.jsonl").open("a") as file:
+        file.write('["infer-zzzz", {"replica": "infer-zzzz"}]\n["infer-yyyy", []]\n')
+    assert store.workers() == [RECORD]
 
 
 def test_half_a_mapping_reads_as_none_at_all(tmp_path):

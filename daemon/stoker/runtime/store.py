@@ -2,12 +2,13 @@
 
     STATE/instance            who we are: marks our workers, survives restarts
     STATE/lock                held by the living daemon
-    STATE/replicas/ID.json    one worker each, written before the start it records
+    STATE/replicas.jsonl      a line for each change of a worker, written before the start it records
     STATE/overrides.json      live overrides;  addresses.json  chosen ports;  tokens.json  restarts asked for
     STATE/targets.json        the scale that was in force, so that a new daemon does not forget it
 
-A file is written beside its place and renamed: a reader sees the old or the new one, never half. There is
-no fsync: what could be lost by a power cut describes workers that died in it.
+A file is written beside its place and renamed: a reader sees the old or the new one, never half; workers,
+which come and go often, have a `RecordLog`. There is no fsync: what the kernel was given outlives the daemon
+however it ends, and what could be lost by a power cut describes workers that died in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from stoker.errors import ConflictError, StokerError
 from stoker.model.device import Reservation
 from stoker.model.replica import WorkerHandle
 from stoker.model.service import ServiceKey
+from stoker.plugin.record_log import RecordLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +53,9 @@ class Store:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self._lock: int | None = None
+        self._workers = RecordLog(self.directory / "replicas.jsonl")
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            (self.directory / "replicas").mkdir(exist_ok=True, mode=0o750)
         except OSError as error:
             raise StokerError(
                 f"cannot use the state directory {self.directory}: {error.strerror}; "
@@ -82,6 +84,7 @@ class Store:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        self._workers.close()
 
     def instance(self) -> str:
         """The name that marks this directory's workers; made once."""
@@ -97,20 +100,20 @@ class Store:
 
     def save_worker(self, record: WorkerRecord) -> None:
         """Write a worker's record. Raises OSError (disk full)."""
-        self._replace(f"replicas/{record.replica}.json", json.dumps(asdict(record)))
+        self._workers.put(record.replica, _plain(record))
 
     def drop_worker(self, replica: str) -> None:
-        """Forget a worker. One that is unknown is no error."""
-        (self.directory / "replicas" / f"{replica}.json").unlink(missing_ok=True)
+        """Forget a worker. One that is unknown is no error. Raises OSError (disk full)."""
+        self._workers.drop(replica)
 
     def workers(self) -> list[WorkerRecord]:
-        """All records; unreadable ones are removed, since nothing can be done with them."""
+        """All records; one that is not as it should be is as good as none."""
         records = []
-        for path in sorted((self.directory / "replicas").glob("*.json")):
+        for data in self._workers.read().values():
             try:
-                records.append(_record(json.loads(path.read_text())))
+                records.append(_record(data))
             except (ValueError, TypeError, KeyError):
-                path.unlink(missing_ok=True)
+                continue
         return records
 
     def read(self, name: str) -> dict[str, Any]:
@@ -134,6 +137,17 @@ class Store:
         except OSError:
             beside.unlink(missing_ok=True)
             raise
+
+
+def _plain(record: WorkerRecord) -> dict[str, Any]:
+    """As JSON has it. By hand: `asdict` copies deeply what is never changed."""
+    data: dict[str, Any] = {field.name: getattr(record, field.name) for field in _FIELDS}
+    data["reservations"] = [asdict(given) for given in record.reservations]
+    data["handle"] = None if record.handle is None else asdict(record.handle)
+    return data
+
+
+_FIELDS = fields(WorkerRecord)
 
 
 def _record(data: dict[str, Any]) -> WorkerRecord:

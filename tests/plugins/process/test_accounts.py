@@ -122,8 +122,7 @@ async def test_an_heir_removes_temporary_files(sessions: ProcessDriver, bench: B
     handle = await sessions.start(request)
     await until(lambda: os.path.exists(f"{where}/file"), "the worker's file")
     if not recorded:
-        for record in (bench.directory / "state" / "workers").iterdir():
-            record.unlink()
+        (bench.directory / "state" / "process.jsonl").unlink()
     async with aclosing(bench.driver()) as heir:
         (found,) = await heir.find()
         taken = await heir.recover(found)
@@ -150,8 +149,7 @@ async def test_a_place_of_the_services_own_is_never_removed(sessions: ProcessDri
     precious = bench.directory / "precious"
     precious.mkdir()
     handle = await sessions.start(bench.request("sleep", "600", environ={"TMPDIR": str(precious)}))
-    for record in (bench.directory / "state" / "workers").iterdir():
-        record.unlink()
+    (bench.directory / "state" / "process.jsonl").unlink()
     async with aclosing(bench.driver()) as heir:
         (found,) = await heir.find()
         taken = await heir.recover(found)

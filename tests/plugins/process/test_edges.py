@@ -120,7 +120,8 @@ def test_a_missing_log_has_no_last_line(tmp_path: Path) -> None:
 def test_records_survive_and_torn_ones_are_skipped(
     tmp_path: Path, log: Callable[[str], None], said: list[str]
 ) -> None:
-    records = Records(tmp_path / "workers", log)
+    path = tmp_path / "workers.jsonl"
+    records = Records(path, log)
     assert list(records) == []
     kept = Record("a:b/c:d", 1, 2, "boot", "/log", "/cgroup")
     gone = Record("a:b/c:e", 3, 4, "boot")
@@ -128,10 +129,11 @@ def test_records_survive_and_torn_ones_are_skipped(
     records.write(gone)
     records.remove(gone)
     records.remove(gone)
-    (tmp_path / "workers" / "5.6.json").write_text('{"mark": "a:')
-    (tmp_path / "workers" / "7.8.json").write_text('{"another": "version"}')
-    assert list(Records(tmp_path / "workers", log)) == [kept]
-    assert len(said) == 2
+    records.close()
+    with path.open("a") as file:
+        file.write('["7.8", {"another": "version"}]\n["5.6", {"mark": "a:')
+    assert list(Records(path, log)) == [kept]
+    assert len(said) == 1
 
 
 def test_usage_is_the_mean_since_the_last_asking() -> None:

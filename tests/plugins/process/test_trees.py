@@ -184,8 +184,7 @@ async def test_a_worker_without_a_record_is_found_by_its_mark(sessions: ProcessD
     request = bench.request("sh", "-c", program)
     handle = await sessions.start(request)
     await pid_in(bench.directory / "child")
-    for record in (bench.directory / "state" / "workers").iterdir():
-        record.unlink()
+    (bench.directory / "state" / "process.jsonl").unlink()
     async with aclosing(bench.driver()) as heir:
         found = await heir.find()
         assert [(one.handle.pid, one.mark) for one in found] == [(handle.pid, request.mark)]
