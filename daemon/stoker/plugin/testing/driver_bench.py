@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -126,7 +126,8 @@ class Bench:
         """Leave no process of this bench running, whatever a failed test has left."""
         while pids := [pid for pid in processes_of(self.instance) if running(pid)]:
             for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
             await until(partial(none_running, pids), "the end of what a test left running")
         async with aclosing(self.driver()) as last:
             for found in await last.find():

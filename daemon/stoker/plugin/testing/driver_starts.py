@@ -103,7 +103,7 @@ class Starts:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run workers as others")
     async def test_a_worker_runs_as_its_user(self, driver: WorkerDriver, bench: Bench) -> None:
         """With that user's ids and groups, and none of root's."""
-        _, output = await bench.run(driver, bench.request("id", user="nobody"))
+        _, output = await bench.run(driver, bench.request("id", user="nobody", working_dir="/"))
         assert "uid=65534(nobody)" in output
         assert "root" not in output
 
