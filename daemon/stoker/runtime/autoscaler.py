@@ -134,13 +134,14 @@ class Autoscaler:
     async def _measure(self, key: ServiceKey) -> None:
         state = self._state()
         found = await self._usage(key)
+        now = anyio.current_time()
         readings = [
             replace(found[replica.handle.pid], gpu=_device_use(state, replica))
             for replica in state.of(key)
-            if replica.phase == "ready" and replica.handle is not None and replica.handle.pid in found
+            if _settled(replica, now) and replica.handle is not None and replica.handle.pid in found
         ]
         pool = self._pool(key)
-        pool.history = pool.history.add_usage(pool_usage(readings, anyio.current_time()))
+        pool.history = pool.history.add_usage(pool_usage(readings, now))
         self._look_at(key)
 
     def _decide(self, key: ServiceKey) -> None:
@@ -197,6 +198,13 @@ class Autoscaler:
 
 def _scales(spec: ServiceSpec) -> bool:
     return spec.scaling.min_replicas < spec.scaling.max_replicas and not spec.held
+
+
+def _settled(replica: Replica, now: float) -> bool:
+    """Whether a reading of it tells of its service alone: what a start costs calls for no more replicas."""
+    return (
+        replica.phase == "ready" and replica.ready_at is not None and now - replica.ready_at > USAGE_PERIOD
+    )
 
 
 def _needs_usage(spec: ServiceSpec) -> bool:
