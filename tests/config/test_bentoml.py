@@ -13,9 +13,10 @@ from config.conftest import Box, blocks
 from stoker.config.bentoml import NEVER, gpu_model
 from stoker.config.changes import changed_keys
 from stoker.config.explain import explain
+from stoker.config.launch import NO_TIMEOUT
 from stoker.config.load import EffectiveConfig, load
 from stoker.errors import ConfigError
-from stoker.model.service import BentoService, Command, PolicySpec, Resources, ServiceSpec, Update
+from stoker.model.service import BentoService, Command, PolicySpec, Resources, ServiceSpec, Update, revision
 
 DATA = Path(__file__).parent / "data" / "bentoml"
 FILES = sorted(path for path in DATA.iterdir() if path.suffix != ".md" and ".expected" not in path.name)
@@ -282,6 +283,39 @@ def test_values_are_explained_by_the_line_a_person_wrote(box: Box) -> None:
     assert (answer["value"], answer["layers"][0]["source"]) == (600, "BentoCloud's default")
 
 
+@pytest.mark.parametrize(
+    ("asked", "path", "value"),
+    [
+        ("config_overrides.traffic.timeout", "traffic.timeout", 30),
+        ("config_overrides.traffic.concurrency", "scaling.policy.target", 4),
+        ("config_overrides.traffic.max_concurrency", "traffic.max_concurrency", None),
+        ("config_overrides.resources.memory", "resources.memory", "2Gi"),
+        ("config_overrides.envs.A", "envs.A", "1"),
+        ("deployment_strategy", "update.strategy", "Recreate"),
+        ("cold_start_timeout", "probes.startup.timeout", 120),
+        ("scaling.policy.scale_up_behavior", "scaling.policy.scale_up_stabilization_window", 600),
+    ],
+)
+def test_keys_that_moved_are_explained_by_bentomls_names(box: Box, asked: str, path: str, value: Any) -> None:
+    box.write(
+        "b.yaml",
+        "bento: .\nservices:\n  S:\n    scaling: {policy: {scale_up_behavior: stable}}\n"
+        "    config_overrides:\n"
+        "      traffic: {timeout: 30, concurrency: 4}\n      resources: {memory: 2}\n      envs: {A: 1}\n",
+    )
+    answer = explain(checked(box, "b.yaml"), f"services.S.{asked}")
+    assert (answer["asked"], answer["path"]) == (f"services.S.{asked}", f"services.S.{path}")
+    assert answer["value"] == value
+    assert answer["layers"][0]["wins"]
+
+
+def test_other_keys_of_the_decorator_are_explained_in_their_place(box: Box) -> None:
+    box.write("b.yaml", "bento: .\nservices: {S: {config_overrides: {threads: 4}}}\n")
+    answer = explain(checked(box, "b.yaml", sets=["services.S.config_overrides.threads=8"]),
+                     "services.S.config_overrides.threads")  # fmt: skip
+    assert (answer["value"], [row["value"] for row in answer["layers"][:2]]) == (8, [8, 4])
+
+
 def test_stokers_own_keys_stand_beside_bentomls(box: Box) -> None:
     text = (
         "bento: .\nservices:\n  S: {priority: 5, deployment_strategy: RollingUpdate}\n  w: {command: run}\n"
@@ -358,3 +392,17 @@ def test_a_change_is_named_in_bentomls_words(box: Box) -> None:
     assert changed_keys(old, checked(box, "b.yaml")) == {"b/S": ["config_overrides.workers"]}
     box.write("b.yaml", "bento: other\nservices: {S: {config_overrides: {workers: 1}}}")
     assert changed_keys(old, checked(box, "b.yaml")) == {"b/S": ["bento"]}
+
+
+def test_what_the_router_and_the_policy_follow_is_no_reason_to_start_anew(box: Box) -> None:
+    def made(traffic: str) -> ServiceSpec:
+        return service(box, f"config_overrides: {{threads: 2, traffic: {{{traffic}}}}}")
+
+    before = made("timeout: 5, concurrency: 3, external_queue: true")
+    after = made("timeout: 50, concurrency: 9, external_queue: true")
+    assert (after.traffic.timeout, after.traffic.concurrency) == (50.0, 9)
+    assert revision(before) == revision(after)
+    assert revision(made("max_concurrency: 5")) != revision(after)
+    assert isinstance(before.launch, BentoService)
+    told = json.loads(before.launch.config)
+    assert told == {"threads": 2, "traffic": {"timeout": NO_TIMEOUT}}

@@ -42,6 +42,4 @@ def _flow(value: Any) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and isinstance(resolve_scalar(value), str):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
     return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())

@@ -34,6 +34,21 @@ _TOP = frozenset(BentoFileSection.model_fields) - frozenset(FileSection.model_fi
 _OWN = (frozenset(BentoServiceSection.model_fields) - frozenset(ServiceSection.model_fields)) | {
     "config_overrides"
 }
+MOVED: Mapping[Path, Path] = {
+    ("deployment_strategy",): ("update", "strategy"),
+    ("cold_start_timeout",): ("probes", "startup", "timeout"),
+    ("scaling", "policy", "scale_up_behavior"): ("scaling", "policy", "scale_up_stabilization_window"),
+    ("scaling", "policy", "scale_down_behavior"): ("scaling", "policy", "scale_down_stabilization_window"),
+    ("scaling", "policy", "metrics"): ("scaling", "policy", "metric"),
+    ("config_overrides", "traffic", "timeout"): ("traffic", "timeout"),
+    ("config_overrides", "traffic", "concurrency"): ("scaling", "policy", "target"),
+    ("config_overrides", "traffic", "max_concurrency"): ("traffic", "max_concurrency"),
+    ("config_overrides", "resources", "cpu"): ("resources", "cpu"),
+    ("config_overrides", "resources", "memory"): ("resources", "memory"),
+    ("config_overrides", "resources", "gpu"): ("resources", "gpu"),
+    ("config_overrides", "resources", "gpu_type"): ("resources", "gpu_type"),
+}
+"""BentoML's keys of a service, and where what they say stands with Stoker."""
 _POLICY = frozenset({"scale_up_behavior", "scale_down_behavior", "metrics"})
 _FRAGMENT_TOP = frozenset({"name", "envs", "env_file", "include", "secrets", "services"})
 _FRAGMENT = frozenset({"instance_type", "scaling", "envs"})

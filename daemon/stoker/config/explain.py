@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stoker.config.assign import split_deployment, split_path
+from stoker.config.bentoml import MOVED
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.layers import Layer
 from stoker.config.resolve import EffectiveConfig, Resolved
@@ -24,7 +25,8 @@ def explain(config: EffectiveConfig, path: str) -> Mapping[str, Any]:
     """Return `{path, value, layers: [{layer, source, value, wins}]}`, the highest layer first.
 
     `path` is dotted; `deployment/` in front says which one, if several have it. A mapping's value is what
-    all layers together make of it. Raises NotFoundError naming the nearest path.
+    all layers together make of it. A key of BentoML's whose meaning stands elsewhere is answered from there,
+    with the path that was asked for as `asked`. Raises NotFoundError naming the nearest path.
     """
     wanted, rest = split_deployment(path)
     try:
@@ -32,7 +34,14 @@ def explain(config: EffectiveConfig, path: str) -> Mapping[str, Any]:
     except ValueError as error:
         raise NotFoundError(str(error)) from None
     one = _deployment(config, wanted, keys, path)
+    moved = _moved(one, keys)
+    if moved is not None:
+        return {**_answer(one, moved, ".".join(moved)), "asked": path}
     _check_known(one, keys, path)
+    return _answer(one, keys, path)
+
+
+def _answer(one: Resolved, keys: Path, path: str) -> dict[str, Any]:
     rows = [row for layer in reversed(one.layers) for row in _rows(one, layer, keys)]
     rows += _derived_rows(one, keys)
     rows += _default_rows(one, keys)
@@ -57,6 +66,16 @@ def _deployment(config: EffectiveConfig, wanted: str | None, keys: Path, path: s
         raise NotFoundError(_missing("service", keys[1], services))
     names = ", ".join(f"{name}/{path}" for name in by_name)
     raise NotFoundError(f"say which deployment: {names}" if names else "no deployment is loaded")
+
+
+def _moved(one: Resolved, keys: Path) -> Path | None:
+    """Where what a key of a BentoML file says stands; None for any other key."""
+    if one.written is None or len(keys) < 3 or keys[0] != "services":
+        return None
+    if keys[2:4] == ("config_overrides", "envs"):
+        return (*keys[:2], *keys[3:])
+    place = MOVED.get(keys[2:])
+    return (*keys[:2], *place) if place is not None else None
 
 
 def _check_known(one: Resolved, keys: Path, path: str) -> None:

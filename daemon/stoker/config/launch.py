@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
+from typing import Any
 
+from stoker.config.fields import plain
 from stoker.config.layers import LAUNCH_WAYS
 from stoker.config.schema import ServiceSection
 from stoker.config.tree import Path, Report, find, nearest, suggest
@@ -18,6 +20,11 @@ _PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
 """`{word}`, `{word:name}` and their escape `{{word}}`. JSON, `${HOME}` and other braces are text."""
 _ALWAYS = frozenset({"PATH", "HOME", "USER", "LANG", "TMPDIR", "SHELL", "PORT", "CUDA_VISIBLE_DEVICES"})
 """Variables every worker has without a declaration; besides those that begin with STOKER_."""
+
+_NOT_TOLD = ("resources", "envs")
+_OF_ROUTER = frozenset({"timeout", "concurrency", "external_queue"})
+NO_TIMEOUT = 1e9
+"""Seconds."""
 
 Complain = Callable[[str], None]
 
@@ -48,7 +55,29 @@ def build_launch(section: ServiceSection, report: Report, path: Path, bento: str
 
 
 def _overrides(section: ServiceSection) -> str:
-    return json.dumps(section.config_overrides, sort_keys=True, separators=(",", ":"))
+    """What a worker of the bento must be told, as canonical JSON.
+
+    Left out is what Stoker sees to itself (needs, variables, and how requests reach a replica): a change of
+    these is no reason to start anew. The router keeps the time, so a worker keeps none.
+    """
+    config = _said(section.config_overrides)
+    for key in _NOT_TOLD:
+        config.pop(key, None)
+    traffic = config.pop("traffic", None)
+    rest = {k: v for k, v in traffic.items() if k not in _OF_ROUTER} if isinstance(traffic, dict) else {}
+    config["traffic"] = {**rest, "timeout": NO_TIMEOUT}
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+def _said(value: Any) -> Any:
+    """Without nulls, which say nothing, and mappings that are empty without them; references as what they
+    spell."""
+    if isinstance(value, list):
+        return [_said(each) for each in value]
+    if not isinstance(value, dict):
+        return plain(value)
+    below = {key: _said(each) for key, each in value.items() if each is not None}
+    return {key: each for key, each in below.items() if each != {}}
 
 
 def _unknown(keys: set[str]) -> list[str]:

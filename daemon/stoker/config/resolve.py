@@ -41,6 +41,10 @@ class Resolved:
     derived: Mapping[Path, tuple[Any, str]] = field(default_factory=dict)
     types: Mapping[str, Resources] = field(default_factory=dict)
     """The file's own instance types."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """The working directory of each service, absolute."""
+    written: Node | None = None
+    """The merged tree in BentoML's words, where the file has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ def _printable(text: str) -> str:
 def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: bool) -> _Checked:
     tree, faults = fill(merge_layers(deployment.layers), environ)
     layers, form, told = deployment.layers, form_of(tree), Translation(layers=())
+    written = tree if form else None
     if form == "deployment":
         told = translate(layers, tree, environ)
         if told.problems:
@@ -150,6 +155,8 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         tree=tree,
         derived=_derived(context),
         types=context.types,
+        folders={name: spec.working_dir for name, spec in specs.items()},
+        written=written,
     )
     return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices])
 

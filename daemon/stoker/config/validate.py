@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from stoker.config.fields import Argv, EnvFile, Text
 from stoker.config.schema import FileSection, ServiceSection
 from stoker.config.tree import Node, Path, Report, find, found, suggest, to_data
 from stoker.errors import ConfigProblem
@@ -76,6 +77,25 @@ def known_path(path: Path) -> bool:
         if annotation is None:
             return False
     return True
+
+
+def wants_text(path: Path) -> bool:
+    """Whether the key at a path takes text and no number: `user: "1000"`."""
+    if path and path[-1].isdecimal():
+        path = path[:-1]
+    section = section_at(FileSection, path[:-1]) if path else None
+    field = section.model_fields.get(path[-1]) if section is not None else None
+    if field is None:
+        return path[-2:-1] == ("envs",)
+    return any(
+        isinstance(kind, Text | Argv | EnvFile) for kind in (*field.metadata, *_kinds(field.annotation))
+    )
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The kinds of values in an annotation, those below `| None` and in a list too."""
+    found = list(getattr(annotation, "__metadata__", ()))
+    return found + [kind for each in get_args(annotation) for kind in _kinds(each)]
 
 
 def _unwrapped(annotation: Any) -> Any:

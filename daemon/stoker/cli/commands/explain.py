@@ -40,6 +40,8 @@ def _path(document: dict[str, Any]) -> None:
 
     value = document["value"]
     whole = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict) else text(value)
+    if "asked" in document:
+        say(f"{document['asked']}: a key of BentoML's, here {document['path']}", "dim")
     say(f"{document['path']} = {whole}", "bold")
     rows = tuple(
         (
