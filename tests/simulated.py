@@ -19,6 +19,7 @@ from stoker.model.device import Reservation
 from stoker.model.event import (
     ConfigApplied,
     Event,
+    InventoryChanged,
     Notice,
     ReplicaBecameReady,
     ReplicaEvent,
@@ -196,6 +197,8 @@ class SimulatedDaemon:
     def _after_event(self, event: Event) -> None:
         self.watch.after(event, self.control.state, self.control.desired)
         check_box(self.box)
+        if isinstance(event, InventoryChanged):
+            self.autoscaler.box_changed()
         if isinstance(event, ReplicaBecameReady):
             self._actuator.became_ready(event.replica)
         if isinstance(event, TargetChanged):

@@ -91,7 +91,17 @@ def test_idle_devices_are_filled_where_most_would_wait():
 
 
 def test_filling_leaves_what_is_there():
-    assert targets(box(6), claim("a", 1, present=4), claim("b", 1), idle="fill") == {"a": 4, "b": 1}
+    assert targets(box(5), claim("a", 1, present=4), claim("b", 1), idle="fill") == {"a": 4, "b": 1}
+
+
+def test_filling_is_even_where_no_policy_says_what_a_replica_is_worth():
+    assert targets(box(9), claim("a", 2), claim("b", 1), claim("c", 0), idle="fill") == {
+        "a": 6,
+        "b": 3,
+        "c": 0,
+    }
+    cpu = claim("a", 2, each=Amount(cpu=1))
+    assert targets(box(9), cpu, idle="fill") == {"a": 2}, "only devices are filled"
 
 
 def test_every_dimension_counts():

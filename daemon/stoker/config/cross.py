@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from stoker.config.launch import variable_name
 from stoker.config.tree import Path, Report, found
-from stoker.model.service import ServiceSpec
+from stoker.model.quantity import format_bytes
+from stoker.model.service import BoxSpec, ServiceSpec
 
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
@@ -68,6 +69,25 @@ def check_box(key: str, values: Sequence[tuple[object, str, Report]]) -> None:
         first, place, _ = values[0]
         if value != first:
             report.add(("box", key), f"{found(value)} contradicts {found(first)} in {place}; the box is one")
+
+
+def check_guarantees(placed: Sequence[tuple[ServiceSpec, Report]], box: BoxSpec) -> None:
+    """`min_replicas` of all services within what the file says the box has; told where the last one is."""
+    for key, has in (("cpu", box.cpu), ("memory", box.memory)):
+        sure = [
+            (spec, report, (getattr(spec.resources, key) or 0) * spec.scaling.min_replicas)
+            for spec, report in placed
+            if getattr(spec.resources, key) and spec.scaling.min_replicas and not spec.held
+        ]
+        if has is None or sum(amount for _, _, amount in sure) <= has:
+            continue
+        words = format_bytes if key == "memory" else lambda cores: f"{cores:g} cores"
+        parts = [
+            f"{s.name} {s.scaling.min_replicas} x {words(getattr(s.resources, key))}" for s, _, _ in sure
+        ]
+        spec, report, _ = sure[-1]
+        message = f"min_replicas do not fit: box.{key} is {words(has)}, and {', '.join(parts)} are guaranteed"
+        report.add(("services", spec.name, "scaling", "min_replicas"), message)
 
 
 def _cycles(specs: Mapping[str, ServiceSpec]) -> list[list[str]]:

@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from stoker.config.changes import changed_keys
 from stoker.config.resolve import EffectiveConfig, resolve
 from stoker.config.sources import ConfigRequest, read, watch_paths
+from stoker.config.tree import Report, find
 from stoker.errors import ConfigError, ConfigProblem
+from stoker.model.service import ServiceKey
 
-__all__ = ["ConfigRequest", "EffectiveConfig", "LoadError", "changed_keys", "load", "resolve", "watch_paths"]
+__all__ = [
+    "ConfigRequest",
+    "EffectiveConfig",
+    "LoadError",
+    "changed_keys",
+    "load",
+    "located",
+    "resolve",
+    "says",
+    "watch_paths",
+]
 
 
 class LoadError(ConfigError):
@@ -18,6 +30,21 @@ class LoadError(ConfigError):
     def __init__(self, problems: Sequence[ConfigProblem], watch: tuple[str, ...]) -> None:
         self.watch = watch
         super().__init__(*problems)
+
+
+def located(config: EffectiveConfig, key: ServiceKey, path: Sequence[str], message: str) -> ConfigProblem:
+    """A problem that shows only beside the running system, with the place of that key of the service."""
+    deployment, _, name = key.partition("/")
+    report = Report(next(one.tree for one in config.layers if one.name == deployment))
+    report.add(("services", name, *path), message)
+    return report.problems[0]
+
+
+def says(config: EffectiveConfig, key: ServiceKey, path: Sequence[str]) -> bool:
+    """Whether some layer says that key of the service, so that it is not the built-in default."""
+    deployment, _, name = key.partition("/")
+    tree = next(one.tree for one in config.layers if one.name == deployment)
+    return find(tree, ("services", name, *path)) is not None
 
 
 def load(request: ConfigRequest, *, to_run: bool = True) -> EffectiveConfig:

@@ -13,7 +13,14 @@ from typing import Any
 from stoker.config.assemble import Deployment, Project, RawLayers
 from stoker.config.bentoml import Translation, form_of, translate
 from stoker.config.build import Context, build_service, type_resources
-from stoker.config.cross import check_box, check_depends, check_deployments, check_names, check_ports
+from stoker.config.cross import (
+    check_box,
+    check_depends,
+    check_deployments,
+    check_guarantees,
+    check_names,
+    check_ports,
+)
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.interpolate import fill
 from stoker.config.layers import Layer, merge_layers
@@ -81,6 +88,7 @@ def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
     check_deployments([(one.resolved.name, one.resolved.file, one.report) for one in checked])
     check_ports((spec, one.report) for one in checked for spec in one.specs.values())
     box = _box(checked)
+    check_guarantees([(spec, one.report) for one in checked for spec in one.specs.values()], box)
     problems += [problem for one in checked for problem in one.report.problems]
     if problems:
         raise ConfigError(*_told(problems))

@@ -345,6 +345,10 @@ class BoxSection(Section):
     """Spare devices: fill them with replicas, or leave them free."""
     router: Annotated[str, Text("the name of a router", "stoker", r"[A-Za-z0-9_-]+")] = "stoker"
     """What carries the requests."""
+    cpu: Cores | None = None
+    """Cores that the services share. Default: those that the daemon may use."""
+    memory: Bytes | None = None
+    """Main memory that the services share. Default: that of the box."""
 
 
 class FileSection(Section):

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from stoker.decide.claims import Amount, Claim, Ledger
 from stoker.model.quantity import format_bytes
 from stoker.model.service import ServiceKey
+
+__all__ = ["Amount", "BudgetMemory", "Claim", "Grant", "Shares", "overcommitted", "share_out"]
 
 GAP = 1 / 3
 """A replica moves only between services whose satisfaction (had of asked) differs by more than this."""
@@ -26,65 +29,9 @@ DWELL = 30.0
 """Seconds, or two start-ups if that is longer, during which neither side of a move is touched again."""
 _INCUMBENT = 1.5
 """A warm replica that is there is worth so much more than one that would have to start."""
+_UNSAID = 1e-6
+"""Requests a second; weight of a replica whose policy does not say what it is worth."""
 _TIERS = ("base", "need", "want")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
-    """A part of the box, or all of it: devices (shares count as such), cores, bytes. May be infinite."""
-
-    devices: float = 0.0
-    cpu: float = 0.0
-    memory: float = 0.0
-
-    def times(self, count: int) -> Amount:
-        """That of so many replicas."""
-        return Amount(devices=self.devices * count, cpu=self.cpu * count, memory=self.memory * count)
-
-    def minus(self, other: Amount) -> Amount:
-        """What is left."""
-        return Amount(
-            devices=self.devices - other.devices,
-            cpu=self.cpu - other.cpu,
-            memory=self.memory - other.memory,
-        )
-
-    def lacks(self, other: Amount) -> str:
-        """The first thing of which there is not enough for `other`, "" if it fits."""
-        for name in ("devices", "cpu", "memory"):
-            if getattr(other, name) > 0 and getattr(other, name) > getattr(self, name) + 1e-9:
-                return name
-        return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What one service asks, and what it has. `each` is what one replica takes. `draining` replicas hold
-    their part until they are gone. `value`: see Decision."""
-
-    service: ServiceKey
-    each: Amount
-    least: int = 0
-    base: int
-    need: int
-    want: int
-    most: int
-    priority: int = 0
-    weight: float = 1.0
-    present: int = 0
-    """Starting and ready replicas."""
-    draining: int = 0
-    startup: float = 0.0
-    value: tuple[float, ...] = ()
-
-    def tier(self, name: str) -> int:
-        """The count asked at that tier, within bounds and never below the tier under it."""
-        found = max(self.least, self.base)
-        if name != "base":
-            found = max(found, self.need)
-        if name == "want":
-            found = max(found, self.want)
-        return min(found, max(self.most, self.least))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +48,8 @@ class Grant:
 
     target: int
     startable: int
+    affordable: int = 0
+    """Like `startable` as far as cores and memory go; for who asks the devices themselves what is free."""
     reason: str = ""
     short: int = 0
     """Replicas that it needs for its promise (`need`) and does not get: to be shed at the router."""
@@ -112,6 +61,8 @@ class Shares:
 
     grants: Mapping[ServiceKey, Grant]
     memory: BudgetMemory
+    wake_at: float | None = None
+    """When a move that is only waiting for its dwell may be made."""
 
 
 def share_out(
@@ -121,32 +72,39 @@ def share_out(
     now: float,
     *,
     idle: Literal["fill", "release"] = "release",
+    kinds: Mapping[str, float] | None = None,
 ) -> Shares:
-    """Return what each service may have; the same input gives the same answer, whatever its order."""
-    work = _Work(box, sorted(claims, key=lambda claim: (-claim.priority, claim.service)))
+    """Return what each service may have; the same input gives the same answer, whatever its order.
+
+    `kinds`: the box's devices by kind, where the claims tell kinds apart.
+    """
+    work = Ledger(box, sorted(claims, key=lambda claim: (-claim.priority, claim.service)), kinds)
     for claim in work.claims:
         work.give(claim, claim.least)
     moved = dict(memory.moved)
+    waits: list[float] = []
     for tier in _TIERS:
         for priority in sorted({claim.priority for claim in work.claims}, reverse=True):
             group = [claim for claim in work.claims if claim.priority == priority]
             _serve(work, group, tier)
             if tier != "want":
-                _move(work, group, tier, moved, now)
+                waits += _move(work, group, tier, moved, now)
     if idle == "fill":
         _fill(work)
-    startable = _startable(work)
+    startable = _startable(work, box)
+    affordable = _startable(work, replace(box, devices=math.inf))
     grants = {
         claim.service: Grant(
             target=work.granted[claim.service],
             startable=startable[claim.service],
+            affordable=affordable[claim.service],
             reason=_reason(work, claim),
             short=max(0, claim.tier("need") - work.granted[claim.service]),
         )
         for claim in work.claims
     }
     known = {service: at for service, at in moved.items() if service in grants}
-    return Shares(grants=grants, memory=BudgetMemory(moved=known))
+    return Shares(grants=grants, memory=BudgetMemory(moved=known), wake_at=min(waits, default=None))
 
 
 def overcommitted(box: Amount, claims: Sequence[Claim]) -> str:
@@ -166,32 +124,7 @@ def overcommitted(box: Amount, claims: Sequence[Claim]) -> str:
     return ""
 
 
-class _Work:
-    """Grants in the making, and what is left of the box."""
-
-    def __init__(self, box: Amount, claims: Sequence[Claim]) -> None:
-        self.box = self.left = box
-        self.claims = claims
-        self.granted = {claim.service: 0 for claim in claims}
-
-    def give(self, claim: Claim, upto: int) -> None:
-        """Raise its grant to `upto`, as far as the box goes."""
-        while self.granted[claim.service] < upto and not self.left.lacks(claim.each):
-            self.left = self.left.minus(claim.each)
-            self.granted[claim.service] += 1
-
-    def take(self, claim: Claim) -> None:
-        """Lower its grant by one."""
-        self.left = self.left.minus(claim.each.times(-1))
-        self.granted[claim.service] -= 1
-
-    def satisfaction(self, claim: Claim, tier: str, change: int = 0) -> float:
-        """Had of asked, weighed; a service that asks nothing is content."""
-        asked = claim.tier(tier)
-        return (self.granted[claim.service] + change) / (claim.weight * asked) if asked else math.inf
-
-
-def _serve(work: _Work, group: Sequence[Claim], tier: str) -> None:
+def _serve(work: Ledger, group: Sequence[Claim], tier: str) -> None:
     """Keep what is there, then weighted max-min."""
     for claim in group:
         work.give(claim, min(claim.present, claim.tier(tier)))
@@ -199,7 +132,7 @@ def _serve(work: _Work, group: Sequence[Claim], tier: str) -> None:
         asking = [
             claim
             for claim in group
-            if work.granted[claim.service] < claim.tier(tier) and not work.left.lacks(claim.each)
+            if work.granted[claim.service] < claim.tier(tier) and not work.lacks(claim)
         ]
         if not asking:
             return
@@ -207,40 +140,47 @@ def _serve(work: _Work, group: Sequence[Claim], tier: str) -> None:
         work.give(poorest, work.granted[poorest.service] + 1)
 
 
-def _move(work: _Work, group: Sequence[Claim], tier: str, moved: dict[ServiceKey, float], now: float) -> None:
-    """Where the tier could not be served in full: one replica from the best served to the worst."""
+def _move(
+    work: Ledger, group: Sequence[Claim], tier: str, moved: dict[ServiceKey, float], now: float
+) -> list[float]:
+    """Where the tier could not be served in full: one replica from the best served to the worst. Returns
+    when that may be, if all that is missing is that the dwell is over."""
     short = [claim for claim in group if work.granted[claim.service] < claim.tier(tier)]
     if not short:
-        return
+        return []
     poorest = min(short, key=lambda claim: (work.satisfaction(claim, tier), claim.service))
+    gap = GAP * (1 if tier == "need" else 0.5)
     donors = [
         claim
         for claim in group
         if claim is not poorest
         and work.granted[claim.service] > max(1, claim.least)
-        and now - moved.get(claim.service, -math.inf) > max(DWELL, 2 * claim.startup)
-        and not work.left.minus(claim.each.times(-1)).lacks(poorest.each)
+        and work.satisfaction(claim, tier, -1) - work.satisfaction(poorest, tier) > gap
+        and work.would_fit(claim, poorest)
     ]
-    if not donors:
-        return
-    richest = max(donors, key=lambda claim: (work.satisfaction(claim, tier), claim.service))
-    gap = work.satisfaction(richest, tier, -1) - work.satisfaction(poorest, tier)
-    if gap > GAP * (1 if tier == "need" else 0.5):
-        work.take(richest)
-        work.give(poorest, work.granted[poorest.service] + 1)
-        moved[richest.service] = moved[poorest.service] = now
+    free_at = {
+        claim.service: moved.get(claim.service, -math.inf) + max(DWELL, 2 * claim.startup) for claim in donors
+    }
+    ready = [claim for claim in donors if free_at[claim.service] < now]
+    if not ready:
+        return [min(free_at.values())] if donors else []
+    richest = max(ready, key=lambda claim: (work.satisfaction(claim, tier), claim.service))
+    work.take(richest)
+    work.give(poorest, work.granted[poorest.service] + 1)
+    moved[richest.service] = moved[poorest.service] = now
+    return []
 
 
-def _fill(work: _Work) -> None:
+def _fill(work: Ledger) -> None:
     """What is left idle goes where the most requests would otherwise wait; what is there stays there."""
     while True:
         best: tuple[float, bool, ServiceKey] | None = None
         for claim in work.claims:
             granted = work.granted[claim.service]
-            if granted >= claim.most or work.left.lacks(claim.each):
+            if granted >= claim.most or not claim.each.devices or work.lacks(claim):
                 continue
             there = claim.present > granted
-            value = claim.value[granted] if granted < len(claim.value) else 0.0
+            value = _value(claim, granted, there=there)
             if value > 0 or there:
                 best = max(
                     best or (-1.0, False, ""), (value * (_INCUMBENT if there else 1.0), there, claim.service)
@@ -251,9 +191,17 @@ def _fill(work: _Work) -> None:
         work.give(chosen, work.granted[chosen.service] + 1)
 
 
-def _startable(work: _Work) -> dict[ServiceKey, int]:
+def _value(claim: Claim, granted: int, *, there: bool) -> float:
+    """What one more replica is worth. Policies that say nothing of it come after those that do: what is
+    there stays, then evenly."""
+    if claim.value:
+        return claim.value[granted] if granted < len(claim.value) else 0.0
+    return _UNSAID if there else _UNSAID * claim.tier("need") / (granted + 1) / 1e6
+
+
+def _startable(work: Ledger, box: Amount) -> dict[ServiceKey, int]:
     """How much of each grant can be there now: replicas that leave hold their part until they are gone."""
-    free = work.box
+    free = box
     for claim in work.claims:
         free = free.minus(claim.each.times(claim.present + claim.draining))
     found = {claim.service: min(claim.present, work.granted[claim.service]) for claim in work.claims}
@@ -267,20 +215,21 @@ def _startable(work: _Work) -> dict[ServiceKey, int]:
     return found
 
 
-def _reason(work: _Work, claim: Claim) -> str:
+def _reason(work: Ledger, claim: Claim) -> str:
     """`wants 5, has 3: 2 GPUs short, held by infer (priority 10)`."""
     wants, has = claim.tier("want"), work.granted[claim.service]
     if has >= wants:
         return ""
-    name = work.left.lacks(claim.each)
+    name = work.lacks(claim)
     holders = sorted(
-        (other for other in work.claims if other is not claim and getattr(other.each, name or "devices")),
-        key=lambda other: -work.granted[other.service] * getattr(other.each, name or "devices"),
+        (-work.held(other, name or "devices", claim), other.service, other)
+        for other in work.claims
+        if other is not claim
     )
     held = [
-        f"{other.service.rpartition('/')[2]} (priority {other.priority})"
-        for other in holders[:2]
-        if work.granted[other.service]
+        f"{service.rpartition('/')[2]} (priority {other.priority})"
+        for amount, service, other in holders[:2]
+        if amount
     ]
     by = f", held by {' and '.join(held)}" if held else ", which the box does not have"
     short = _quantity(name, getattr(claim.each, name) * (wants - has)) if name else "room"

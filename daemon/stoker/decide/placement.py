@@ -12,6 +12,7 @@ The rules, in this order:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -99,6 +100,24 @@ def holders(replicas: Iterable[Replica]) -> dict[str, tuple[str, ...]]:
     return {uuid: tuple(sorted(ids)) for uuid, ids in found.items()}
 
 
+def capacities(need: Resources, inventory: Inventory, replicas: Iterable[Replica]) -> dict[str, float]:
+    """How many replicas each device could hold were no other service there; a device of a larger set holds a
+    part of one. Devices that can hold none are left out. Pure."""
+    found: dict[str, float] = {}
+    for view in _views(inventory, replicas):
+        alone = _View(view.device, (), foreign=view.foreign, committed=0)
+        if need.gpu <= 0 or _unfit(view.device, need, inventory) or _against_memory(alone, need):
+            continue
+        found[view.device.uuid] = 1 / need.gpu if need.gpu >= 1 else _shares_of(alone, need)
+    return found
+
+
+def _shares_of(empty: _View, need: Resources) -> float:
+    promised = _promise(need, empty.device) or 1
+    by_memory = max(1, (empty.device.memory_total - empty.foreign) // promised)
+    return float(min(math.floor(1 / need.gpu + _EPSILON), by_memory))
+
+
 def type_matches(wanted: str | None, type_key: str) -> bool:
     """Whether a device of that type is what was asked for: `h100` and `gpu.h100` match `gpu.h100.80g` and
     `gpu.h100.94g.nvl`, `h100.nvl` only the latter; None and `any` match every type. Pure."""
@@ -151,22 +170,29 @@ def _hopeless(need: Resources, inventory: Inventory) -> str:
 
 def _against(view: _View, need: Resources, inventory: Inventory) -> str:
     """Why this device cannot be given, "" if it can. Starts with a verb: "is lost (...)"."""
-    device = view.device
+    unfit = _unfit(view.device, need, inventory)
+    if unfit:
+        return unfit
+    if view.device.withheld:
+        return f"is not free yet ({view.device.withheld})"
+    return _against_holders(view, need) or _against_memory(view, need)
+
+
+def _unfit(device: Device, need: Resources, inventory: Inventory) -> str:
+    """Why this device is none for the service, whoever holds it, "" if it is one."""
     if device.health != "healthy":
         return f"is {device.health}" + (f" ({device.health_reason})" if device.health_reason else "")
-    if device.withheld:
-        return f"is not free yet ({device.withheld})"
     if any(other.parent == device.uuid for other in inventory.devices):
         return "is split into MIG instances"
     if need.devices and not device.uuid.startswith(need.devices):
         return "is not among the devices asked for"
     if not type_matches(need.gpu_type, device.type_key):
         return f"is {device.type_key}"
-    return _against_mig(view, need, inventory) or _against_holders(view, need) or _against_memory(view, need)
+    return _against_mig(device, need, inventory)
 
 
-def _against_mig(view: _View, need: Resources, inventory: Inventory) -> str:
-    if view.device.parent is None:
+def _against_mig(device: Device, need: Resources, inventory: Inventory) -> str:
+    if device.parent is None:
         return ""
     if need.gpu > 1:
         return "is of kind MIG, of which a process can use only one"

@@ -265,6 +265,10 @@ class BoxSpec:
 
     idle: Literal["fill", "release"] = "release"
     router: str = "stoker"
+    cpu: float | None = None
+    """Cores to share out; None: those that there are."""
+    memory: int | None = None
+    """Bytes to share out; None: those that there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

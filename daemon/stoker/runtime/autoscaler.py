@@ -1,4 +1,5 @@
-"""Turns measured load into targets: keeps the samples, asks the policies, posts what changes.
+"""Turns measured load into targets: keeps the samples, asks the policies, shares the box out, posts what
+changes.
 
 A service is looked at when its load was measured, when a request waits for it at zero, and when its own
 decision said it would change by itself (the end of a window). At rest nothing wakes.
@@ -6,12 +7,15 @@ decision said it would change by itself (the end of a window). At rest nothing w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
 import anyio
 
+from stoker.decide.apportion import Asked, Portion
+from stoker.decide.claims import Amount
 from stoker.decide.demand import LoadHistory, pool_usage
 from stoker.decide.scaling import ScalingMemory, settle
 from stoker.model.event import DemandArrived, Event, Notice, TargetChanged
@@ -20,6 +24,7 @@ from stoker.model.replica import Replica
 from stoker.model.service import PolicySpec, ServiceKey, ServiceSpec
 from stoker.model.state import DesiredState, ObservedState
 from stoker.plugin.ports import Policy, PolicyInput
+from stoker.runtime.box_budget import BoxBudget
 
 USAGE_PERIOD = 5.0
 """Seconds between readings of CPU and memory, for services whose policy needs them."""
@@ -33,12 +38,18 @@ class _Pool:
     history: LoadHistory = field(default_factory=LoadHistory)
     memory: ScalingMemory = field(default_factory=ScalingMemory)
     decision: Decision | None = None
+    """As settled: what the service asks of the box."""
+    portion: Portion | None = None
+    """What it has."""
+    posted: int | None = None
+    """The target told last, which the control loop may not have heard of yet."""
     wake_at: float | None = None
 
 
 class Autoscaler:
     """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
-    the workers of a service; `state` and `desired` give the present snapshots."""
+    the workers of a service; `state` and `desired` give the present snapshots; `budget` shares out what all
+    ask (None: only devices are counted)."""
 
     def __init__(
         self,
@@ -48,7 +59,9 @@ class Autoscaler:
         state: Callable[[], ObservedState],
         desired: Callable[[], DesiredState],
         post: Callable[[Event], None],
+        budget: BoxBudget | None = None,
     ) -> None:
+        self._budget = budget or BoxBudget(Amount(cpu=math.inf, memory=math.inf))
         self._make_policy = policy
         self._policies: dict[str, Policy] = {}
         self._usage = usage
@@ -57,6 +70,7 @@ class Autoscaler:
         self._post = post
         self._pools: dict[ServiceKey, _Pool] = {}
         self._due: set[ServiceKey] = set()
+        self._share = False
         self._wake = anyio.Event()
         self._reconsidered = anyio.Event()
 
@@ -82,11 +96,16 @@ class Autoscaler:
             reconsidered, self._reconsidered = self._reconsidered, anyio.Event()
             reconsidered.set()
 
+    def box_changed(self) -> None:
+        """Share the box out anew: its devices have changed."""
+        self._share = True
+        self._wake.set()
+
     # -- what others read ------------------------------------------------------------------------------
 
     def decisions(self) -> Mapping[ServiceKey, Decision]:
         """The last decision of each service."""
-        return {key: pool.decision for key, pool in self._pools.items() if pool.decision is not None}
+        return {key: pool.portion.decision for key, pool in self._pools.items() if pool.portion is not None}
 
     def history(self, service: ServiceKey) -> LoadHistory:
         """The kept samples of a service."""
@@ -108,10 +127,13 @@ class Autoscaler:
                 key for key, pool in self._pools.items() if pool.wake_at is not None and pool.wake_at <= now
             }
             for key in sorted(due):
-                self._decide(key)
+                self._decide(key, now)
+            if due or self._share or self._budget.due(now):
+                self._apportion(now)
             if self._due:
                 continue
-            alarms = [pool.wake_at for pool in self._pools.values() if pool.wake_at is not None]
+            times = [self._budget.wake_at, *(pool.wake_at for pool in self._pools.values())]
+            alarms = [time for time in times if time is not None]
             delay = max(0.0, min(alarms) - anyio.current_time()) if alarms else None
             with anyio.move_on_after(delay):
                 await self._wake.wait()
@@ -144,27 +166,49 @@ class Autoscaler:
         pool.history = pool.history.add_usage(pool_usage(readings, now))
         self._look_at(key)
 
-    def _decide(self, key: ServiceKey) -> None:
+    def _decide(self, key: ServiceKey, now: float) -> None:
         spec = self._desired().services.get(key)
         if spec is None:
             self._pools.pop(key, None)
             return
         pool = self._pool(key)
         state = self._state()
-        now = anyio.current_time()
-        before = state.targets.get(key, spec.scaling.min_replicas)
         if not _scales(spec):
             pool.decision = _fixed(spec)
             pool.wake_at = None
-            target = spec.scaling.min_replicas
-        else:
-            view = _pool_state(state, key, before)
-            answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
-            settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
-            pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
-            target = settled.decision.target
-        if target != before:
-            self._post(TargetChanged(service=key, before=before, target=target, decision=pool.decision))
+            return
+        before = pool.decision.target if pool.decision else state.targets.get(key, spec.scaling.min_replicas)
+        view = _pool_state(state, key, before)
+        answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
+        settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
+        pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
+
+    def _apportion(self, now: float) -> None:
+        """Give each service what the box has for it, and tell whose target that changes."""
+        self._share = False
+        state, desired = self._state(), self._desired()
+        asked = {
+            key: Asked(
+                decision=pool.decision,
+                granted=pool.portion.target if pool.portion else state.targets.get(key),
+                startup=_startup(state, key) or 0.0,
+            )
+            for key, pool in self._pools.items()
+            if pool.decision is not None and key in desired.services
+        }
+        portions, notices = self._budget.share(desired, state, asked, now)
+        for key, portion in portions.items():
+            pool = self._pool(key)
+            before = state.targets.get(key, desired.services[key].scaling.min_replicas)
+            before = before if pool.posted is None else pool.posted
+            pool.portion, target = portion, portion.target
+            if target != before:
+                pool.posted = target
+                self._post(
+                    TargetChanged(service=key, before=before, target=target, decision=portion.decision)
+                )
+        for notice in notices:
+            self._post(notice)
 
     def _ask(self, spec: ServiceSpec, rule: PolicySpec, pool: _Pool, view: PoolState, now: float) -> Decision:
         try:
@@ -229,11 +273,16 @@ def _device_use(state: ObservedState, replica: Replica) -> float | None:
 
 def _pool_state(state: ObservedState, key: ServiceKey, target: int) -> PoolState:
     replicas = state.of(key)
-    started = [replica.startup_seconds for replica in replicas if replica.startup_seconds is not None]
     return PoolState(
         ready=sum(replica.phase == "ready" for replica in replicas),
         starting=sum(replica.phase in {"pending", "starting"} for replica in replicas),
         draining=sum(replica.phase in {"draining", "stopping"} for replica in replicas),
         target=target,
-        startup_seconds=median(started) if started else None,
+        startup_seconds=_startup(state, key),
     )
+
+
+def _startup(state: ObservedState, key: ServiceKey) -> float | None:
+    """Seconds that its replicas took to get ready, None where none has."""
+    started = [r.startup_seconds for r in state.of(key) if r.startup_seconds is not None]
+    return median(started) if started else None

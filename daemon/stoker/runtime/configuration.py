@@ -25,7 +25,7 @@ from stoker.runtime.store import Store
 
 
 class Configuration:
-    """Holds what is in force. `check` raises ConfigError for parts that do not exist; `apply` hands a new
+    """Holds what is in force. `check` raises ConfigError for what cannot be here; `apply` hands a new
     wanted state to the control loop."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Configuration:
         store: Store,
         *,
         environ: Mapping[str, str],
-        check: Callable[[DesiredState], None],
+        check: Callable[[EffectiveConfig], None],
         apply: Callable[[DesiredState], None],
         post: Callable[[Event], None],
         secrets: SecretFiles | None = None,
@@ -164,7 +164,7 @@ class Configuration:
 
     async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
         effective = await anyio.to_thread.run_sync(self._loaded, self._request(overrides))
-        self._check(effective.desired)
+        self._check(effective)
         return effective
 
     def _loaded(self, request: ConfigRequest) -> EffectiveConfig:

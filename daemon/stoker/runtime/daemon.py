@@ -11,10 +11,12 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
+from stoker.config.load import EffectiveConfig
 from stoker.errors import ConfigError, ConflictError, StokerError
 from stoker.model.event import (
     ConfigApplied,
     Event,
+    InventoryChanged,
     Notice,
     ReplicaBecameReady,
     ReplicaEvent,
@@ -28,6 +30,7 @@ from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt
 from stoker.runtime.autoscaler import Autoscaler
+from stoker.runtime.box_budget import BoxBudget, measure_room
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_gate import DeviceGate
@@ -36,6 +39,7 @@ from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.good_revisions import GoodRevisions
+from stoker.runtime.guarantees import devices_decide, refuse_clash
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
@@ -52,6 +56,8 @@ from stoker.runtime.store import Store
 from stoker.runtime.succession import Ending, begin_anew, bury, rehearse
 from stoker.runtime.words import WorkerWords
 
+DEVICES_PATIENCE = 3.0
+"""Seconds that the first look at the devices is waited for where it decides whether a file can be kept."""
 ROUTER_GRACE = 10.0
 """Seconds the router gets to finish what is in flight when everything ends."""
 
@@ -133,12 +139,13 @@ class Daemon:
             state=self._state,
             desired=lambda: self._control.desired,
             post=self._post,
+            budget=BoxBudget(measure_room()),
         )
         self._configuration = Configuration(
             options,
             store,
             environ=context.environ,
-            check=self._parts.check,
+            check=self._check,
             inspection=self._parts.inspection("bento"),
             apply=self._apply,
             post=self._post,
@@ -215,6 +222,8 @@ class Daemon:
         if self._options.listen:
             await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
         self._control.state = self._revisions.recall(self._control.state)
+        for name in registry.names("device source"):
+            start(self._parts.run_devices, name)
         await self._configure()
         await self._adopt()
         for observer in self._options.observers:
@@ -222,8 +231,6 @@ class Daemon:
         router = self._parts.router(self._control.desired.box.router)
         start(router.run, self.facade.past.link)
         start(self._routes.run, router)
-        for name in registry.names("device source"):
-            start(self._parts.run_devices, name)
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
         start(self._control.run)
@@ -254,7 +261,12 @@ class Daemon:
                 self._systemd.ready("configuration rejected; waiting for a good one")
                 await self._configuration.wait_for_change()
             else:
-                return
+                break
+        effective = self._configuration.effective
+        if self._options.stop_on_exit and effective is not None and devices_decide(effective):
+            # At a terminal it is better told now. A system daemon whose box has lost a GPU must come up.
+            await self._parts.until_devices(DEVICES_PATIENCE)
+            refuse_clash(effective, self._parts.devices)
 
     async def _adopt(self) -> None:
         names = {spec.backend for spec in self._control.desired.services.values()}
@@ -321,6 +333,10 @@ class Daemon:
         self._control.configure(desired)
         self._autoscaler.reconsider()
 
+    def _check(self, effective: EffectiveConfig) -> None:
+        self._parts.check(effective.desired)
+        refuse_clash(effective, self._parts.devices, before=self._configuration.effective)
+
     async def _observe(self, observer: Observer) -> None:
         await observer(self.facade)
 
@@ -328,6 +344,8 @@ class Daemon:
         self._words.after(event)
         self._revisions.follow(self._control.state)
         match event:
+            case InventoryChanged():
+                self._autoscaler.box_changed()
             case ReplicaBecameReady():
                 self._actuator.became_ready(event.replica)
             case TargetChanged():

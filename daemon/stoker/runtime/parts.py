@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import anyio
+
 from stoker.errors import ConfigError, ConfigProblem, PluginError
 from stoker.model.device import Inventory
 from stoker.model.event import Event, InventoryChanged, Notice
@@ -45,6 +47,18 @@ class Parts:
         self._sources: dict[str, DeviceSource] = {}
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
+        self._reported = anyio.Event()
+
+    @property
+    def devices(self) -> Inventory:
+        """What the device sources have told last, as it may be used."""
+        return self._joined or Inventory()
+
+    async def until_devices(self, within: float) -> None:
+        """Return when every device source has told what there is, at the latest after so many seconds."""
+        with anyio.move_on_after(within):
+            while self._inventories.keys() < set(self.registry.names("device source")):
+                await self._reported.wait()
 
     def driver(self, name: str) -> WorkerDriver:
         """The driver of a backend, the same one every time. Raises PluginError."""
@@ -134,6 +148,8 @@ class Parts:
     def _publish(self, name: str, inventory: Inventory) -> None:
         self._inventories[name] = inventory
         self.publish_devices()
+        reported, self._reported = self._reported, anyio.Event()
+        reported.set()
 
     def publish_devices(self) -> None:
         """Post the devices if they, or the way they may be used, have changed."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from stoker.decide.budget import Amount, BudgetMemory, Claim, share_out
-from stoker.model.service import ServiceSpec
+from stoker.decide.budget import Amount, BudgetMemory, share_out
+from stoker.decide.claims import Claim, Present, claim_of, each_of
 from stoker.simulate.replay import Member
 
 
@@ -25,7 +25,7 @@ class SharedBox:
     def __call__(self, members: Sequence[Member], now: float) -> None:
         """Resize every pool to what it may have now."""
         shares = share_out(
-            self.size, [claim_of(member) for member in members], self.memory, now, idle=self.idle
+            self.size, [_claim(member) for member in members], self.memory, now, idle=self.idle
         )
         self.memory = shares.memory
         for member in members:
@@ -46,37 +46,12 @@ class SharedBox:
         )
 
 
-def guarantee_of(spec: ServiceSpec) -> Claim:
-    """What the service is sure of, as a claim."""
-    low = spec.scaling.min_replicas
-    return Claim(
-        service=spec.key, each=each_of(spec), least=low, base=low, need=low, want=low, most=low,
-        priority=spec.priority,
-    )  # fmt: skip
-
-
-def each_of(spec: ServiceSpec) -> Amount:
-    """What one replica of it takes."""
-    resources = spec.resources
-    return Amount(devices=resources.gpu, cpu=resources.cpu or 0.0, memory=float(resources.memory or 0))
-
-
-def claim_of(member: Member) -> Claim:
-    """The member's last decision as a claim. A policy without tiers asks the same thrice."""
-    spec, decision, target = member.case.spec, member.decision, member.target
-    need = target if decision is None or decision.need is None else min(decision.need, target)
-    base = need if decision is None or decision.base is None else min(decision.base, need)
-    return Claim(
-        service=spec.key,
-        each=each_of(spec),
-        least=spec.scaling.min_replicas,
-        base=base,
-        need=need,
-        want=target,
-        most=spec.scaling.max_replicas,
-        priority=spec.priority,
-        present=member.pool.ready + member.pool.starting,
-        draining=member.pool.draining,
+def _claim(member: Member) -> Claim:
+    pool = member.pool
+    present = Present(
+        running=pool.ready + pool.starting,
+        draining=pool.draining,
         startup=member.case.startup,
-        value=() if decision is None else decision.value,
+        waiting=bool(pool.queue) and not pool.ready,
     )
+    return claim_of(member.case.spec, member.decision, member.target, present)

@@ -156,7 +156,7 @@ def _box(cases: Sequence[Case], given: Mapping[str, Any]) -> Amount | None:
 
     from stoker.cli.exits import UsageError
     from stoker.decide.budget import Amount, overcommitted
-    from stoker.simulate.box import guarantee_of
+    from stoker.decide.claims import guarantee_of
 
     gpus, cpus = given["gpus"], given["cpus"]
     if gpus is None and cpus is None:
