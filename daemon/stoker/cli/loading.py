@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def load(
     )
     effective = load_config(request, to_run=to_run)
     parts.check(effective.desired)
-    return effective
+    return replace(effective, notices=(*effective.notices, *parts.remarks(effective)))
 
 
 def plan_on_empty_box(effective: EffectiveConfig, state_dir: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from stoker.plugin.ports import (
     EventSinkFactory,
     PolicyFactory,
     RouterFactory,
+    Shortfalls,
     WorkerDriverFactory,
 )
 
@@ -34,6 +35,14 @@ spec = pluggy.HookspecMarker("stoker")
 @spec
 def stoker_worker_drivers() -> Mapping[str, WorkerDriverFactory]:  # type: ignore[empty-body]
     """Drivers by the name that `backend:` uses (`process`, `systemd`, `ray`).
+
+    .. versionadded:: 0.1
+    """
+
+
+@spec
+def stoker_driver_shortfalls() -> Mapping[str, Shortfalls]:  # type: ignore[empty-body]
+    """What drivers cannot do, by the name that `backend:` uses: said by `stoker check` where it is asked for.
 
     .. versionadded:: 0.1
     """

@@ -21,6 +21,7 @@ GROUP = "stoker"
 
 KINDS = {
     "driver": "stoker_worker_drivers",
+    "shortfalls": "stoker_driver_shortfalls",
     "device source": "stoker_device_sources",
     "router": "stoker_routers",
     "policy": "stoker_policies",
