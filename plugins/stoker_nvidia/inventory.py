@@ -44,8 +44,11 @@ def inventory_of(report: Mapping[str, Any], last: Inventory) -> Inventory:
         first = next(iter(shut.values()))
         return _failed(first["error"], first["text"], last)
     devices = [device for gpu in gpus if "error" not in gpu for device in _devices(gpu)]
-    links = _links(report.get("links", ()))
-    devices = [replace(device, links=links.get(device.uuid, ())) for device in devices]
+    links, ordinals = _links(report.get("links", ())), _ordinals(gpus, shut)
+    devices = [
+        replace(device, links=links.get(device.uuid, ()), ordinal=ordinals.get(device.uuid))
+        for device in devices
+    ]
     missing = _missing(last, gpus, shut)
     notes = _notes(gpus, shut, missing)
     devices = sorted([*devices, *missing], key=lambda device: device.index)
@@ -54,6 +57,13 @@ def inventory_of(report: Mapping[str, Any], last: Inventory) -> Inventory:
             state="none", reason=notes or "the NVIDIA driver shows no GPU", driver=_driver(report)
         )
     return Inventory(state="ok", reason=notes, devices=tuple(devices), driver=_driver(report))
+
+
+def bounded_by_mps(inventory: Inventory) -> Inventory:
+    """The inventory of a box whose operator runs MPS: it bounds the memory of sharers, except of MIG
+    instances, which have bounds of their own. Pure."""
+    devices = (replace(device, limits=device.limits or "mps") for device in inventory.devices)
+    return replace(inventory, devices=tuple(devices))
 
 
 def unreachable(reason: str, last: Inventory) -> Inventory:
@@ -141,6 +151,15 @@ def _links(joints: Iterable[tuple[str, str, int]]) -> dict[str, tuple[tuple[str,
     return found
 
 
+def _ordinals(gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any]) -> dict[str, int]:
+    """The numbers of the GPUs for CUDA, which counts only those that work. Where one is in MIG mode it is not
+    said how CUDA counts, so none has a number."""
+    working = [gpu for gpu in gpus if gpu["index"] not in shut]
+    if any("instances" in gpu for gpu in working):
+        return {}
+    return {gpu["uuid"]: number for number, gpu in enumerate(working)}
+
+
 def _missing(last: Inventory, gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any]) -> list[Device]:
     """The devices that are known and cannot be used, as lost. A GPU whose MIG mode was switched is not.
 
@@ -166,7 +185,8 @@ def _missing(last: Inventory, gpus: Iterable[Mapping[str, Any]], shut: Mapping[i
 
 def _lost(device: Device, error: Mapping[str, Any] | None) -> Device:
     why = _device_error(error) if error else "the driver no longer lists it"
-    return replace(device, health="lost", health_reason=why, utilization=None, processes=(), memory_used=0)
+    gone = replace(device, utilization=None, processes=(), memory_used=0, ordinal=None)
+    return replace(gone, health="lost", health_reason=why)
 
 
 def _instance_uuids(gpu: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
@@ -25,7 +26,7 @@ from stoker.model.device import Inventory
 from stoker.model.quantity import format_duration
 from stoker.plugin.ports import PluginContext
 from stoker_nvidia.chart import FaultChart
-from stoker_nvidia.inventory import allowed, differs, inventory_of, unreachable
+from stoker_nvidia.inventory import allowed, bounded_by_mps, differs, inventory_of, unreachable
 
 Publish = Callable[[Inventory], None]
 
@@ -153,6 +154,8 @@ class NvidiaSource:
         """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""
         self._chart.read(report)
         inventory = self._chart.over(inventory_of(report, self._last))
+        if mps_runs(self._context.environ):
+            inventory = bounded_by_mps(inventory)
         self._say(inventory, publish)
         if inventory.state == "unreachable":
             raise _ChildFailed(inventory.reason)
@@ -219,6 +222,16 @@ class _Conversation:
             how = f"was killed by {signal.Signals(-code).name}"
         words = f": {self._last_words}" if self._last_words else ""
         raise _ChildFailed(f"the NVML process {how}{words}", crashed=True)
+
+
+def mps_runs(environ: Mapping[str, str]) -> bool:
+    """Whether the operator's MPS control daemon is there, by the pid it has left in its pipe directory."""
+    directory = environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps"
+    try:
+        pid = int(Path(directory, "nvidia-cuda-mps-control.pid").read_text())
+        return "nvidia-cuda-mps" in Path(f"/proc/{pid}/cmdline").read_text()
+    except (OSError, ValueError):
+        return False
 
 
 async def inventory_once(context: PluginContext) -> Inventory:

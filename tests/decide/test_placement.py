@@ -455,6 +455,21 @@ def test_cuda_environment_names_uuids_in_order():
     }
 
 
+def test_cuda_environment_by_index_where_every_device_has_one():
+    given = (Reservation(uuid="GPU-b", ordinal=3), Reservation(uuid="GPU-a", ordinal=1))
+    assert cuda_environment(given, pin="index")["CUDA_VISIBLE_DEVICES"] == "3,1"
+    part = (Reservation(uuid="MIG-a"),)
+    assert cuda_environment(part, pin="index")["CUDA_VISIBLE_DEVICES"] == "MIG-a"
+
+
+def test_under_mps_a_sharer_is_held_to_its_memory_and_others_are_not():
+    name = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
+    share = Reservation(uuid="GPU-a", share=0.25, memory=20 * 2**30, limits="mps")
+    assert cuda_environment((share,))[name] == "0=20480M"
+    assert name not in cuda_environment((replace(share, limits=""),))
+    assert name not in cuda_environment((Reservation(uuid="GPU-a", limits="mps"),))
+
+
 def test_cuda_environment_hides_all_gpus_from_a_cpu_worker():
     assert cuda_environment([])["CUDA_VISIBLE_DEVICES"] == ""
 
@@ -465,3 +480,10 @@ def test_holders_by_device():
         one.uuid: ("a", "b"),
         two.uuid: ("c",),
     }
+
+
+def test_a_device_with_faulty_links_is_given_alone_only():
+    faulty = gpu(0, unlinked="Xid 74")
+    refused = place(service(gpu=2), box(faulty, gpu(1)), ())
+    assert "GPU 0 is not fit for a set (Xid 74)" in refused.reason
+    assert place(service(gpu=1), box(faulty), ()).placed

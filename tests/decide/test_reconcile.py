@@ -463,3 +463,15 @@ def test_what_waits_for_each_other_ends_all_the_same() -> None:
     replicas = [make_replica(one, depends=(two.key,)), make_replica(two, depends=(one.key,))]
     steady = make_spec("steady")
     assert ended(wanting(steady), *replicas, make_replica(steady)) == {r.id for r in replicas}
+
+
+def test_a_worker_condemned_gently_drains_and_one_condemned_for_its_device_stops_under_that_word() -> None:
+    spec = make_spec()
+    gentle = make_replica(spec, condemned="took too much", condemned_for="memory", gently=True)
+    drain = only(plan(wanting(spec), seeing(gentle)))
+    assert isinstance(drain, DrainReplica)
+    assert (drain.leave, drain.reason) == (False, "took too much")
+    faulty = make_replica(spec, condemned="Xid 31", condemned_for="device-fault")
+    stop = only(plan(wanting(spec), seeing(faulty)))
+    assert isinstance(stop, StopReplica)
+    assert (stop.fault, stop.leave) == ("device-fault", False)

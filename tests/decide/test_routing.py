@@ -126,3 +126,8 @@ def test_nobody_waits_for_a_service_in_a_crash_loop() -> None:
 )
 def test_a_service_that_may_yet_come_is_worth_waiting_for(replicas: list[Any]) -> None:
     assert route(wanting(SPEC), seeing(*replicas)).held == ""
+
+
+def test_a_worker_condemned_gently_finishes_what_it_has_and_one_condemned_at_once_is_cut() -> None:
+    assert draining("ready", condemned="took too much", gently=True) is True
+    assert draining("ready", condemned="hangs") is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,12 +10,14 @@ import anyio
 import anyio.abc
 import pytest
 
+from stoker.decide.promises import Excess
 from stoker.model.device import DeviceProcess, Inventory, Reservation
 from stoker.model.event import (
     Event,
     InventoryChanged,
     Notice,
     StartRequested,
+    WorkerCondemned,
     WorkerExited,
     WorkerSpawned,
 )
@@ -34,9 +36,10 @@ def anyio_backend() -> str:
 class Bench:
     """A gate on a box of two devices. What the sources tell is `told`; what they would find is `real`."""
 
-    def __init__(self, tasks: anyio.abc.TaskGroup, patience: float) -> None:
+    def __init__(self, tasks: anyio.abc.TaskGroup, patience: float, strict: bool) -> None:
         self.told = self.real = box(0, 1)
         self.posted: list[Event] = []
+        self.judged: list[Iterable[Excess]] = []
         self.refreshes = 0
         self.answers = anyio.Event()
         self.changed = anyio.Event()
@@ -48,6 +51,8 @@ class Bench:
             publish=self.publish,
             post=self.post,
             patience=patience,
+            strict=lambda service: strict,
+            judge=self.judged.append,
         )
         self.publish()
 
@@ -99,9 +104,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(patience: float = PATIENCE) -> AsyncIterator[Bench]:
+async def bench(patience: float = PATIENCE, *, strict: bool = False) -> AsyncIterator[Bench]:
     async with anyio.create_task_group() as tasks:
-        yield Bench(tasks, patience)
+        yield Bench(tasks, patience, strict)
         tasks.cancel_scope.cancel()
 
 
@@ -184,6 +189,33 @@ async def test_an_astray_worker_is_told_once_and_its_next_life_again() -> None:
         b.shows(1, 12)
         b.tell()
         assert len(b.notices()) == 2
+
+
+async def test_where_pinning_is_strict_an_astray_worker_is_condemned() -> None:
+    async with bench(strict=True) as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(1, 10)
+        b.tell()
+        b.tell()
+        (event,) = [event for event in b.posted if isinstance(event, WorkerCondemned)]
+        assert (event.replica, event.fault, event.gently) == ("infer-a", "astray", False)
+        assert event.reason == "infer-a runs on GPU-1, which is not its own (GPU-0)"
+        assert b.notices() == []
+
+
+async def test_who_takes_more_of_a_shared_device_than_was_promised_is_judged_at_each_look() -> None:
+    async with bench() as b:
+        given = (Reservation(uuid="GPU-0", share=0.5, memory=1000),)
+        b.post(StartRequested(replica="infer-a", service="app/infer", reservations=given))
+        handle = WorkerHandle(driver="fake", pid=10)
+        b.post(WorkerSpawned(replica="infer-a", service="app/infer", handle=handle, endpoint=""))
+        processes = (DeviceProcess(pid=10, memory=2**30),)
+        b.real = replace(b.real, devices=(make_device(0, processes=processes), make_device(1)))
+        b.tell()
+        assert [(e.holder.replica, e.used) for e in b.judged[-1]] == [("infer-a", 2**30)]
+        b.shows(0)
+        b.tell()
+        assert list(b.judged[-1]) == []
 
 
 async def test_a_box_whose_driver_is_silent_anyway_is_not_asked() -> None:

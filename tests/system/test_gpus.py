@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakenvml.cuda import visible
 from fakenvml.fixtures import fake_box, no_library
 from system.harness import Box, environment_of
 
@@ -146,3 +147,47 @@ def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_
         )
         gpus.unproc(holder["pid"])
         box.ready("second", 1)
+
+
+def test_the_sharer_that_takes_too_much_is_warned_and_replaced_and_its_neighbour_stays(tmp_path):
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
+        spec = {"command": [sys.executable, str(WORKER), "--port", "{port}"]}
+        half = json.dumps({**spec, "resources": {"gpu": 0.5, "gpu_memory": "4Gi"}})
+        box.write(f"services:\n  greedy: {half}\n  modest: {half}\n")
+        box.up()
+        (greedy,), (modest,) = box.ready("greedy", 1), box.ready("modest", 1)
+        assert greedy["devices"] == modest["devices"]
+        gpus.proc(greedy["devices"][0], pid=modest["pid"], mem=4 * 2**30)
+        gpus.proc(greedy["devices"][0], pid=greedy["pid"], mem=7 * 2**30)
+        said = f"{greedy['id']} uses 7Gi of {greedy['devices'][0]}, but 4Gi was promised to it"
+        box.until(lambda: said in box.run("events").stdout, "the warning")
+        box.until(
+            lambda: box.replicas("greedy", "ready") and box.replicas("greedy")[0]["restarts"] == 1,
+            "the offender is replaced",
+            seconds=40,
+        )
+        assert [r["pid"] for r in box.replicas("modest", "ready")] == [modest["pid"]]
+
+
+def test_strict_pinning_stops_a_stray_and_pins_by_index_count_as_cuda_does(tmp_path):
+    gpus = fake_box("8xh100", tmp_path)
+    gpus.lose(0)
+    allow = ",".join(gpus.uuids[:3])
+    with Box(tmp_path, **gpus.environ, CUDA_VISIBLE_DEVICES=allow) as box:
+        spec = {"command": [sys.executable, str(WORKER), "--port", "{port}"], "resources": {"gpu": 1}}
+        strict = json.dumps({**spec, "strict_pinning": True, "pin": "index"})
+        box.write(f"services:\n  infer: {strict}\n")
+        box.up()
+        (worker,) = box.ready("infer", 1)
+        assert {device["uuid"] for device in box.status()["devices"]} <= {*gpus.uuids[:3]}, "the allow-list"
+        shown = environment_of(worker["pid"])["CUDA_VISIBLE_DEVICES"]
+        assert shown.isdecimal()
+        assert [device["uuid"] for device, _ in visible(gpus.read(), shown)] == worker["devices"]
+        (other,) = {*gpus.uuids[1:3]} - {*worker["devices"]}
+        gpus.proc(other, pid=worker["pid"], mem=2**20)
+        box.until(
+            lambda: box.replicas("infer", "ready") and box.replicas("infer")[0]["restarts"] == 1,
+            "the stray was replaced",
+        )
+        assert f"runs on {other}, which is not its own" in box.run("story", worker["id"]).stdout

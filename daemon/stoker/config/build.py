@@ -122,6 +122,8 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         secrets=tuple(section.secrets),
         inherit_env=tuple(section.inherit_env),
         depends=tuple(dict.fromkeys(section.depends)),
+        pin=section.pin,
+        strict_pinning=section.strict_pinning,
         priority=section.priority,
         standby=section.standby,
         preload=tuple(section.preload),

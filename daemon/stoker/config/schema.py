@@ -290,6 +290,10 @@ class ServiceSection(Section):
     """Name of an instance type; its values are the defaults of `resources`."""
     resources: ResourcesSection = ResourcesSection()
     """What one replica needs."""
+    pin: Literal["uuid", "index"] = "uuid"
+    """How CUDA_VISIBLE_DEVICES names the GPUs; index (in PCI order) for programs that cannot read UUIDs."""
+    strict_pinning: Bool = False
+    """Stop a replica that is seen on a GPU that is not its own; otherwise it is only told of."""
     priority: Annotated[int, Whole(-1_000_000, 1_000_000, 10)] = 0
     """Who gets the box when all want more: the highest number."""
     scaling: ScalingSection = ScalingSection()

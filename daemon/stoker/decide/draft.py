@@ -86,7 +86,7 @@ class Draft:
         others = [replica for replica in self._holders.values() if replica.id not in gone]
         answer = self._place(spec, self._inventory, others)
         fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
-        return Placement(placed=False, reason=fault) if fault else answer
+        return Placement(placed=False, reason=fault) if fault else _described(answer, self._inventory)
 
     def take(self, replica: Replica, reservations: tuple[Reservation, ...]) -> None:
         """Count these devices as taken for the rest of the plan."""
@@ -101,6 +101,17 @@ class Draft:
             actions=(*self._declared, *self._actions.values()),
             wake_at=min(self._wakes.values(), default=None),
         )
+
+
+def _described(answer: Placement, inventory: Inventory) -> Placement:
+    """With each reservation what a worker must be told of its device."""
+    found = []
+    for given in answer.reservations:
+        device = inventory.get(given.uuid)
+        found.append(
+            replace(given, ordinal=device.ordinal, limits=device.limits) if device is not None else given
+        )
+    return replace(answer, reservations=tuple(found))
 
 
 def _unlawful(answer: Placement, inventory: Inventory, replicas: Sequence[Replica]) -> str:

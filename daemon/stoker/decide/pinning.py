@@ -19,6 +19,8 @@ class Holder:
     service: ServiceKey
     devices: tuple[str, ...] = ()
     pid: int | None = None
+    promises: tuple[tuple[str, int], ...] = ()
+    """Bytes promised to it of devices that it shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

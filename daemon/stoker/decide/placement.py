@@ -20,7 +20,7 @@ from itertools import combinations
 from stoker.model.device import Device, Inventory, Placement, Reservation, memory_class
 from stoker.model.quantity import format_bytes
 from stoker.model.replica import Replica
-from stoker.model.service import Resources, ServiceSpec
+from stoker.model.service import Pin, Resources, ServiceSpec
 
 CROWDED = 0.10
 """Part of a device's memory that strangers may use before another device is preferred."""
@@ -83,12 +83,20 @@ def place(
     return _place_whole(able, need, views)
 
 
-def cuda_environment(reservations: Sequence[Reservation]) -> dict[str, str]:
-    """The variables that confine a worker to its devices; an empty list hides all of them. Pure."""
-    return {
-        "CUDA_VISIBLE_DEVICES": ",".join(reservation.uuid for reservation in reservations),
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }
+def cuda_environment(reservations: Sequence[Reservation], *, pin: Pin = "uuid") -> dict[str, str]:
+    """The variables that confine a worker to its devices; an empty list hides all of them. Pure.
+
+    `pin="index"`: by number in PCI order, for programs that do not read UUIDs; a MIG instance has none. Where
+    the operator runs MPS, a sharer is held to its memory by it.
+    """
+    names = [given.uuid for given in reservations]
+    if pin == "index" and all(given.ordinal is not None for given in reservations):
+        names = [str(given.ordinal) for given in reservations]
+    found = {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    bounds = [given.memory for given in reservations if given.limits == "mps" and given.share < 1]
+    if bounds and bounds[0] is not None:
+        found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = f"0={max(1, bounds[0] // 2**20)}M"
+    return found
 
 
 def holders(replicas: Iterable[Replica]) -> dict[str, tuple[str, ...]]:
@@ -188,6 +196,8 @@ def _unfit(device: Device, need: Resources, inventory: Inventory) -> str:
         return "is not among the devices asked for"
     if not type_matches(need.gpu_type, device.type_key):
         return f"is {device.type_key}"
+    if need.gpu > 1 and device.unlinked:
+        return f"is not fit for a set ({device.unlinked})"
     return _against_mig(device, need, inventory)
 
 

@@ -140,7 +140,7 @@ def _drop(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState,
             draft.act(ForgetReplica(**what))
         elif waits or replica.phase not in ("starting", "ready", "unready"):
             continue
-        elif replica.ready_at is None or replica.condemned:
+        elif replica.ready_at is None or (replica.condemned and not replica.gently):
             draft.act(StopReplica(**what, signal=pool.drain_of(replica).signal))
         else:
             draft.act(DrainReplica(**what))

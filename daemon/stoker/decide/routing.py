@@ -93,7 +93,8 @@ def _workers(pool: Pool) -> tuple[WorkerRoute, ...]:
 def _in_table(replica: Replica) -> bool:
     """A worker that has served stays, as draining, until its end, so that what it has in flight is not cut.
     One that no longer answers (liveness) is cut: its requests are better repeated elsewhere."""
-    return replica.ready_at is not None and replica.alive and not replica.condemned
+    cut = replica.condemned and not replica.gently
+    return replica.ready_at is not None and replica.alive and not cut
 
 
 def _why_never(pool: Pool, observed: ObservedState) -> str:

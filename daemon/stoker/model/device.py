@@ -55,6 +55,8 @@ class Device:
     type_key: str = "gpu.any"
     bus_id: str = ""
     numa_node: int | None = None
+    ordinal: int | None = None
+    """Its number for CUDA when it counts in PCI order; None where it has none (MIG, lost)."""
     parent: str | None = None
     utilization: float | None = None
     """0..1, None where the device does not tell (MIG)."""
@@ -97,6 +99,10 @@ class Reservation:
     uuid: str
     share: float = 1.0
     memory: int | None = None
+    ordinal: int | None = None
+    """The number of the device for CUDA at the time of the start, None where it has none."""
+    limits: str = ""
+    """What holds the replica to its memory there: `mig`, `mps` or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,8 +75,8 @@ class Replica:
     failures: int = 0
     """Failures in a row, for the backoff; reset by a stable run."""
     fault: str = ""
-    """The word for its last failure: exit, signal, out-of-memory, hung-start, liveness, device-fault, memory, astray,
-    spawn-failed, cannot-start (it cannot succeed as things stand); "" if there was none."""
+    """The word for its last failure: exit, signal, out-of-memory, hung-start, liveness, device-fault,
+    memory, astray, spawn-failed, cannot-start (it cannot succeed as things stand); "" if there was none."""
     failure: str = ""
     """That failure in words."""
     started: float = 0.0

@@ -44,6 +44,9 @@ class BentoService:
     """Services of the same bento that it calls, by their stable addresses."""
 
 
+Pin = Literal["uuid", "index"]
+"""How a worker is told its devices."""
+
 Launch = Command | PythonTarget | BentoService
 
 
@@ -198,6 +201,9 @@ class ServiceSpec(_Remembering):
     inherit_env: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
     """Names of services of the same deployment."""
+    pin: Pin = "uuid"
+    strict_pinning: bool = False
+    """A worker that is seen on a device that is not its own is stopped, not only told of."""
     priority: int = 0
     standby: int = 0
     preload: tuple[str, ...] = ()
@@ -251,6 +257,8 @@ def _hash(spec: ServiceSpec) -> str:
     parts = {name: _plain(getattr(spec, name)) for name in REVISION_FIELDS}
     parts["launch"]["kind"] = type(spec.launch).__name__
     parts["notify"] = spec.probes.startup is not None and spec.probes.startup.notify
+    if spec.pin != "uuid":
+        parts["pin"] = spec.pin
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -33,8 +33,7 @@ from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.box_budget import BoxBudget, measure_room
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
-from stoker.runtime.device_gate import DeviceGate
-from stoker.runtime.device_health import DeviceHealth, boot_id
+from stoker.runtime.device_care import DeviceCare
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.facade import Facade, Whole
@@ -45,7 +44,6 @@ from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
-from stoker.runtime.owners import Owners
 from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
 from stoker.runtime.probing import NetworkProber
@@ -111,9 +109,8 @@ class Daemon:
             options.runtime_dir, state=self._state, lookup=self._lookup, post=self._post
         )
         self._revisions = GoodRevisions(options.state_dir, self._trouble)
-        marks = DeviceMarks(store)
         journal = Journal(time.time)
-        gate, health = self._bring_parts(registry, context, marks)
+        care = self._bring_parts(registry, context)
         addresses = ServiceAddresses(store, self._trouble)
         secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
         self._actuator = Actuator(
@@ -151,39 +148,23 @@ class Daemon:
             post=self._post,
             secrets=secrets,
         )
-        self.facade = self._face(addresses, marks)
+        self.facade = self._face(addresses, care.marks)
         self._control.listen(self._after_event)
-        self._control.listen(gate.after_event)
-        self._control.listen(health.after_event)
+        self._control.listen(care.after_event)
 
-    def _bring_parts(
-        self, registry: PluginRegistry, context: PluginContext, marks: DeviceMarks
-    ) -> tuple[DeviceGate, DeviceHealth]:
-        """Make the plugins' parts. Devices pass by their health, the operator's marks and the gate."""
-        parts = self._parts = Parts(
-            registry,
-            context,
-            post=self._post,
-            overlay=lambda found: gate.over(marks.over(health.over(found))),
-        )
-        health = DeviceHealth(
+    def _bring_parts(self, registry: PluginRegistry, context: PluginContext) -> DeviceCare:
+        """Make the plugins' parts, and the care that their devices pass by."""
+        care = DeviceCare(
             self._store,
             tasks=self._tasks,
+            instance=context.instance,
             replicas=lambda: tuple(self._state().replicas.values()),
-            publish=parts.publish_devices,
-            post=self._post,
-            boot=boot_id(),
-        )
-        gate = DeviceGate(
-            tasks=self._tasks,
-            owners=Owners(context.instance),
-            refresh=parts.refresh_devices,
-            publish=parts.publish_devices,
+            lookup=self._lookup,
             post=self._post,
         )
-        marks.on_change(parts.publish_devices)
-        marks.mercy(health.pardon, health.forgive)
-        return gate, health
+        parts = self._parts = Parts(registry, context, post=self._post, overlay=care.over)
+        care.attach(refresh=parts.refresh_devices, publish=parts.publish_devices)
+        return care
 
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:
         pulse = Pulse()

@@ -13,7 +13,8 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Departure, Holder, astray, still_there, withhold
+from stoker.decide.pinning import Astray, Departure, Holder, astray, still_there, withhold
+from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
     Event,
@@ -22,9 +23,11 @@ from stoker.model.event import (
     SpawnFailed,
     StartRequested,
     WorkerAdopted,
+    WorkerCondemned,
     WorkerExited,
     WorkerSpawned,
 )
+from stoker.model.service import ServiceKey
 
 PATIENCE = 30.0
 """Seconds a device is kept for a worker that has ended but is still shown on it."""
@@ -37,7 +40,8 @@ OwnersOf = Callable[[Iterable[int], Mapping[int, str]], Mapping[int, str]]
 class DeviceGate:
     """`owners` tells to which worker a process belongs; `refresh` makes the device sources look anew,
     `publish` lays `over` over what they told last and tells the control loop. After `patience` seconds a
-    device is given on whatever the driver shows."""
+    device is given on whatever the driver shows. `strict`: whether workers of a service that are astray are
+    stopped; `judge` is told at each look who takes more than was promised to it."""
 
     def __init__(
         self,
@@ -48,6 +52,8 @@ class DeviceGate:
         publish: Callable[[], None],
         post: Callable[[Event], None],
         patience: float = PATIENCE,
+        strict: Callable[[ServiceKey], bool] = lambda service: False,
+        judge: Callable[[Iterable[Excess]], None] = lambda found: None,
     ) -> None:
         self._tasks = tasks
         self._owners = owners
@@ -55,6 +61,8 @@ class DeviceGate:
         self._publish = publish
         self._post = post
         self._patience = patience
+        self._strict = strict
+        self._judge = judge
         self._found = Inventory()
         self._holders: dict[str, Holder] = {}
         self._pids: dict[str, frozenset[int]] = {}
@@ -76,6 +84,11 @@ class DeviceGate:
                     service=event.service,
                     devices=tuple(given.uuid for given in event.reservations),
                     pid=event.handle.pid if isinstance(event, WorkerAdopted) else None,
+                    promises=tuple(
+                        (given.uuid, given.memory)
+                        for given in event.reservations
+                        if given.share < 1 and given.memory is not None
+                    ),
                 )
             case WorkerSpawned() if event.replica in self._holders:
                 known = self._holders[event.replica]
@@ -91,6 +104,7 @@ class DeviceGate:
         """Find out who is on the devices, and tell of each worker that is on a stranger's, once."""
         shown = {process.pid for device in self._found.devices for process in device.processes}
         if not shown:
+            self._judge(())
             return
         workers = {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
         owners = self._owners(shown, workers)
@@ -101,7 +115,19 @@ class DeviceGate:
             key = (wrong.holder.replica, wrong.holder.pid or 0, wrong.device)
             if key not in self._told:
                 self._told.add(key)
-                self._post(Notice(message=str(wrong), severity="warning", service=wrong.holder.service))
+                self._tell(wrong)
+        self._judge(excesses(self._found, self._holders, owners))
+
+    def _tell(self, wrong: Astray) -> None:
+        holder = wrong.holder
+        if self._strict(holder.service):
+            self._post(
+                WorkerCondemned(
+                    replica=holder.replica, service=holder.service, fault="astray", reason=str(wrong)
+                )
+            )
+        else:
+            self._post(Notice(message=str(wrong), severity="warning", service=holder.service))
 
     def _left(self, replica: str) -> None:
         """A worker has ended: its devices are kept until the driver was asked and shows it no more."""

@@ -33,8 +33,8 @@ class DeviceMarks:
         self._changed = changed
 
     def mercy(self, pardon: Callable[[str], bool], forgive: Callable[[str], None]) -> None:
-        """Have a device that is to be released let out of quarantine by `pardon`; it says whether it was in one,
-        and then no mark is needed. `forgive` is told of each that is to be used again."""
+        """Have a device that is to be released let out of quarantine by `pardon`; it says whether it was in
+        one, and then no mark is needed. `forgive` is told of each that is to be used again."""
         self._pardon, self._forgive = pardon, forgive
 
     def set(self, uuid: str, mark: Mark | None) -> None:

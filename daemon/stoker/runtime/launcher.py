@@ -22,6 +22,7 @@ from stoker.runtime.addresses import WorkerPorts
 from stoker.runtime.secret_files import SecretFiles
 
 TMP = "/tmp"
+MPS_LIMIT, MPS_PIPE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_PIPE_DIRECTORY"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -70,7 +71,9 @@ class Launcher:
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = self._urls(spec)
         notify = self._notify_socket(spec, action.replica, uid)
-        cuda = cuda_environment(action.reservations)
+        cuda = cuda_environment(action.reservations, pin=spec.pin)
+        if MPS_LIMIT in cuda and MPS_PIPE in self._environ:
+            cuda[MPS_PIPE] = self._environ[MPS_PIPE]
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}"
         try:
             command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))

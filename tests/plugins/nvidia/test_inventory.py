@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stoker.model.device import Device, DeviceProcess, Inventory
-from stoker_nvidia.inventory import allowed, differs, inventory_of, unreachable
+from stoker_nvidia.inventory import allowed, bounded_by_mps, differs, inventory_of, unreachable
 
 GIB = 2**30
 
@@ -44,7 +44,7 @@ def test_devices_are_taken_over():
         devices=(
             Device(
                 uuid="GPU-0", name="Tesla T4", index=0, memory_total=15 * GIB, memory_used=GIB, bus_id="b",
-                type_key="gpu.t4.16g", utilization=0.5, numa_node=1,
+                type_key="gpu.t4.16g", utilization=0.5, numa_node=1, ordinal=0,
                 processes=(DeviceProcess(pid=7, memory=GIB), DeviceProcess(pid=8, memory=None)),
             ),
         ),
@@ -253,3 +253,24 @@ def test_a_new_reason_or_set_is_said():
     assert differs(replace(before, reason="new"), before)
     assert differs(read(gpu(0), gpu(1)), before)
     assert differs(read(gpu(0, uuid="GPU-x")), before)
+
+
+def test_only_gpus_that_work_are_numbered_for_cuda():
+    found = read(gpu(0), shut(1, uuid="GPU-1"), gpu(2))
+    assert {device.uuid: device.ordinal for device in found.devices} == {
+        "GPU-0": 0,
+        "GPU-1": None,
+        "GPU-2": 1,
+    }
+    gone = read(gpu(0), shut(1), gpu(2), last=read(gpu(0), gpu(1), gpu(2)))
+    assert [device.ordinal for device in gone.devices] == [0, None, 1]
+
+
+def test_beside_a_gpu_in_mig_mode_none_has_a_number_for_cuda():
+    found = read(gpu(0), cut(1, "MIG-a"))
+    assert [(device.ordinal, device.limits) for device in found.devices] == [(None, ""), (None, "mig")]
+
+
+def test_mps_bounds_whole_gpus_only():
+    found = bounded_by_mps(read(gpu(0), cut(1, "MIG-a")))
+    assert [device.limits for device in found.devices] == ["mps", "mig"]
