@@ -227,7 +227,8 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyInput:
-    """All a policy may know. `now` is monotonic seconds; `window(seconds)` is the load over that stretch."""
+    """All a policy may know. `now` is monotonic seconds; `window(seconds)` is the load over that stretch.
+    `wall` is seconds since the epoch, in a simulation since its beginning."""
 
     service: ServiceSpec
     policy: PolicySpec
@@ -235,6 +236,7 @@ class PolicyInput:
     pool: PoolState
     now: float
     state: Mapping[str, Any] = field(default_factory=dict)
+    wall: float = 0.0
 
 
 @runtime_checkable

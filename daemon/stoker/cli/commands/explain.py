@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from stoker.cli.session import complete_names, output_option, print_json, session_of, session_options
 
+Line = tuple[str, str]
 LONGEST = 48
 """Columns a value may take in the table of layers."""
 
@@ -26,8 +28,18 @@ def command(context: click.Context, what: str, output: str) -> None:
     document = session_of(context).client().get("/v1/explain", of=what)
     if output == "json":
         print_json(document)
+    elif document["kind"] == "path":
+        _path(document)
     else:
-        {"path": _path, "service": _service, "replica": _replica}[document["kind"]](document)
+        from stoker.cli.table import say
+
+        for text, style in told(document):
+            say(text, style)
+
+
+def told(document: dict[str, Any]) -> Iterator[Line]:
+    """Why a service or a replica is as it is: (line, style) of each line. Pure."""
+    return _service(document) if document["kind"] == "service" else _replica(document)
 
 
 def _path(document: dict[str, Any]) -> None:
@@ -57,29 +69,30 @@ def _path(document: dict[str, Any]) -> None:
     )
 
 
-def _service(document: dict[str, Any]) -> None:
-    from stoker.cli.table import say
-
+def _service(document: dict[str, Any]) -> Iterator[Line]:
     decision, window, rules = document["decision"], document["window"], document["rules"]
-    say(f"{document['deployment']}/{document['name']}: target {document['target']}", "bold")
+    yield (f"{document['deployment']}/{document['name']}: target {document['target']}", "bold")
     if document.get("rejected"):
-        say(f"  update    {document['rejected']['message']}", "yellow")
-    say(f"  decision  {decision['target']}: {decision['reason']}")
+        yield (f"  update    {document['rejected']['message']}", "yellow")
+    yield (f"  decision  {decision['target']}: {decision['reason']}", "")
     if document["target"] != decision["target"]:
-        say(f"  settled   {document['target']}, after bounds, stabilization and the box's budget")
-    say(f"  bounds    {document['min_replicas']}..{document['max_replicas']}, {document['ready']} ready")
+        yield (f"  settled   {document['target']}, after bounds, stabilization and the box's budget", "")
+    yield (
+        f"  bounds    {document['min_replicas']}..{document['max_replicas']}, {document['ready']} ready",
+        "",
+    )
     if window and window["seconds"]:
-        say(
-            f"  samples   over {window['seconds']:.0f} s: {window['in_flight']:.2f} in flight, "
-            f"{window['queued']:.2f} queued, {window['rps']:.2f} requests/s, "
-            f"{window['service_time'] * 1000:.0f} ms each; newest {window['age']:.1f} s old"
+        mean = (
+            f"{window['in_flight']:.2f} in flight, {window['queued']:.2f} queued, "
+            f"{window['rps']:.2f} requests/s, {window['service_time'] * 1000:.0f} ms each"
         )
+        yield f"  samples   over {window['seconds']:.0f} s: {mean}; newest {window['age']:.1f} s old", ""
     else:
-        say("  samples   none yet (no data is not zero load)")
+        yield ("  samples   none yet (no data is not zero load)", "")
     for policy in rules["policies"] if rules else ():
-        say(f"  policy    {_policy(policy)}")
+        yield (f"  policy    {_policy(policy)}", "")
     for name, value in decision.get("facts", {}).items():
-        say(f"  {name:<20} {value:g}", "dim")
+        yield (f"  {name:<20} {value:g}", "dim")
 
 
 def _policy(policy: dict[str, Any]) -> str:
@@ -88,27 +101,26 @@ def _policy(policy: dict[str, Any]) -> str:
     return f"{policy['metric']}{target}; up after {up:g} s, down after {down:g} s"
 
 
-def _replica(document: dict[str, Any]) -> None:
+def _replica(document: dict[str, Any]) -> Iterator[Line]:
     from stoker.cli.events_text import event_line
-    from stoker.cli.table import say
     from stoker.model.quantity import format_duration
 
-    say(
+    yield (
         f"{document['id']}: {document['phase']}" + (f": {document['reason']}" if document["reason"] else ""),
         "bold",
     )
-    say(f"  service   {document['deployment']}/{document['service']}, revision {document['revision']}")
+    yield (f"  service   {document['deployment']}/{document['service']}, revision {document['revision']}", "")
     if document["pid"]:
-        say(f"  worker    pid {document['pid']} at {document['endpoint']}")
-    say(f"  since     {format_duration(document['since_s'])}; {document['restarts']} restarts")
+        yield (f"  worker    pid {document['pid']} at {document['endpoint']}", "")
+    yield (f"  since     {format_duration(document['since_s'])}; {document['restarts']} restarts", "")
     if document["last_exit"]:
-        say(f"  last exit {document['last_exit']}")
+        yield (f"  last exit {document['last_exit']}", "")
     placement = document["placement"]
     for device in placement["devices"]:
         share = "" if device["share"] >= 1 else f"{device['share']:g} of "
-        say(f"  device    {share}GPU {device['index']} {device['name']} ({device['uuid']})")
+        yield (f"  device    {share}GPU {device['index']} {device['name']} ({device['uuid']})", "")
     if placement["reason"]:
-        say(f"  placement {placement['reason']}")
-    say("  story")
+        yield (f"  placement {placement['reason']}", "")
+    yield ("  story", "")
     for event in document["chain"]:
-        say(f"    {event_line(event)}")
+        yield (f"    {event_line(event)}", "")

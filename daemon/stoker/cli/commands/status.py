@@ -20,10 +20,11 @@ def command(context: click.Context, service: str | None, output: str) -> None:
     if output == "json":
         print_json(status)
     else:
-        _print(status, everything=service is not None)
+        show_status(status, everything=service is not None)
 
 
-def _print(status: dict[str, Any], *, everything: bool) -> None:
+def show_status(status: dict[str, Any], *, everything: bool) -> None:
+    """The pool table for this stdout; `everything` also shows why each target is what it is."""
     from stoker.cli import rows
     from stoker.cli.table import say, show
 

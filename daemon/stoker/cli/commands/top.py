@@ -5,35 +5,45 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
+from stoker.cli.client import Client
 from stoker.cli.session import session_of, session_options
-from stoker.errors import StokerError
 
-REFRESH = 1.0
+REFRESH = 2.0
 
 
 @click.command()
 @session_options
 @click.pass_context
 def command(context: click.Context) -> int:
-    """Show the pool table live, until Ctrl-C."""
+    """Show pools, replicas, GPUs and events live, until q.
+
+    A terminal that can do no more gets the table anew every two seconds; a pipe gets it once.
+    """
+    from stoker.cli.observers import wants_screen
+
     client = session_of(context).client()
-    status = client.get("/v1/status")
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        raise StokerError("top needs a terminal; `stoker status` prints the same once")
-    from rich.console import Console
-    from rich.live import Live
+    client.get("/v1/status")
+    if not wants_screen(sys.stdout, os.environ) or not sys.stdin.isatty():
+        return _plain(client, again=sys.stdout.isatty())
+    from stoker.cli.top.app import Top
 
-    from stoker.cli.live import screen
+    return Top(client).run() or 0
 
-    console = Console()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+
+def _plain(client: Client, *, again: bool, pause: Callable[[float], None] = time.sleep) -> int:
+    from stoker.cli.commands.status import show_status
+
+    while True:
+        show_status(client.get("/v1/status"), everything=False)
+        sys.stdout.flush()
+        if not again:
+            return 0
         try:
-            while True:
-                live.update(screen(status, width=console.width, height=console.height), refresh=True)
-                time.sleep(REFRESH)
-                status = client.get("/v1/status")
+            pause(REFRESH)
         except KeyboardInterrupt:
             return 0
+        sys.stdout.write("\n")

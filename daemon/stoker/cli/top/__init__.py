@@ -1,0 +1,1 @@
+"""The live screen of `stoker top`; loaded only by it."""
