@@ -10,6 +10,7 @@ from stoker_policies.concurrency import Concurrency
 from stoker_policies.foresight import Foresight
 from stoker_policies.peers import Bento, Hpa, Kpa, Ray
 from stoker_policies.queueing import Queue
+from stoker_policies.schedule import Schedule
 from stoker_policies.static import Static
 from stoker_policies.tracking import Gpu, Utilization
 
@@ -26,6 +27,7 @@ def stoker_policies() -> Mapping[str, PolicyFactory]:
         "kpa": lambda _: Kpa(),
         "queue": lambda _: Queue(),
         "ray": lambda _: Ray(),
+        "schedule": lambda _: Schedule(),
         "static": lambda _: Static(),
         "utilization": lambda _: Utilization(),
     }

@@ -64,7 +64,7 @@ BEYOND = (
     "unknown instance type", "there is no service", "form a cycle", "is more than max_rep", "come to 0 of",
     "is less than backoff", "a probe asks in one way", "would both be", "says nothing of how many",
     "for the metric", "a variable's name", "is not set", "is no reference", "asks nothing", "must be text, a",
-    "not valid YAML",
+    "not valid YAML", "metric schedule needs", "minute, hour, day", "no time zone",
 )  # fmt: skip
 """Faults in what keys mean together; only the loader finds these."""
 

@@ -43,6 +43,7 @@ from stoker.model.service import (
 METRIC_KEYS: Mapping[str, frozenset[str]] = {
     "concurrency": frozenset({"window", "patience"}),
     "queue": frozenset({"window"}),
+    "schedule": frozenset({"start", "end", "timezone", "lead"}),
     "static": frozenset(),
     "utilization": frozenset({"window", "tolerance"}),
     "gpu": frozenset({"window", "tolerance"}),
@@ -53,6 +54,8 @@ METRIC_KEYS: Mapping[str, frozenset[str]] = {
     "bento": frozenset(),
 }
 """Keys that the policies of these metrics have beyond the common ones; others may have any."""
+NEEDED_KEYS = {"schedule": ("start", "end")}
+"""Keys without which a metric makes no sense."""
 SELF_TIMED = frozenset({"foresight", "kpa", "hpa", "ray", "bento"})
 """Metrics whose policies time their own steps down: their stabilization windows are 0 if not written."""
 SLO_METRIC = "foresight"
@@ -278,6 +281,9 @@ def _policy(section: PolicySection, path: Path, index: int, context: Context) ->
     node = find(context.report.tree, path)
     where = (*path, str(index)) if node is not None and isinstance(node.value, list) else path
     params: list[tuple[str, str | float | bool]] = []
+    for key in NEEDED_KEYS.get(section.metric, ()):
+        if find(context.report.tree, (*where, key)) is None:
+            context.report.add((*where, "metric"), f"the metric {section.metric} needs `{key}` beside it")
     allowed = METRIC_KEYS.get(section.metric)
     for key, raw in section.model_dump(exclude=set(_COMMON_KEYS)).items():
         value = plain(raw)

@@ -27,6 +27,7 @@ from stoker.config.fields import (
     Variable,
     Whole,
 )
+from stoker.config.times import Cron, Timezone
 
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -116,7 +117,7 @@ class PolicySection(Section):
     model_config = ConfigDict(extra="allow")
 
     metric: AnyText = "concurrency"
-    """What is measured: concurrency, foresight, utilization, gpu, queue, or a metric of a plugin."""
+    """What decides: concurrency, foresight, utilization, gpu, queue, schedule, or a metric of a plugin."""
     target: Annotated[float, Number()] | None = None
     """What one replica should bear, in the metric's unit; for concurrency `traffic.concurrency` if absent."""
     scale_up_stabilization_window: Seconds = 0.0
@@ -129,6 +130,14 @@ class PolicySection(Section):
     """Metric concurrency: a wait in the queue longer than this asks for replicas at once."""
     tolerance: Annotated[float, Number(above=0, example=0.1)] | None = None
     """Metrics utilization and gpu: so far from the target, as a part of it, nothing changes."""
+    start: Annotated[str, Cron()] | None = Field(default=None, examples=["0 8 * * mon-fri"])
+    """Metric schedule: when `target` replicas are wanted, as a cron expression."""
+    end: Annotated[str, Cron()] | None = Field(default=None, examples=["0 18 * * mon-fri"])
+    """Metric schedule: when they are no longer wanted."""
+    timezone: Annotated[str, Timezone()] | None = Field(default=None, examples=["Europe/Berlin"])
+    """Metric schedule: where `start` and `end` are times of day; the box's own time if absent."""
+    lead: Seconds | None = None
+    """Metric schedule: so long before `start` replicas are started; the measured start-up time if absent."""
 
 
 Policies = Annotated[

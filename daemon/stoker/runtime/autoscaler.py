@@ -8,6 +8,7 @@ decision said it would change by itself (the end of a window). At rest nothing w
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -49,7 +50,7 @@ class _Pool:
 class Autoscaler:
     """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
     the workers of a service; `state` and `desired` give the present snapshots; `budget` shares out what all
-    ask (None: only devices are counted)."""
+    ask (None: only devices are counted); `wall` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -60,7 +61,9 @@ class Autoscaler:
         desired: Callable[[], DesiredState],
         post: Callable[[Event], None],
         budget: BoxBudget | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._wall = wall
         self._budget = budget or BoxBudget(Amount(cpu=math.inf, memory=math.inf))
         self._make_policy = policy
         self._policies: dict[str, Policy] = {}
@@ -223,6 +226,7 @@ class Autoscaler:
                     pool=view,
                     now=now,
                     state=pool.memory.state_of(rule),
+                    wall=self._wall(),
                 )
             )
         except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event

@@ -175,6 +175,7 @@ def _decide(member: Member, policies: Mapping[str, Policy], *, demand: bool) -> 
             pool=view,
             now=now,
             state=member.memory.state_of(rule),
+            wall=now,
         )
         answers.append((rule, policies[rule.metric].decide(given)))
     settled = settle(spec, answers, member.memory, view, now, demand=demand)
