@@ -11,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,13 @@ envs:
 services:
   First:
     envs: [{name: STAGE, value: first by file}]
+    config_overrides: {workers: 2}
   Middle:
     deployment_strategy: RollingUpdate
     scaling: {min_replicas: 1, max_replicas: 1}
     config_overrides: {threads: 2}
+  Mounted:
+    config_overrides: {traffic: {timeout: 3, max_concurrency: 1}}
   Page:
     scaling: {min_replicas: 2, max_replicas: 2}
   Jobs:
@@ -111,12 +115,48 @@ def test_what_bentoml_reads_only_from_the_decorator_is_overridden_too(box: Box) 
     assert answers == [(200, True)] * 2
 
 
+def test_workers_are_processes_of_one_replica_and_each_is_replaced(box: Box) -> None:
+    [replica] = box.ready("First", 1)
+    pids: set[int] = set()
+
+    def two() -> bool:
+        # One connection after the other stays with one process; only several at a time reach both.
+        with ThreadPoolExecutor(8) as pool:
+            many = [pool.submit(post, box, "First", "/environment") for _ in range(8)]
+        pids.update(one.result()[1]["pid"] for one in many)
+        return len(pids) == 2
+
+    box.until(two, "both processes answer")
+    gone = min(pids)
+    # A process that has just begun is not replaced: its end would be a fault of its start.
+    box.until(lambda: box.replicas("First")[0]["since_s"] > 6, "it has run for a while")
+    os.kill(gone, signal.SIGKILL)
+    pids.clear()
+    box.until(two, "both processes answer again")
+    assert gone not in pids
+    assert box.replicas("First")[0]["id"] == replica["id"]
+
+
+def test_too_long_is_504_and_too_many_is_429(box: Box, tmp_path: Path) -> None:
+    started, until = tmp_path / "started", tmp_path / "until"
+    answers: list[Any] = []
+    body = {"started": str(started), "until": str(until)}
+    inside = threading.Thread(target=lambda: answers.append(post(box, "Mounted", "/v1/hold", body)))
+    inside.start()
+    box.until(started.exists, "the request runs")
+    assert post(box, "Mounted", "/v1/shout", {"text": "a"})[0] == 429
+    inside.join()
+    assert answers[0][0] == 504
+    until.write_text("")
+    box.until(lambda: post(box, "Mounted", "/v1/shout", {"text": "a"})[0] == 200, "there is room again")
+
+
 def test_explain_tells_the_layers(box: Box) -> None:
     stage = box.run("explain", "services.First.envs.STAGE").stdout
-    assert "stoker.yaml:9" in stage
-    assert "service.py:21" in stage
+    assert "stoker.yaml:9:" in stage
+    assert "service.py:31:" in stage
     assert "first by code" in stage
-    assert "service.py:35" in box.run("explain", "services.Middle.traffic.timeout").stdout
+    assert "service.py:45:" in box.run("explain", "services.Middle.traffic.timeout").stdout
     assert "the bento's own endpoints" in box.run("explain", "services.Mounted.probes.readiness.http").stdout
 
 

@@ -18,6 +18,16 @@ from starlette.routing import Route
 _GATHERED = threading.Barrier(2)
 
 
+def _hold(started: str, until: str) -> None:
+    """Return when the file `until` is there; say by the file `started` that it runs."""
+    Path(started).write_text("")
+    deadline = time.monotonic() + 30
+    while not Path(until).exists():
+        if time.monotonic() > deadline:
+            raise BentoMLException("nobody let go")
+        time.sleep(0.01)
+
+
 @bentoml.service(
     envs=[
         {"name": "STAGE", "value": "first by code"},
@@ -29,7 +39,7 @@ _GATHERED = threading.Barrier(2)
 class First:
     @bentoml.api
     def environment(self) -> dict:
-        return dict(os.environ)
+        return {**os.environ, "pid": os.getpid()}
 
 
 @bentoml.service(resources={"cpu": "100m"}, workers=1, traffic={"timeout": 20})
@@ -50,13 +60,7 @@ class Middle:
 
     @bentoml.api
     def hold(self, started: str, until: str) -> str:
-        """Returns when the file `until` is there; says by the file `started` that it runs."""
-        Path(started).write_text("")
-        deadline = time.monotonic() + 30
-        while not Path(until).exists():
-            if time.monotonic() > deadline:
-                raise BentoMLException("nobody let go")
-            time.sleep(0.01)
+        _hold(started, until)
         return os.environ["STOKER_REPLICA"]
 
 
@@ -70,6 +74,11 @@ class Mounted:
     @bentoml.api
     def shout(self, text: str) -> str:
         return text.upper()
+
+    @bentoml.api
+    def hold(self, started: str, until: str) -> str:
+        _hold(started, until)
+        return "late"
 
 
 @bentoml.service(cmd=[sys.executable, "page.py", "8000"], endpoints={"livez": "/health"}, workers=1)
