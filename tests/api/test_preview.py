@@ -12,7 +12,7 @@ from stoker.api.facade import PlanPreview
 from stoker.api.preview import plan_document
 from stoker.model.action import Plan
 from stoker.model.device import Device, Inventory
-from stoker.model.service import BoxSpec, DesiredState, Resources, Scaling
+from stoker.model.service import BoxSpec, Command, DesiredState, Resources, Scaling
 from stoker.model.state import ObservedState
 
 BOX = Inventory(
@@ -81,6 +81,57 @@ def test_the_key_behind_a_restart_is_named_never_its_value(change: dict[str, Any
     assert service["change"] == "restart"
     assert service["restart_causes"] == causes
     assert service["revision"]["before"] != service["revision"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "causes"),
+    [
+        (["command", "traffic.timeout"], ["command"]),
+        (["bento", "config_overrides.workers"], ["bento", "config_overrides.workers"]),
+        ([], ["command"]),
+    ],
+)
+def test_what_is_launched_is_named_in_the_words_of_the_file(keys: list[str], causes: list[str]) -> None:
+    before = spec("infer")
+    after = replace(before, launch=Command(("other",)))
+    given = PlanPreview(
+        before=DesiredState(services={before.key: before}),
+        after=DesiredState(services={before.key: after}),
+        observed=ObservedState(inventory=BOX),
+        plan=Plan(),
+        changed={before.key: keys},
+    )
+    assert only(plan_document(given, 100.0))["restart_causes"] == causes
+
+
+def test_a_changed_secret_is_named() -> None:
+    before = spec("infer", secrets=("token",))
+    found = planned({before.key: before}, {before.key: replace(before, secret_versions=(("token", 1),))})
+    assert only(found)["restart_causes"] == ["secrets.token"]
+
+
+def test_devices_that_move_are_told() -> None:
+    given = preview(observed=replace(preview().observed, inventory=LARGE))
+    document = plan_document(given, 100.0)
+    infer = next(service for service in document["services"] if service["name"] == "infer")
+    assert infer["devices"]["before"] == [{"uuid": GPU, "index": 9}]
+    assert [device["index"] for device in infer["devices"]["after"]] != [9]
+
+
+def test_a_service_that_would_start_anyway_is_not_of_the_plan() -> None:
+    idle, other = spec("idle"), spec("other")
+    changed = replace(other, priority=3)
+    found = planned({"rag/idle": idle, "rag/other": other}, {"rag/idle": idle, "rag/other": changed})
+    assert [service["name"] for service in found["services"]] == ["other"]
+
+
+def test_a_service_whose_place_another_takes_is_of_the_plan() -> None:
+    low = spec("low", resources=Resources(gpu=2), priority=0)
+    high = spec("high", resources=Resources(gpu=2), priority=5)
+    found = planned({low.key: low}, {low.key: low, high.key: high})
+    told = {service["name"]: service for service in found["services"]}
+    assert told["high"]["change"] == "add"
+    assert [waiting["replica"] for waiting in told["low"]["waits"]]
 
 
 def test_bounds_change_in_place_or_scale() -> None:

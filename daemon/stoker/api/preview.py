@@ -12,7 +12,8 @@ from stoker.model.action import Action, AddReplica, DrainReplica, HoldReplica, S
 from stoker.model.service import REVISION_FIELDS, DesiredState, ServiceKey, ServiceSpec, revision
 from stoker.model.state import ObservedState
 
-WRITTEN = {"launch": "command", "restart_token": "restart"}
+LAUNCH_KEYS = frozenset({"command", "python", "bento", "interpreter", "config_overrides"})
+WRITTEN = {"restart_token": "restart"}
 """How fields of a spec are called in the file, where the names differ."""
 
 
@@ -28,8 +29,7 @@ def plan_document(preview: PlanPreview, now: float) -> dict[str, Any]:
     ahead = Forecast(actions=(), observed=preview.observed)
     if changes or box:
         ahead = forecast(after, preview.observed, now)
-    touched = {action.service for action in ahead.actions}
-    drawn_in = [key for key in _all_keys(before, after) if key in touched and key not in changes]
+    drawn_in = [key for key in _drawn_in(preview, ahead, now) if key not in changes] if changes or box else []
     services = [_service(preview, ahead, key) for key in [*changes, *drawn_in]]
     return {
         "changes": bool(changes) or box,
@@ -41,6 +41,26 @@ def plan_document(preview: PlanPreview, now: float) -> dict[str, Any]:
     }
 
 
+def _drawn_in(preview: PlanPreview, ahead: Forecast, now: float) -> list[ServiceKey]:
+    """Services that fare differently though nothing was changed of them: another took or left their place.
+
+    What the daemon would do with them anyway (a replica that is still to start) is not of this plan.
+    """
+    anyway = forecast(preview.before, preview.observed, now).observed
+    touched = {action.service for action in ahead.actions}
+    return [
+        key
+        for key in preview.before.services
+        if key in touched and _fare(anyway, key) != _fare(ahead.observed, key)
+    ]
+
+
+def _fare(observed: ObservedState, key: ServiceKey) -> tuple[list[str], list[bool]]:
+    """What a service holds and how many of its replicas have a place."""
+    held = [device["uuid"] for device in _held(observed, key)]
+    return held, sorted(replica.phase == "pending" for replica in observed.of(key) if not replica.leaving)
+
+
 def _all_keys(before: DesiredState, after: DesiredState) -> list[ServiceKey]:
     return list(dict.fromkeys([*after.services, *before.services]))
 
@@ -48,8 +68,8 @@ def _all_keys(before: DesiredState, after: DesiredState) -> list[ServiceKey]:
 def _service(preview: PlanPreview, ahead: Forecast, key: ServiceKey) -> dict[str, Any]:
     before, after = preview.before.services.get(key), preview.after.services.get(key)
     mine = [action for action in ahead.actions if action.service == key]
-    causes = _causes(before, after)
     keys = list(preview.changed.get(key, ()))
+    causes = _causes(before, after, keys)
     running = sum(not replica.leaving for replica in preview.observed.of(key))
     wanted = sum(not replica.leaving for replica in ahead.observed.of(key))
     deployment, _, name = key.partition("/")
@@ -63,6 +83,7 @@ def _service(preview: PlanPreview, ahead: Forecast, key: ServiceKey) -> dict[str
         "replicas": {"running": running, "wanted": wanted},
         "bounds": _bounds(after),
         "revision": {"before": revision(before) if before else "", "after": revision(after) if after else ""},
+        "devices": {"before": _held(preview.observed, key), "after": _held(ahead.observed, key)},
         "starts": _starts(mine),
         "stops": sorted({action.replica for action in mine if isinstance(action, _ENDS) and action.leave}),
         "waits": _waits(ahead.observed, key),
@@ -84,8 +105,8 @@ def _change(before: ServiceSpec | None, after: ServiceSpec | None, *, causes: bo
     return "scale" if scales else "in-place"
 
 
-def _causes(before: ServiceSpec | None, after: ServiceSpec | None) -> list[str]:
-    """The keys whose change needs new workers; of mappings the exact entries. Never a value."""
+def _causes(before: ServiceSpec | None, after: ServiceSpec | None, keys: Sequence[str]) -> list[str]:
+    """Those of the changed keys that need new workers; of mappings the exact entries. Never a value."""
     if before is None or after is None or revision(before) == revision(after):
         return []
     causes: list[str] = []
@@ -95,6 +116,12 @@ def _causes(before: ServiceSpec | None, after: ServiceSpec | None) -> list[str]:
             continue
         if name == "envs":
             causes += [f"envs.{key}" for key in sorted({key for key, _ in set(old) ^ set(new)})]
+        elif name == "secret_versions":
+            causes += [
+                f"secrets.{secret}" for secret in sorted({secret for secret, _ in set(old) ^ set(new)})
+            ]
+        elif name == "launch":
+            causes += [key for key in keys if key.partition(".")[0] in LAUNCH_KEYS] or ["command"]
         elif name in {"resources", "limits"}:
             one, two = plain(old), plain(new)
             causes += [f"{name}.{key}" for key in one if one[key] != two[key]]
@@ -106,6 +133,16 @@ def _causes(before: ServiceSpec | None, after: ServiceSpec | None) -> list[str]:
 def _bounds(after: ServiceSpec | None) -> dict[str, int]:
     low, high = (after.scaling.min_replicas, after.scaling.max_replicas) if after else (0, 0)
     return {"min_replicas": low, "max_replicas": high}
+
+
+def _held(observed: ObservedState, key: ServiceKey) -> list[dict[str, Any]]:
+    """The devices that its replicas hold, each once."""
+    indexes = {device.uuid: device.index for device in observed.inventory.devices}
+    held = {one.uuid for replica in observed.of(key) if not replica.leaving for one in replica.reservations}
+    return [
+        {"uuid": uuid, "index": indexes.get(uuid, -1)}
+        for uuid in sorted(held, key=lambda each: (indexes.get(each, -1), each))
+    ]
 
 
 def _starts(actions: Sequence[Action]) -> list[dict[str, Any]]:

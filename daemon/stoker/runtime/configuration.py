@@ -20,6 +20,7 @@ from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.runtime.config_watch import Signature, changes, signature
 from stoker.runtime.options import DaemonOptions
+from stoker.runtime.planning import planned_request
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
 
@@ -122,12 +123,12 @@ class Configuration:
     async def preview(
         self, files: Sequence[str], profile: str | None, sets: Sequence[str]
     ) -> EffectiveConfig:
-        """Load a configuration without applying it. Raises ConfigError."""
+        """Load the configuration that these files would make beside the others in force, without applying it.
+        Raises ConfigError."""
         request = self._request(self._overrides)
+        request = replace(request, profile=profile or request.profile, sets=(*request.sets, *sets))
         if files:
-            request = replace(request, files=tuple(files), profile=profile, sets=tuple(sets))
-        else:
-            request = replace(request, profile=profile or request.profile, sets=(*request.sets, *sets))
+            request = await anyio.to_thread.run_sync(planned_request, request, files, self.effective)
         effective = await anyio.to_thread.run_sync(self._loaded, request)
         return replace(effective, desired=self._with_tokens(effective.desired))
 

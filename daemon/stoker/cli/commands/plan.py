@@ -90,6 +90,9 @@ def _print_service(service: dict[str, Any]) -> None:
     in_place = [key for key in service["keys"] if key not in service["restart_causes"]]
     if in_place:
         say(f"    {'also ' if service['restart_causes'] else ''}changes {', '.join(in_place)}")
+    before, after = (_devices(service["devices"][when]) for when in ("before", "after"))
+    if before and before != after:
+        say(f"    devices {before} -> {after or 'none'}")
     for start in service["starts"]:
         say(f"    start {start['replica']}{_where(start)}")
     for replica in service["stops"]:
@@ -97,6 +100,11 @@ def _print_service(service: dict[str, Any]) -> None:
     for waiting in service["waits"]:
         say(f"    {waiting['replica']} would wait: {waiting['reason']}", "yellow")
     say()
+
+
+def _devices(devices: list[dict[str, Any]]) -> str:
+    """`GPU 0, GPU 3`; the UUID of one that is gone from the box."""
+    return ", ".join(f"GPU {each['index']}" if each["index"] >= 0 else each["uuid"] for each in devices)
 
 
 def _where(start: dict[str, Any]) -> str:
