@@ -97,6 +97,8 @@ class Top(App[int]):
     # -- what the daemon says --------------------------------------------------------------------------
 
     def _hear(self, kind: str, message: Mapping[str, Any]) -> None:
+        if not self.query("#events"):
+            return  # the screen is being taken down
         self._skew = message["now"] - time.time()
         fresh = self.told.apply(kind, message)
         if kind == "state":
@@ -122,6 +124,8 @@ class Top(App[int]):
     # -- the picture -----------------------------------------------------------------------------------
 
     def _draw(self) -> None:
+        if not self.query("#headline"):
+            return  # the screen is being taken down
         headline = self.query_one("#headline", Static)
         if not self.told.known:
             headline.update(Text(self._standing))
