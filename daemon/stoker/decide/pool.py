@@ -79,7 +79,7 @@ def pools(
     keys = desired.services.keys() | observed.replicas.services.keys()
     known = known or {}
     order = known if known.keys() == keys else sorted(keys)
-    return {key: _pool(key, desired, observed, known.get(key)) for key in order}
+    return {key: pool_of(key, desired, observed, known.get(key)) for key in order}
 
 
 def wanted_count(desired: DesiredState, observed: ObservedState, key: ServiceKey) -> int:
@@ -112,7 +112,10 @@ def victims(replicas: Iterable[Replica], count: int) -> tuple[Replica, ...]:
     return tuple(sorted(replicas, key=rank)[:count])
 
 
-def _pool(key: ServiceKey, desired: DesiredState, observed: ObservedState, known: Pool | None) -> Pool:
+def pool_of(
+    key: ServiceKey, desired: DesiredState, observed: ObservedState, known: Pool | None = None
+) -> Pool:
+    """One service's pool; `known` if nothing of that has changed."""
     spec, members = desired.services.get(key), observed.replicas.of(key)
     wanted = wanted_count(desired, observed, key)
     if known is not None and known.spec is spec and known.members is members and known.wanted == wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from stoker.decide.pool import Pool, is_ready, pools
 from stoker.model.replica import Replica
@@ -12,19 +13,38 @@ from stoker.model.state import ObservedState, Route, RoutingTable, WorkerRoute
 Address = tuple[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A route and what it was made of. `workers`: each with the replica that it stands for."""
+
+    pool: Pool
+    address: Address
+    stopping: bool
+    route: Route
+    workers: Mapping[str, tuple[Replica, WorkerRoute]]
+
+
 class RouteMemo:
-    """Routes of pools that may be seen again unchanged. Tables are the same with and without it."""
+    """Routes that may be made again of the very same. Tables are the same with and without it."""
 
     def __init__(self) -> None:
-        self._made: dict[ServiceKey, tuple[Pool, Address, bool, Route]] = {}
+        self._made: dict[ServiceKey, _Made] = {}
 
     def route(self, pool: Pool, observed: ObservedState, address: Address) -> Route:
-        """The route of a pool, made anew only where it is not known."""
+        """The route of a pool, made anew only as far as it is not known."""
         made = self._made.get(pool.key)
-        if made is None or made[0] is not pool or made[1:3] != (address, observed.stopping):
-            made = (pool, address, observed.stopping, _route(pool, observed, *address))
-            self._made[pool.key] = made
-        return made[3]
+        if (
+            made is None
+            or made.pool is not pool
+            or made.address != address
+            or made.stopping != observed.stopping
+        ):
+            known = made.workers if made is not None and made.pool.spec is pool.spec else {}
+            workers = _workers(pool, known)
+            plain = tuple(worker for _, worker in workers.values())
+            route = _route(pool, observed, address, plain)
+            made = self._made[pool.key] = _Made(pool, address, observed.stopping, route, workers)
+        return made.route
 
     def forget_others(self, routes: Mapping[ServiceKey, Route]) -> None:
         """Keep no more than these."""
@@ -53,14 +73,15 @@ def routing_table(
     routes = {
         key: memo.route(pool, observed, addresses[key])
         for key, pool in found.items()
-        if key in addresses and (pool.spec is not None or (_workers(pool) and addresses[key] not in in_use))
+        if key in addresses
+        and (pool.spec is not None or (_workers(pool, {}) and addresses[key] not in in_use))
     }
     memo.forget_others(routes)
     return RoutingTable(routes=routes)
 
 
-def _route(pool: Pool, observed: ObservedState, host: str, port: int) -> Route:
-    workers = _workers(pool)
+def _route(pool: Pool, observed: ObservedState, address: Address, workers: tuple[WorkerRoute, ...]) -> Route:
+    host, port = address
     held = "" if any(not worker.draining for worker in workers) else _why_never(pool, observed)
     if pool.spec is None:
         return Route(service=pool.key, host=host, port=port, workers=workers, held=held)
@@ -79,14 +100,23 @@ def _route(pool: Pool, observed: ObservedState, host: str, port: int) -> Route:
     )
 
 
-def _workers(pool: Pool) -> tuple[WorkerRoute, ...]:
+def _workers(
+    pool: Pool, known: Mapping[str, tuple[Replica, WorkerRoute]]
+) -> dict[str, tuple[Replica, WorkerRoute]]:
+    """The workers in the table, by replica; of `known` those whose replica is the very same."""
     concurrency = pool.spec.traffic.concurrency if pool.spec else None
-    return tuple(
-        WorkerRoute(
-            id=replica.id, endpoint=replica.endpoint, concurrency=concurrency, draining=not is_ready(replica)
-        )
-        for replica in pool.members
-        if replica.endpoint and _in_table(replica)
+    found = {}
+    for replica in pool.members:
+        if (same := known.get(replica.id)) is not None and same[0] is replica:
+            found[replica.id] = same
+        elif replica.endpoint and _in_table(replica):
+            found[replica.id] = (replica, _worker(replica, concurrency))
+    return found
+
+
+def _worker(replica: Replica, concurrency: int | None) -> WorkerRoute:
+    return WorkerRoute(
+        id=replica.id, endpoint=replica.endpoint, concurrency=concurrency, draining=not is_ready(replica)
     )
 
 

@@ -34,6 +34,14 @@ class Replicas(dict[str, Replica]):
         group = self._groups.get(service)
         return group.oldest_first() if group else ()
 
+    def changed_since(self, other: Replicas) -> set[ServiceKey]:
+        """The services of which something is not the same object as there, or is only there."""
+        mine, others = self._groups, other._groups
+        if mine is others:
+            return set()
+        found = {service for service, group in mine.items() if others.get(service) is not group}
+        return found | (others.keys() - mine.keys())
+
     def put(self, replica: Replica) -> Replicas:
         """With this one, in place of the one of its id."""
         before = self.get(replica.id)
