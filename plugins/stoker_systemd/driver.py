@@ -45,7 +45,7 @@ class _Unit:
 
 
 class SystemdDriver:
-    """Runs workers as units `stoker-INSTANCE-REPLICA-N.service`; see `stoker.plugin.ports.WorkerDriver`.
+    """Runs workers as units `stoker-INSTANCE-REPLICA.N.service`; see `stoker.plugin.ports.WorkerDriver`.
 
     systemd holds the tree, the limits, the sandbox and the devices; it keeps the exit of a worker that ends
     while no daemon lives. The option `dynamic_user: false` lets services without `user` run as root.

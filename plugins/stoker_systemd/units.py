@@ -32,12 +32,12 @@ class Identity:
 
 def unit_name(instance: str, replica: str, serial: int) -> str:
     """The name of a worker's unit: no two starts share one."""
-    return f"{prefix(instance)}{_safe(replica)}-{serial:x}.service"
+    return f"{prefix(instance)}{_safe(replica)}.{serial:x}.service"
 
 
 def prefix(instance: str) -> str:
     """How the names of all units of an instance begin."""
-    return f"stoker-{_safe(instance)}-"
+    return f"stoker-{_safe(instance).replace('-', '_')}-"
 
 
 def object_path(unit: str) -> str:
@@ -122,4 +122,4 @@ def _devices(allowed: Sequence[str]) -> list[Property]:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]", "_", name)[:80]
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]

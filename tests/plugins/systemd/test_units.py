@@ -69,7 +69,7 @@ def test_who_says_where_temporary_files_go_gets_no_other_place() -> None:
 
 
 def test_names_keep_instances_apart_and_are_no_paths() -> None:
-    assert unit_name("a-b", "../web 1", 255) == "stoker-a_b-.._web_1-ff.service"
+    assert unit_name("a-b", "../web 1", 255) == "stoker-a_b-___web_1.ff.service"
     assert not unit_name("abc", "web", 1).startswith(prefix("ab"))
     assert object_path("stoker-a.service") == "/org/freedesktop/systemd1/unit/stoker_2da_2eservice"
 
