@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 import stoker_policies.plugin
 from laws import LawWatch
+from mishaps import LossyLink, MishapPlugin, Mishaps, MortalStore
 from stoker.model.device import Reservation
 from stoker.model.event import (
     ConfigApplied,
@@ -34,12 +35,13 @@ from stoker.runtime.actuator import Actuator
 from stoker.runtime.adoption import adopt
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.control import ControlLoop
+from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.parts import Parts
-from stoker.runtime.store import Store
-from stoker_fake import FakeBox, FakePlugin, FakeProber, FakeRouter
+from stoker.runtime.store import WorkerRecord
+from stoker_fake import FakeBox, FakeProber, FakeRouter
 
 
 class QuietPorts:
@@ -64,18 +66,26 @@ class SimulatedDaemon:
     """One life of a daemon on a fake box."""
 
     def __init__(
-        self, tasks: TaskGroup, box: FakeBox, router: FakeRouter, directory: Path, life: int
+        self,
+        tasks: TaskGroup,
+        box: FakeBox,
+        router: FakeRouter,
+        directory: Path,
+        life: int,
+        mishaps: Mishaps,
     ) -> None:
         self.watch = LawWatch()
+        self.mishaps = mishaps
         self.box = box
         self.router = router
         self._tasks = tasks
-        self._store = Store(directory)
+        self._store = MortalStore(directory, mishaps)
+        self._revisions = GoodRevisions(str(directory), self._trouble)
         self._journal = Journal(lambda: 0.0)
         self._table = RoutingTable()
         self._table_changed = anyio.Event()
         registry = PluginRegistry()
-        registry.register("fake", FakePlugin(box))
+        registry.register("fake", MishapPlugin(box, mishaps))
         registry.register("policies", stoker_policies.plugin)
         context = PluginContext(instance="sim", state_dir=str(directory), runtime_dir=str(directory))
         self._parts = Parts(registry, context, post=self._post)
@@ -98,7 +108,7 @@ class SimulatedDaemon:
         )
         self.control = ControlLoop(
             journal=self._journal,
-            perform=self._actuator.perform,
+            perform=mishaps.perform(self._actuator.perform),
             publish=self._publish,
             addresses=lambda desired: dict.fromkeys(desired.services, ("127.0.0.1", 1)),
             serial=life * 1000,
@@ -115,18 +125,20 @@ class SimulatedDaemon:
 
     async def begin(self, desired: DesiredState) -> None:
         """Take over what lives, then start all loops."""
+        self.control.state = self._revisions.recall(self.control.state)
         self.configure(desired)
         targets = {key: int(count) for key, count in self._store.read("targets").items()}
         self.control.state = replace(self.control.state, targets=targets)
         drivers = self._parts.drivers(["fake"])
         await adopt(store=self._store, drivers=drivers, actuator=self._actuator, post=self._post)
         start = self._tasks.start_soon
-        start(self.router.run, self._link)
+        start(self.router.run, LossyLink(self._link, self.mishaps))
         start(self._parts.run_devices, "fake")
         start(self._route)
         start(self.control.run)
         start(self.autoscaler.run)
         start(self.autoscaler.run_usage)
+        start(self.autoscaler.run_readings)
 
     # -- for scenarios ---------------------------------------------------------------------------------
 
@@ -147,9 +159,15 @@ class SimulatedDaemon:
         self.configure(replace(desired, services=services, generation=desired.generation + 1))
 
     def faults(self) -> list[str]:
-        """What the daemon itself called an error, impossible transitions among it."""
+        """What the daemon itself called an error, impossible transitions among it, less what it says of a
+        full disk and of a driver that does not answer."""
         notices = [event for event in self._journal.recent() if isinstance(event, Notice)]
-        return [notice.message for notice in notices if notice.severity == "error"]
+        expected = ("cannot record", "cannot remove", "signal failed", "kill failed")
+        return [n.message for n in notices if n.severity == "error" and not n.message.startswith(expected)]
+
+    def records(self) -> list[WorkerRecord]:
+        """What the next daemon would find written."""
+        return self._store.workers()
 
     def phases(self, service: ServiceKey) -> list[str]:
         """The phases of a service's replicas, oldest first."""
@@ -201,16 +219,27 @@ class SimulatedDaemon:
             self.autoscaler.box_changed()
         if isinstance(event, ReplicaBecameReady):
             self._actuator.became_ready(event.replica)
+        self._revisions.follow(self.control.state)
         if isinstance(event, TargetChanged):
-            self._store.write("targets", self.control.state.targets)
+            self._keep_targets()
         if isinstance(event, ReplicaEvent):
             self.autoscaler.reconsider([event.service])
+
+    def _keep_targets(self) -> None:
+        try:
+            self._store.write("targets", self.control.state.targets)
+        except OSError as error:
+            self._trouble(f"cannot record the scale in force: {error}")
+
+    def _trouble(self, message: str) -> None:
+        self._post(Notice(message=message, severity="error"))
 
 
 class Simulation:
     """A fake box, its router, and daemons that come and go."""
 
     def __init__(self, directory: Path, box: FakeBox) -> None:
+        self.mishaps = Mishaps()
         self.box = box
         self.router = FakeRouter(box)
         self._directory = directory
@@ -221,7 +250,7 @@ class Simulation:
         """A daemon's life; leaving the block is its death by SIGKILL: no farewell, workers live on."""
         self._lives += 1
         async with anyio.create_task_group() as tasks:
-            life = SimulatedDaemon(tasks, self.box, self.router, self._directory, self._lives)
+            life = SimulatedDaemon(tasks, self.box, self.router, self._directory, self._lives, self.mishaps)
             await life.begin(desired)
             yield life
             assert life.faults() == []

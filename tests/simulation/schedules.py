@@ -1,0 +1,302 @@
+"""Random schedules of everything that can go wrong, played against the real control loop on a virtual clock.
+
+A schedule is a list of deeds with numbers; each deed reads from its number what exactly it does, and how long
+after it the next one comes. Hypothesis draws schedules and shrinks one that breaks a law to its shortest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+from trio.testing import MockClock
+
+from mishaps import Death
+from simulated import SimulatedDaemon, Simulation
+from stoker.decide.placement import place
+from stoker.model.device import Device
+from stoker.model.event import Event
+from stoker.model.replica import ExitStatus
+from stoker.model.service import (
+    Drain,
+    Probe,
+    Probes,
+    Restart,
+    Scaling,
+    ServiceSpec,
+    Traffic,
+    Update,
+    revision,
+)
+from stoker_fake import FakeBox, RequestRefusedError, Script, fake_devices
+from worlds import make_spec, wanting
+
+Deed = Callable[["World", int], None]
+Schedule = Sequence[tuple[Deed, int]]
+
+COMMON: dict[str, Any] = {
+    "backend": "fake",
+    "restart": Restart(backoff=0.5, max_backoff=10, crash_loop=3),
+    "drain": Drain(timeout=30, grace=5),
+    "traffic": Traffic(concurrency=2, timeout=300),
+    "probes": Probes(
+        startup=Probe(http="/readyz"),
+        liveness=Probe(http="/livez", period=5, timeout=1, failures=3),
+        startup_timeout=20,
+    ),
+}
+SERVICES = (
+    make_spec("back", replicas=(1, 3), **COMMON),
+    make_spec("infer", gpu=1, replicas=(2, 2), depends=("back",), **COMMON),
+    make_spec("nap", gpu=0.5, replicas=(1, 2), **COMMON),
+)
+DEVICES = 3
+PAUSES = (0.0, 0.0, 0.05, 0.4, 1.0, 3.0, 12.0, 65.0)
+PEACE = 1200.0
+"""Virtual seconds of good luck in which everything must come right."""
+SCRIPTS = (
+    Script(ready_after=1, stop_after=3),
+    Script(ready_after=3, stop_after=1),
+    Script(start_delay=2, ready_after=8, stop_after=4),
+    Script(ready_after=None),
+    Script(stop_after=None),
+    Script(exit_after=1, exit_code=1, exit_detail="no weights"),
+    Script(ready_after=1, exit_after=30, exit_code=0),
+    Script(start_error="out of luck"),
+    Script(start_error="no such program", permanent=True),
+    Script(ready_after=1, hang_after=20),
+)
+
+
+class World:
+    """A box and its daemons while a schedule is played."""
+
+    def __init__(self, directory: Path, clock: MockClock) -> None:
+        self.simulation = Simulation(directory, FakeBox(fake_devices(DEVICES)))
+        self.box = self.simulation.box
+        self.mishaps = self.simulation.mishaps
+        self.whole = self.box.inventory
+        self.desired = wanting(*SERVICES)
+        self.daemon: SimulatedDaemon | None = None
+        self.refused: list[str] = []
+        self.events: list[Event] = []
+        """All that the daemons have seen."""
+        self.lives = 0
+        for spec in SERVICES:
+            self.box.behave(spec.key, Script(ready_after=1, stop_after=3))
+        self._clock = clock
+        self._requests: Any = None
+        self._spawn = self.box.spawn
+        self.box.spawn = self._checked_spawn  # type: ignore[method-assign]  # the box's own view of each birth
+
+    async def play(self, schedule: Schedule) -> None:
+        """All deeds, daemon after daemon, then peace; raises AssertionError where a law is broken."""
+        ahead = list(schedule)
+        async with anyio.create_task_group() as requests:
+            self._requests = requests
+            while ahead:
+                try:
+                    async with self.simulation.daemon(self.desired) as self.daemon:
+                        self.lives += 1
+                        self.daemon.control.listen(self.events.append)
+                        await self._live(ahead)
+                except* Death:
+                    await anyio.sleep(0.5)
+            self.calm()
+            async with self.simulation.daemon(self.desired) as self.daemon:
+                await self._until_peace(self.daemon)
+                check_peace(self.daemon, self)
+            requests.cancel_scope.cancel()
+
+    async def _live(self, ahead: list[tuple[Deed, int]]) -> None:
+        while ahead:
+            deed, number = ahead.pop(0)
+            deed(self, number)
+            await anyio.sleep(PAUSES[number % len(PAUSES)])
+
+    async def _until_peace(self, daemon: SimulatedDaemon) -> None:
+        with anyio.move_on_after(PEACE):
+            while not self._at_peace(daemon):
+                await anyio.sleep(5)
+
+    def _at_peace(self, daemon: SimulatedDaemon) -> bool:
+        return anyio.current_time() > 0 and not any(
+            r.phase not in ("ready", "pending") for r in daemon.state.replicas.values()
+        ) and not outstanding(daemon)  # fmt: skip
+
+    def configure(self, *specs: ServiceSpec, without: str = "") -> None:
+        services = {**self.desired.services, **{spec.key: spec for spec in specs}}
+        services.pop(without, None)
+        self.desired = replace(self.desired, services=services, generation=self.desired.generation + 1)
+        if self.daemon is not None:
+            self.daemon.configure(self.desired)
+
+    def _checked_spawn(self, request: Any, script: Script) -> Any:
+        """A birth as the box sees it: nobody twice, and each within the bounds of its service."""
+        living = self.box.living()
+        assert request.replica not in {w.request.replica for w in living}, f"{request.replica} lives twice"
+        return self._spawn(request, script)
+
+    # -- deeds -----------------------------------------------------------------------------------------
+
+    def die(self, number: int) -> None:
+        """At one of the next points at which it touches the world."""
+        self.mishaps.dies_in = number // len(PAUSES)
+
+    def end(self, number: int) -> None:
+        if living := self.box.living():
+            worker = living[number % len(living)]
+            self.box.end(worker.request.replica, **({"signal": 9} if number % 2 else {"code": number % 3}))
+
+    def hang(self, number: int) -> None:
+        if living := self.box.living():
+            worker, now = living[number % len(living)], anyio.current_time()
+            worker.script = replace(worker.script, hang_after=now - worker.spawned)
+
+    def lose(self, number: int) -> None:
+        if living := self.box.living():
+            self.box.lose(living[number % len(living)].request.replica, "no word of it")
+
+    def behave(self, number: int) -> None:
+        spec = SERVICES[number % len(SERVICES)]
+        self.box.behave(spec.key, SCRIPTS[number // 3 % len(SCRIPTS)], SCRIPTS[number // 30 % 2])
+
+    def change(self, number: int) -> None:
+        """Revision, bounds, strategy, hold, or the service's very existence."""
+        spec = SERVICES[number % len(SERVICES)]
+        known = self.desired.services.get(spec.key, spec)
+        kind = number // 3 % 6
+        if kind == 0:
+            self.configure(replace(known, envs=(("VERSION", str(number // 18)),)))
+        elif kind == 1:
+            low = number // 18 % 3
+            self.configure(replace(known, scaling=Scaling(min_replicas=low, max_replicas=max(low, 1) + 1)))
+        elif kind == 2:
+            names = ("RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout")
+            update = Update(strategy=names[number // 18 % 4], max_surge=number % 2, max_unavailable=1)
+            self.configure(replace(known, update=update))
+        elif kind == 3:
+            self.configure(replace(known, held=not known.held))
+        elif kind == 4 and spec.name == "nap":
+            self.configure(without=spec.key)
+        else:
+            self.configure(replace(known, restart_token=str(number // 18)))
+
+    def fill_disk(self, number: int) -> None:
+        self.mishaps.disk_full = number % 2 == 0
+
+    def slow_driver(self, number: int) -> None:
+        self.mishaps.lag = (0.0, 0.2, 2.0, 15.0)[number % 4]
+
+    def lose_words(self, number: int) -> None:
+        self.mishaps.words_lost = number % 7
+
+    def silence_nvml(self, number: int) -> None:
+        if number % 2:
+            self.box.publish(replace(self.box.inventory, state="unreachable", reason="hangs"))
+        else:
+            self.box.publish(replace(self.box.inventory, state="ok", reason=""))
+
+    def lose_gpu(self, number: int) -> None:
+        """A device falls sick, goes away, or comes back."""
+        device = self.whole.devices[number % DEVICES]
+        health = ("lost", "quarantined", "healthy", "healthy")[number // 3 % 4]
+        if number // 12 % 3 == 2:
+            self._have([known for known in self.box.inventory.devices if known.uuid != device.uuid])
+        else:
+            others = [known for known in self.box.inventory.devices if known.uuid != device.uuid]
+            self._have([*others, replace(device, health=health)])
+
+    def _have(self, devices: Sequence[Device]) -> None:
+        found = tuple(sorted(devices, key=lambda device: device.index))
+        self.box.publish(replace(self.box.inventory, devices=found))
+
+    def jump(self, number: int) -> None:
+        """The box was suspended: nothing ran, and it is later."""
+        self._clock.jump((0.5, 10.0, 100.0, 4000.0)[number % 4])
+
+    def request(self, number: int) -> None:
+        spec = SERVICES[number % len(SERVICES)]
+        for _ in range(1 + number // 3 % 5):
+            self._requests.start_soon(self._ask, spec.key, (0.1, 1.0, 5.0)[number % 3])
+
+    async def _ask(self, service: str, seconds: float) -> None:
+        try:
+            await self.simulation.router.request(service, seconds)
+        except RequestRefusedError as error:
+            self.refused.append(str(error))
+
+    def calm(self) -> None:
+        """From now on all goes well."""
+        self.mishaps.dies_in, self.mishaps.disk_full = None, False
+        self.mishaps.lag, self.mishaps.words_lost = 0.0, 0
+        self.box.publish(self.whole)
+        for spec in SERVICES:
+            self.box.behave(spec.key, Script(ready_after=1, stop_after=1))
+        for worker in self.box.living():
+            if worker.lost or worker.script.stop_after is None or worker.script.ready_after is None:
+                worker.end_at(anyio.current_time(), ExitStatus(signal=9))
+
+
+FAULTS: tuple[Deed, ...] = (
+    World.die, World.die, World.die, World.end, World.end, World.hang, World.lose, World.behave, World.behave,
+    World.change, World.change, World.change, World.fill_disk, World.slow_driver, World.lose_words,
+    World.silence_nvml, World.lose_gpu, World.jump, World.request, World.request,
+)  # fmt: skip
+GPU_FAULTS: tuple[Deed, ...] = (
+    World.lose_gpu, World.lose_gpu, World.lose_gpu, World.silence_nvml, World.end, World.end, World.die,
+    World.behave, World.change, World.request, World.slow_driver,
+)  # fmt: skip
+"""Starts, stops, crashes, losses of devices and changes of the configuration."""
+
+
+def outstanding(daemon: SimulatedDaemon) -> list[str]:
+    """What is wanted and not so, without an excuse."""
+    state, desired = daemon.state, daemon.control.desired
+    wrong = []
+    for key in {replica.service for replica in state.replicas.values()} | set(desired.services):
+        spec, mine = desired.services.get(key), state.of(key)
+        if spec is None or spec.held:
+            wrong += [f"{key} is not wanted and has {len(mine)} replicas"] * bool(mine)
+            continue
+        low, high = spec.scaling.min_replicas, spec.scaling.max_replicas
+        wanted = min(high, max(low, state.targets.get(key, low), key in state.demand))
+        if len(mine) != wanted:
+            wrong.append(f"{key}: {wanted} wanted, there are {len(mine)}")
+        for replica in mine:
+            if replica.phase == "ready" and replica.revision == revision(spec):
+                continue
+            excused = not place(spec, state.inventory, state.replicas.values()).placed
+            excused |= any(upstream.held for upstream in desired.dependencies(spec))
+            if replica.phase != "pending" or not excused:
+                wrong.append(f"{replica.id} is {replica.phase}: {replica.reason}")
+    return wrong
+
+
+def check_peace(daemon: SimulatedDaemon, world: World) -> None:
+    """Raise AssertionError if the box is not as it should be after a long time of good luck."""
+    assert not (wrong := outstanding(daemon)), wrong
+    replicas = daemon.state.replicas
+    living = Counter(worker.request.replica for worker in world.box.living())
+    assert living == Counter(r.id for r in replicas.values() if r.alive), f"living workers: {living}"
+    records = Counter(record.replica for record in daemon.records())
+    assert records == living, f"records {records}, living workers {living}"
+
+
+def play(schedule: Schedule) -> World:
+    """Play a schedule on a clock and in a directory of its own."""
+    clock = MockClock(autojump_threshold=0)
+    worlds: list[World] = []
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory(prefix="schedule-") as directory:
+            worlds.append(World(Path(directory), clock))
+            await worlds[0].play(schedule)
+
+    anyio.run(main, backend="trio", backend_options={"clock": clock})
+    return worlds[0]

@@ -1,0 +1,61 @@
+"""Thousands of random schedules. `STOKER_SCHEDULES=10000` says how many of each kind; without it a few."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import strategies as st
+
+from simulation.schedules import FAULTS, GPU_FAULTS, Schedule, play
+
+MANY = int(os.environ.get("STOKER_SCHEDULES", "0"))
+ANY_TIME = settings(
+    max_examples=MANY or 100,
+    deadline=None,
+    derandomize=not MANY,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+NUMBERS = st.integers(0, 359)
+
+
+def told(schedule: Schedule) -> None:
+    for deed, number in schedule:
+        note(f"{deed.__name__}({number})")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0 if MANY else 240)
+@ANY_TIME
+@given(st.lists(st.tuples(st.sampled_from(FAULTS), NUMBERS), min_size=4, max_size=30))
+def test_whatever_happens_no_law_is_broken_and_all_comes_right(schedule: Schedule) -> None:
+    told(schedule)
+    play(schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0 if MANY else 240)
+@ANY_TIME
+@given(st.lists(st.tuples(st.sampled_from(GPU_FAULTS), NUMBERS), min_size=4, max_size=30))
+def test_no_device_has_two_owners_is_missing_or_is_freed_early(schedule: Schedule) -> None:
+    told(schedule)
+    play(schedule)
+
+
+def test_schedules_reach_every_corner() -> None:
+    """Guards the properties above from holding because nothing happens in them."""
+    chance, seen, lives = random.Random(5), Counter[str](), 0
+    for _ in range(25):
+        world = play([(chance.choice(FAULTS), chance.randrange(360)) for _ in range(25)])
+        seen.update(type(event).__name__ for event in world.events)
+        lives += world.lives
+    assert lives > 50, "daemons died and came again"
+    assert seen.keys() >= {
+        "WorkerAdopted", "WorkerLost", "LivenessFailed", "KillSignalled", "SpawnFailed", "ReplicaDrained",
+        "RevisionAccepted", "RevisionRejected", "DemandArrived", "InventoryChanged", "TargetChanged",
+    }  # fmt: skip
