@@ -138,6 +138,7 @@ class SimulatedDaemon:
         start(self.control.run)
         start(self.autoscaler.run)
         start(self.autoscaler.run_usage)
+        start(self.autoscaler.run_readings)
 
     # -- for scenarios ---------------------------------------------------------------------------------
 

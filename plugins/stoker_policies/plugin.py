@@ -9,6 +9,7 @@ from stoker.plugin.ports import PolicyFactory
 from stoker_policies.concurrency import Concurrency
 from stoker_policies.foresight import Foresight
 from stoker_policies.peers import Bento, Hpa, Kpa, Ray
+from stoker_policies.prometheus import Prometheus
 from stoker_policies.queueing import Queue
 from stoker_policies.schedule import Schedule
 from stoker_policies.static import Static
@@ -25,6 +26,7 @@ def stoker_policies() -> Mapping[str, PolicyFactory]:
         "gpu": lambda _: Gpu(),
         "hpa": lambda _: Hpa(),
         "kpa": lambda _: Kpa(),
+        "prometheus": lambda _: Prometheus(),
         "queue": lambda _: Queue(),
         "ray": lambda _: Ray(),
         "schedule": lambda _: Schedule(),

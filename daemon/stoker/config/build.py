@@ -43,6 +43,7 @@ from stoker.model.service import (
 METRIC_KEYS: Mapping[str, frozenset[str]] = {
     "concurrency": frozenset({"window", "patience"}),
     "queue": frozenset({"window"}),
+    "prometheus": frozenset({"url", "query", "period"}),
     "schedule": frozenset({"start", "end", "timezone", "lead"}),
     "static": frozenset(),
     "utilization": frozenset({"window", "tolerance"}),
@@ -54,7 +55,7 @@ METRIC_KEYS: Mapping[str, frozenset[str]] = {
     "bento": frozenset(),
 }
 """Keys that the policies of these metrics have beyond the common ones; others may have any."""
-NEEDED_KEYS = {"schedule": ("start", "end")}
+NEEDED_KEYS = {"schedule": ("start", "end"), "prometheus": ("url", "query", "target")}
 """Keys without which a metric makes no sense."""
 SELF_TIMED = frozenset({"foresight", "kpa", "hpa", "ray", "bento"})
 """Metrics whose policies time their own steps down: their stabilization windows are 0 if not written."""

@@ -102,6 +102,19 @@ class Number(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Url(Kind):
+    """The address of an HTTP server."""
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.match(r"https?://[^/]", value):
+            raise wanted("an address such as http://127.0.0.1:9090", value)
+        return value
+
+    def json_schema(self) -> JsonSchema:
+        return {"type": "string", "pattern": "^https?://[^/]"}
+
+
+@dataclass(frozen=True, slots=True)
 class Devices(Kind):
     """A count of GPUs: whole, or a share below 1."""
 

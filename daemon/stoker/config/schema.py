@@ -24,6 +24,7 @@ from stoker.config.fields import (
     Signal,
     Text,
     Umask,
+    Url,
     Variable,
     Whole,
 )
@@ -136,6 +137,12 @@ class PolicySection(Section):
     """Metric schedule: when they are no longer wanted."""
     timezone: Annotated[str, Timezone()] | None = Field(default=None, examples=["Europe/Berlin"])
     """Metric schedule: where `start` and `end` are times of day; the box's own time if absent."""
+    url: Annotated[str, Url()] | None = Field(default=None, examples=["http://127.0.0.1:9090"])
+    """Metric prometheus: the server's address."""
+    query: AnyText | None = Field(default=None, examples=["sum(jobs_waiting)"])
+    """Metric prometheus: PromQL whose answer is one number, of which one replica bears `target`."""
+    period: SecondsAboveZero | None = None
+    """Metric prometheus: time between two queries."""
     lead: Seconds | None = None
     """Metric schedule: so long before `start` replicas are started; the measured start-up time if absent."""
 

@@ -83,6 +83,14 @@ class LoadWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A number that a policy has from elsewhere; `at`: monotonic seconds when it was answered."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolState:
     """The pool as a policy sees it."""
 

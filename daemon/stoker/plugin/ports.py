@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from stoker.model.device import Inventory, Reservation
 from stoker.model.event import Event
-from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Usage
+from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
@@ -237,6 +237,8 @@ class PolicyInput:
     now: float
     state: Mapping[str, Any] = field(default_factory=dict)
     wall: float = 0.0
+    reading: Reading | None = None
+    """The newest answer of a `MeasuringPolicy`."""
 
 
 @runtime_checkable
@@ -245,6 +247,16 @@ class Policy(Protocol):
 
     def decide(self, given: PolicyInput) -> Decision:
         """Return the wanted number before bounds and stabilization, with the reason in numbers."""
+        ...
+
+
+@runtime_checkable
+class MeasuringPolicy(Policy, Protocol):
+    """A policy that decides on a number from elsewhere. The daemon asks for it every `period` seconds (a
+    parameter of the rule, 15 if absent) and passes the newest on as `PolicyInput.reading`."""
+
+    async def measure(self, rule: PolicySpec) -> float:
+        """Return the number. May take its time, up to 10 s; raises StokerError with the reason for none."""
         ...
 
 

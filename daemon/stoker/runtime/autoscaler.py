@@ -26,6 +26,7 @@ from stoker.model.service import PolicySpec, ServiceKey, ServiceSpec
 from stoker.model.state import DesiredState, ObservedState
 from stoker.plugin.ports import Policy, PolicyInput
 from stoker.runtime.box_budget import BoxBudget
+from stoker.runtime.readings import Readings
 
 USAGE_PERIOD = 5.0
 """Seconds between readings of CPU and memory, for services whose policy needs them."""
@@ -76,6 +77,7 @@ class Autoscaler:
         self._share = False
         self._wake = anyio.Event()
         self._reconsidered = anyio.Event()
+        self._readings = Readings(policy=self._policy, desired=desired, post=post, answered=self._look_at)
 
     # -- what arrives ----------------------------------------------------------------------------------
 
@@ -140,6 +142,10 @@ class Autoscaler:
             delay = max(0.0, min(alarms) - anyio.current_time()) if alarms else None
             with anyio.move_on_after(delay):
                 await self._wake.wait()
+
+    async def run_readings(self) -> None:
+        """Ask for what policies want to know from elsewhere, until cancelled."""
+        await self._readings.run(lambda: self._reconsidered)
 
     async def run_usage(self) -> None:
         """Measure CPU and devices for the services whose policies need it, until cancelled."""
@@ -215,10 +221,7 @@ class Autoscaler:
 
     def _ask(self, spec: ServiceSpec, rule: PolicySpec, pool: _Pool, view: PoolState, now: float) -> Decision:
         try:
-            policy = self._policies.get(rule.metric)
-            if policy is None:
-                policy = self._policies[rule.metric] = self._make_policy(rule.metric)
-            return policy.decide(
+            return self._policy(rule.metric).decide(
                 PolicyInput(
                     service=spec,
                     policy=rule,
@@ -227,6 +230,7 @@ class Autoscaler:
                     now=now,
                     state=pool.memory.state_of(rule),
                     wall=self._wall(),
+                    reading=self._readings.of(spec.key, rule),
                 )
             )
         except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event
@@ -235,6 +239,12 @@ class Autoscaler:
             )
             self._post(Notice(message=message, severity="error", service=spec.key))
             return Decision(target=view.target, reason=message, valid=False, code="policy_failed")
+
+    def _policy(self, metric: str) -> Policy:
+        policy = self._policies.get(metric)
+        if policy is None:
+            policy = self._policies[metric] = self._make_policy(metric)
+        return policy
 
     def _pool(self, key: ServiceKey) -> _Pool:
         return self._pools.setdefault(key, _Pool())

@@ -217,6 +217,7 @@ class Daemon:
         start(self._control.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
+        start(self._autoscaler.run_readings)
         start(self._configuration.watch)
         self._systemd.ready(self._status_line())
         await self._ending.wait()

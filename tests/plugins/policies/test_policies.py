@@ -63,8 +63,8 @@ def test_all_are_there_and_are_policies():
     registry = PluginRegistry()
     registry.register("policies", plugin)
     assert registry.names("policy") == [
-        "bento", "concurrency", "foresight", "gpu", "hpa", "kpa", "queue", "ray", "schedule", "static",
-        "utilization",
+        "bento", "concurrency", "foresight", "gpu", "hpa", "kpa", "prometheus", "queue", "ray", "schedule",
+        "static", "utilization",
     ]  # fmt: skip
     assert all(isinstance(policy_named(name), Policy) for name in registry.names("policy"))
 
