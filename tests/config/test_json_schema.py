@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -64,7 +65,7 @@ BEYOND = (
     "unknown instance type", "there is no service", "form a cycle", "is more than max_rep", "come to 0 of",
     "is less than backoff", "a probe asks in one way", "would both be", "says nothing of how many",
     "for the metric", "a variable's name", "is not set", "is no reference", "asks nothing", "must be text, a",
-    "not valid YAML", "metric schedule needs", "minute, hour, day", "no time zone",
+    "not valid YAML", "metric schedule needs", "minute, hour, day", "no time zone", "is said twice",
 )  # fmt: skip
 """Faults in what keys mean together; only the loader finds these."""
 
@@ -85,9 +86,56 @@ def test_top_of_the_file(text: str) -> None:
     assert not accepted(text)
 
 
+NAMING = [
+    "x-a: &a {priority: 1}\ninclude: [a.yaml]\nenv_file: [{path: b.env, required: false}]\nservices: {}\n",
+    "include: p/*.yaml\nenv_file: {path: b.env, required: false}\nservices: {w: {x-b: 1, command: r}}\n",
+]
+
+
+@pytest.mark.parametrize("text", NAMING)
+def test_keys_that_name_files_or_hold_anchors(text: str) -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(data(text))] == []
+
+
+REAL = sorted(
+    path
+    for folder in ("bentoml", "forms")
+    for path in (Path(__file__).parent / "data" / folder).iterdir()
+    if path.suffix in {".yaml", ".json"} and ".expected" not in path.name
+)
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", [*REAL, *EXAMPLES], ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_real_files_and_examples(path: Path) -> None:
+    assert [error.message for error in VALIDATOR.iter_errors(data(path.read_text()))] == []
+
+
+BENTO_FORM = [case for case in blocks("bentoml.txt") if not any(word in case.values[1][0] for word in BEYOND)]
+
+
+@pytest.mark.parametrize(("lines", "expected"), BENTO_FORM)
+def test_faults_of_a_bento_file_are_refused(lines: str, expected: list[str]) -> None:
+    assert expected
+    indented = "\n".join(f"    {line}" for line in lines.splitlines())
+    assert not accepted(f"bento: service:S\nservices:\n  S:\n{indented}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bento: .\nclustre: x", "bento: .\ndev: 1", "bento: .\naccess_authorization: 'false'",
+        "bento: .\nservices: {S: {config_overrides: {wrokers: 1}}}", "bento: .\nlabels: {a: b}",
+        "bento: .\ncanary: {route_type: cookie}", "bento: .\nconfig: {servces: {}}", "bento: 3\nservices: {}",
+        "services: {web: {command: run, config_overrides: {threads: x}}}", "y-a: 1\nservices: {}",
+    ],
+)  # fmt: skip
+def test_broken_files_of_a_bento_are_refused(text: str) -> None:
+    assert not accepted(text)
+
+
 def sections() -> list[tuple[str, dict[str, Any]]]:
-    named = {name: each for name, each in SCHEMA["$defs"].items() if name != "Reference"}
-    return [("file", SCHEMA), *named.items()]
+    return [(name, each) for name, each in SCHEMA["$defs"].items() if name != "Reference"]
 
 
 @pytest.mark.parametrize(("name", "section"), sections())
@@ -96,6 +144,8 @@ def test_every_key_is_documented(name: str, section: dict[str, Any]) -> None:
     for key, schema in section["properties"].items():
         whole = [SCHEMA["$defs"].get(form.get("$ref", "").rpartition("/")[2], {}) for form in schema["anyOf"]]
         assert schema.get("description") or whole[0].get("description"), key
+    for key, schema in SCHEMA["properties"].items():
+        assert schema["description"], key
 
 
 def test_every_kind_of_value_has_a_schema() -> None:

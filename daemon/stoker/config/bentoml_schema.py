@@ -16,6 +16,7 @@ from stoker.config.schema import (
     AnyText,
     Bool,
     Cores,
+    Envs,
     FileSection,
     PolicySection,
     ScalingSection,
@@ -157,27 +158,49 @@ class OverridesSection(Section):
     """Values laid over the service's decorator."""
 
     resources: BentoResourcesSection | None = None
+    """What one replica needs."""
     workers: Annotated[Any, Workers()] | None = None
+    """Worker processes of one replica: a count, or `cpu_count`."""
     threads: Annotated[int, Whole(1, 100_000, 4)] | None = None
+    """Threads for synchronous methods."""
     traffic: BentoTrafficSection | None = None
-    envs: dict[str, str] | None = None
+    """How requests reach a replica."""
+    envs: Envs | None = None
+    """Variables below those of the service."""
     replicate_process: Bool | None = None
+    """Whether each worker process is a replica of its own to BentoML."""
     extra_ports: list[Annotated[int, Whole(1, 65535, 8001)]] | None = None
+    """Further ports that the service opens itself."""
     backlog: Annotated[int, Whole(65, 1_000_000, 2048)] | None = None
+    """Connections that may wait to be accepted."""
     max_runner_connections: Annotated[int, Whole(1, 1_000_000, 16)] | None = None
+    """Connections to each service that is called."""
     runner_connection: dict[str, Any] | None = None
+    """How connections to other services are kept: `max_requests`, `max_age`."""
     runner_probe: dict[str, Any] | None = None
+    """Whether readiness asks the services that are called: `enabled`, `timeout`, `period`."""
     metrics: dict[str, Any] | None = None
+    """BentoML's own metrics: `enabled`, `namespace`, `duration`."""
     logging: dict[str, Any] | None = None
+    """BentoML's access log."""
     monitoring: dict[str, Any] | None = None
+    """BentoML's data collection."""
     tracing: dict[str, Any] | None = None
+    """BentoML's tracing."""
     http: dict[str, Any] | None = None
+    """BentoML's HTTP server: `cors`, `response`, `proxy_port` ..."""
     grpc: dict[str, Any] | None = None
+    """BentoML's gRPC server."""
     ssl: dict[str, Any] | None = None
+    """BentoML's TLS settings."""
     endpoints: dict[str, Any] | None = None
+    """Paths of the probes: `livez`, `readyz`."""
     cmd: list[str] | None = None
+    """The command of a service that brings its own server."""
     labels: dict[str, Any] | None = None
+    """The decorator's labels."""
     path_prefix: AnyText | None = None
+    """Path that all of the service lies under."""
 
 
 class BentoServiceSection(ServiceSection):
@@ -199,25 +222,35 @@ class LabelSection(Section):
     """A label in the cloud."""
 
     key: AnyText | None = None
+    """Its name."""
     value: Any = None
+    """Its value."""
 
 
 class CanaryVersionSection(Section):
     """One version beside the main one."""
 
     bento: AnyText | None = None
+    """Its bento."""
     weight: Annotated[int, Whole(0, 100, 20)] | None = None
+    """Percentage of requests that it gets."""
     services: dict[str, Any] | None = None
+    """Its services."""
     envs: list[Any] | None = None
+    """Its variables."""
     secrets: list[Any] | None = None
+    """Its secrets."""
 
 
 class CanarySection(Section):
     """Several versions at a time."""
 
     route_type: Literal["random", "header", "query"] | None = None
+    """How requests are told apart."""
     route_by: Annotated[str, Text("the name of a header or parameter", "feature")] | None = None
+    """Name of the header or parameter."""
     versions: dict[str, CanaryVersionSection] | None = None
+    """The versions by name."""
 
 
 class BentoFileSection(FileSection):
@@ -226,16 +259,30 @@ class BentoFileSection(FileSection):
     services: dict[str, BentoServiceSection] = Field(default={})  # type: ignore[assignment]  # + BentoML's keys
     """The services by name."""
     description: str | None = None
+    """Words for people. No effect here."""
     cluster: AnyText | None = None
+    """A cluster of the cloud. No effect here."""
     access_authorization: Annotated[Any, Access()] | None = None
+    """Whether callers of the cloud need a token. No effect here."""
     dev: Bool | None = None
+    """A deployment for development in the cloud. No effect here."""
     labels: list[LabelSection] | None = None
+    """Labels in the cloud. No effect here."""
     canary: CanarySection | None = None
+    """Several versions at a time in the cloud. No effect here."""
     args: dict[str, Any] | None = None
+    """Arguments of the bento's build. No effect here."""
     endpoint_url: Any = None
+    """From the cloud's answer. No effect here."""
     endpoint_urls: list[Any] | None = None
+    """From the cloud's answer. No effect here."""
     admin_console: Any = None
+    """From the cloud's answer. No effect here."""
     created_at: Any = None
+    """From the cloud's answer. No effect here."""
     created_by: Any = None
+    """From the cloud's answer. No effect here."""
     updated_at: Any = None
+    """From the cloud's answer. No effect here."""
     status: Any = None
+    """From the cloud's answer. No effect here."""
