@@ -53,6 +53,7 @@ class Bench:
             patience=patience,
             strict=lambda service: strict,
             judge=self.judged.append,
+            name_of=lambda pid: f"program-{pid}",
         )
         self.publish()
 
@@ -216,6 +217,16 @@ async def test_who_takes_more_of_a_shared_device_than_was_promised_is_judged_at_
         b.shows(0)
         b.tell()
         assert list(b.judged[-1]) == []
+
+
+async def test_processes_are_told_with_their_replica_and_strangers_by_name() -> None:
+    async with bench() as b:
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10, 99)
+        b.tell()
+        mine, stranger = b.published.devices[0].processes
+        assert (mine.owner, mine.name) == ("infer-a", "")
+        assert (stranger.owner, stranger.name) == ("", "program-99")
 
 
 async def test_a_box_whose_driver_is_silent_anyway_is_not_asked() -> None:

@@ -245,7 +245,13 @@ def explain_replica(snapshot: Snapshot, replica: Replica, chain: Sequence[Event]
     for taken in replica.reservations:
         device = names.get(taken.uuid)
         placed.append(
-            {**plain(taken), "name": device.name if device else "", "index": device.index if device else None}
+            {
+                **plain(taken),
+                "name": device.name if device else "",
+                "index": device.index if device else None,
+                "health": device.health if device else "lost",
+                "health_reason": device.health_reason if device else "it is no longer there",
+            }
         )
     deployment, _, name = replica.service.partition("/")
     return {

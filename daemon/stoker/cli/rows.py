@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stoker.cli.table import Cell, Column, Table
-from stoker.model.quantity import format_bytes, format_duration
+from stoker.model.quantity import format_duration
 
 Document = Mapping[str, Any]
 
@@ -20,9 +20,6 @@ PHASE_STYLES = {
     "exited": "dim",
     "lost": "red",
 }
-HEALTH_STYLES = {
-    "healthy": "green", "probation": "yellow", "suspect": "yellow", "draining": "blue", "cordoned": "blue",
-}  # fmt: skip
 MANY = 40
 """Replicas beyond which a table of all services leaves out those that are simply ready."""
 
@@ -138,44 +135,6 @@ def _replica_row(replica: Document, indexes: Mapping[str, int], *, brief: bool) 
 
 def _age(seconds: float) -> str:
     return "now" if seconds < 1 else format_duration(float(int(seconds)))
-
-
-def device_table(devices: Sequence[Document]) -> Table:
-    """One row per device."""
-    columns = (
-        Column("GPU", right=True),
-        Column("NAME", shrink=True),
-        Column("UUID", shrink=True),
-        Column("MEMORY", right=True),
-        Column("BUSY", right=True),
-        Column("HEALTH"),
-        Column("HELD BY", shrink=True),
-    )
-    return Table(columns, tuple(_device_row(device) for device in devices))
-
-
-def _device_row(device: Document) -> tuple[Cell, ...]:
-    health, used, total = device["health"], device.get("memory_used", 0), device.get("memory_total", 0)
-    reason = device.get("health_reason", "")
-    busy = device.get("utilization")
-    return (
-        Cell(str(device["index"])),
-        Cell(device["name"]),
-        Cell(device["uuid"]),
-        Cell(f"{format_bytes(used)}/{format_bytes(total)}" if total else ""),
-        Cell("" if busy is None else f"{busy:.0%}"),
-        Cell(f"{health}: {reason}" if reason else health, HEALTH_STYLES.get(health, "red")),
-        Cell(_owners(device)),
-    )
-
-
-def _owners(device: Document) -> str:
-    held = device.get("reservations", ())
-    parts = [
-        owner["replica"] if owner["share"] >= 1 else f"{owner['replica']} ({owner['share']:g})"
-        for owner in held
-    ]
-    return ", ".join(parts) or ", ".join(device["reserved_by"]) or "-"
 
 
 def headline(status: Document) -> str:

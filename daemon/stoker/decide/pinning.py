@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from stoker.model.device import Device, Inventory
+from stoker.model.device import Device, DeviceProcess, Inventory
 from stoker.model.service import ServiceKey
 
 
@@ -61,6 +61,20 @@ def astray(
         if owners.get(process.pid) in holders
         and not {device.uuid, device.parent} & {*holders[owners[process.pid]].devices}
     )
+
+
+def named(inventory: Inventory, owners: Mapping[int, str], names: Mapping[int, str]) -> Inventory:
+    """The inventory with the replica of each process, and with the name of each that has none. Pure."""
+
+    def told(process: DeviceProcess) -> DeviceProcess:
+        pid = process.pid
+        return replace(process, owner=owners.get(pid, ""), name=names.get(pid, ""))
+
+    devices = (
+        replace(device, processes=tuple(map(told, device.processes))) if device.processes else device
+        for device in inventory.devices
+    )
+    return replace(inventory, devices=tuple(devices))
 
 
 def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:

@@ -36,6 +36,10 @@ class DeviceProcess:
 
     pid: int
     memory: int | None = None
+    owner: str = ""
+    """The replica whose worker it belongs to; "" for strangers, and as long as nobody has looked."""
+    name: str = ""
+    """What a stranger's process calls itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.device_promises import DevicePromises
-from stoker.runtime.owners import Owners
+from stoker.runtime.owners import Owners, name_of
 from stoker.runtime.store import Store
 
 
@@ -46,6 +46,7 @@ class DeviceCare:
             publish=self._tell,
             post=post,
             strict=self._strict,
+            name_of=name_of,
             judge=DevicePromises(tasks=tasks, refresh=self._look, post=post).look,
         )
         self.marks.on_change(self._tell)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Astray, Departure, Holder, astray, still_there, withhold
+from stoker.decide.pinning import Astray, Departure, Holder, astray, named, still_there, withhold
 from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
@@ -41,7 +41,8 @@ class DeviceGate:
     """`owners` tells to which worker a process belongs; `refresh` makes the device sources look anew,
     `publish` lays `over` over what they told last and tells the control loop. After `patience` seconds a
     device is given on whatever the driver shows. `strict`: whether workers of a service that are astray are
-    stopped; `judge` is told at each look who takes more than was promised to it."""
+    stopped; `judge` is told at each look who takes more than was promised to it; `name_of` names
+    strangers."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class DeviceGate:
         patience: float = PATIENCE,
         strict: Callable[[ServiceKey], bool] = lambda service: False,
         judge: Callable[[Iterable[Excess]], None] = lambda found: None,
+        name_of: Callable[[int], str] = lambda pid: "",
     ) -> None:
         self._tasks = tasks
         self._owners = owners
@@ -63,6 +65,7 @@ class DeviceGate:
         self._patience = patience
         self._strict = strict
         self._judge = judge
+        self._name_of = name_of
         self._found = Inventory()
         self._holders: dict[str, Holder] = {}
         self._pids: dict[str, frozenset[int]] = {}
@@ -71,9 +74,20 @@ class DeviceGate:
         self._serial = 0
 
     def over(self, inventory: Inventory) -> Inventory:
-        """The inventory without the devices that are not free yet."""
-        self._found = inventory
-        return withhold(inventory, self._departures.values())
+        """The inventory with the owner of each process, and without the devices that are not free yet."""
+        self._found = self._with_owners(inventory)
+        return withhold(self._found, self._departures.values())
+
+    def _with_owners(self, inventory: Inventory) -> Inventory:
+        shown = {process.pid for device in inventory.devices for process in device.processes}
+        if not shown:
+            return inventory
+        owners = self._owners(shown, self._workers())
+        names = {pid: self._name_of(pid) for pid in shown - owners.keys()}
+        return named(inventory, owners, names)
+
+    def _workers(self) -> dict[int, str]:
+        return {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
 
     def after_event(self, event: Event) -> None:
         """Listen to the control loop."""
@@ -102,12 +116,12 @@ class DeviceGate:
 
     def _verify(self) -> None:
         """Find out who is on the devices, and tell of each worker that is on a stranger's, once."""
-        shown = {process.pid for device in self._found.devices for process in device.processes}
-        if not shown:
-            self._judge(())
-            return
-        workers = {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
-        owners = self._owners(shown, workers)
+        workers = self._workers()
+        owners = {
+            process.pid: process.owner or workers.get(process.pid, "")
+            for device in self._found.devices
+            for process in device.processes
+        }
         for pid, replica in owners.items():
             if replica in self._holders:
                 self._pids[replica] = self._pids.get(replica, frozenset()) | {pid}

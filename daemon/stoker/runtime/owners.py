@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psutil
 
@@ -39,3 +40,11 @@ class Owners:
         except (psutil.Error, OSError):
             return ""
         return mark.rpartition(":")[2] if mark.startswith(self._prefix) else ""
+
+
+def name_of(pid: int) -> str:
+    """What a process calls itself, "" if it cannot be seen from here."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""

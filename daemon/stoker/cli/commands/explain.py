@@ -119,6 +119,8 @@ def _replica(document: dict[str, Any]) -> Iterator[Line]:
     for device in placement["devices"]:
         share = "" if device["share"] >= 1 else f"{device['share']:g} of "
         yield (f"  device    {share}GPU {device['index']} {device['name']} ({device['uuid']})", "")
+        if device["health"] != "healthy":
+            yield (f"            {device['health']}: {device['health_reason']}", "yellow")
     if placement["reason"]:
         yield (f"  placement {placement['reason']}", "")
     yield ("  story", "")

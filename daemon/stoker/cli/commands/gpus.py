@@ -31,19 +31,21 @@ device_argument = click.argument("device", metavar="UUID|INDEX", shell_complete=
 @session_options
 @click.pass_context
 def command(context: click.Context, output: str) -> None:
-    """Show the GPUs of the box, their health and who holds them."""
+    """Show the GPUs of the box: health, what is free, who holds them, who else is on them."""
     if context.invoked_subcommand:
         return
     document = session_of(context).client().get("/v1/devices")
     if output == "json":
         print_json(document)
         return
-    from stoker.cli.rows import device_table
+    from stoker.cli.gpu_rows import device_notes, device_table
     from stoker.cli.table import say, show
 
     inventory = document["inventory"]
     if document["devices"]:
         show(device_table(document["devices"]))
+        for line, style in device_notes(document["devices"]):
+            say(line, style)
     if inventory["state"] == "unreachable":
         say(f"the devices cannot be seen now: {inventory['reason']}", "red")
     elif not document["devices"]:
@@ -64,7 +66,7 @@ def cordon(context: click.Context, device: str) -> None:
 @session_options
 @click.pass_context
 def uncordon(context: click.Context, device: str) -> None:
-    """Use a cordoned or released device again."""
+    """Use a cordoned or released device again; one that is suspect, or unfit for sets, is forgiven."""
     _post(context, "uncordon", device)
 
 
@@ -73,7 +75,8 @@ def uncordon(context: click.Context, device: str) -> None:
 @session_options
 @click.pass_context
 def release(context: click.Context, device: str) -> None:
-    """Cordon the device and move its workers elsewhere, so that it can be reset or lent out."""
+    """Cordon the device and move its workers elsewhere, so that it can be reset or lent out. One that is in
+    quarantine for a fault is let out of it instead, by way of probation."""
     _post(context, "release", device)
 
 

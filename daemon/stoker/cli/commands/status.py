@@ -25,7 +25,7 @@ def command(context: click.Context, service: str | None, output: str) -> None:
 
 def show_status(status: dict[str, Any], *, everything: bool) -> None:
     """The pool table for this stdout; `everything` also shows why each target is what it is."""
-    from stoker.cli import rows
+    from stoker.cli import gpu_rows, rows
     from stoker.cli.table import say, show
 
     say(rows.headline(status), "dim")
@@ -46,6 +46,8 @@ def show_status(status: dict[str, Any], *, everything: bool) -> None:
         show(rows.replica_table(replicas, status["devices"]))
     if left_out:
         say(f"and {left_out} more that are ready; `stoker status SERVICE` shows them", "dim")
+    for line, style in gpu_rows.sick_notes(status["devices"]):
+        say(line, style)
     if everything:
         for one in status["services"]:
             say()

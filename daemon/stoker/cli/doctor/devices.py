@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from stoker.cli.doctor.finding import Finding, Place, fail, ok, warn
+from stoker.cli.gpu_rows import hint
 from stoker.model.device import Inventory
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import DeviceSource, PluginContext
@@ -96,11 +97,7 @@ def judge(inventory: Mapping[str, Any], devices: int, on_bus: int) -> Iterator[F
 def _sick(device: Mapping[str, Any]) -> Finding:
     reason = f" ({device['health_reason']})" if device["health_reason"] else ""
     text = f"GPU {device['index']} ({device['uuid']}) is {device['health']}{reason}"
-    if "by the operator" in reason:
-        remedy = f"`stoker gpus uncordon {device['uuid']}` gives it back"
-    else:
-        remedy = "see `stoker gpus` and the kernel log; no new worker gets it"
-    return warn("gpus", text, remedy)
+    return warn("gpus", text, hint(device))
 
 
 def _read(path: Path) -> str:

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Footer, RichLog, Static
 
-from stoker.cli import rows
+from stoker.cli import gpu_rows, rows
 from stoker.cli.client import Client
 from stoker.cli.rows import key_of
 from stoker.cli.table import Table
@@ -151,7 +151,8 @@ class Top(App[int]):
         self._fill("replicas", replicas, [replica["id"] for _, replica in mine])
         devices = self.query_one("#devices", DataTable)
         devices.set_class(not status["devices"], "none")
-        self._fill("devices", rows.device_table(status["devices"]), [d["uuid"] for d in status["devices"]])
+        uuids = [device["uuid"] for device in status["devices"]]
+        self._fill("devices", gpu_rows.device_table(status["devices"]), uuids)
 
     def _fill(
         self, name: str, table: Table, keys: list[str], *, extra: tuple[str, list[str]] | None = None
