@@ -16,6 +16,7 @@ from stoker.model.action import (
     HoldReplica,
     KillReplica,
     RejectRevision,
+    ResumeReplica,
     StartReplica,
     StopReplica,
 )
@@ -27,6 +28,7 @@ from stoker.model.event import (
     ReplicaAdded,
     ReplicaForgotten,
     ReplicaHeld,
+    ReplicaResumed,
     RevisionAccepted,
     RevisionRejected,
     StartRequested,
@@ -102,6 +104,15 @@ def seeing(*replicas: Replica, **changes: Any) -> ObservedState:
     )
 
 
+_PLAIN: dict[type[Action], Any] = {
+    HoldReplica: ReplicaHeld,
+    ResumeReplica: ReplicaResumed,
+    KillReplica: KillSignalled,
+    ForgetReplica: ReplicaForgotten,
+}
+"""Actions of which there is nothing to tell but the reason."""
+
+
 def event_of(action: Action, at: float) -> Event:
     """The fact that the actuator reports at once for each action."""
     who: dict[str, Any] = {
@@ -114,18 +125,14 @@ def event_of(action: Action, at: float) -> Event:
     match action:
         case AddReplica():
             return ReplicaAdded(**who, revision=action.revision, reason=action.reason)
-        case HoldReplica():
-            return ReplicaHeld(**who, reason=action.reason)
         case StartReplica():
             return StartRequested(**who, revision=action.revision, reservations=action.reservations)
         case DrainReplica():
             return DrainRequested(**who, reason=action.reason, leave=action.leave)
         case StopReplica():
             return StopSignalled(**who, reason=action.reason, leave=action.leave, fault=action.fault)
-        case KillReplica():
-            return KillSignalled(**who, reason=action.reason)
-        case ForgetReplica():
-            return ReplicaForgotten(**who, reason=action.reason)
+        case HoldReplica() | ResumeReplica() | KillReplica() | ForgetReplica():
+            return _PLAIN[type(action)](**who, reason=action.reason)
         case AcceptRevision():
             return RevisionAccepted(at=at, id="e", service=action.service, revision=action.revision)
         case RejectRevision():

@@ -135,3 +135,28 @@ def test_scaling_down_takes_who_is_missed_least() -> None:
         order.append(victim.id)
         replicas.remove(victim)
     assert order == ["web-r4", "web-r3", "web-r2", "web-r1"]
+
+
+def test_who_drains_only_because_fewer_were_wanted_comes_back_first() -> None:
+    spec = make_spec(replicas=(3, 3))
+    going = {"phase": "draining", "leave": True, "ready_at": 1.0}
+    replicas = [
+        make_replica(spec, "here"),
+        make_replica(spec, "early", since=5.0, **going),
+        make_replica(spec, "late", since=9.0, **going),
+        make_replica(spec, "unfit", since=10.0, unfit=True, **going),
+        make_replica(spec, "other", since=10.0, **(going | {"leave": False})),
+        make_replica(spec, "old", since=10.0, revision=OLD, **going),
+    ]
+    pool = pools(wanting(spec), seeing(*replicas))[spec.key]
+    given = step(pool, fits_without=lambda gone: True)
+    assert [replica.id for replica in given.resume] == ["web-late"]
+    assert given.add == 0
+
+
+def test_what_cannot_come_back_is_started() -> None:
+    spec = make_spec(replicas=(3, 3))
+    late = make_replica(spec, "late", "draining", leave=True, ready_at=1.0)
+    pool = pools(wanting(spec), seeing(make_replica(spec, "here"), late))[spec.key]
+    given = step(pool, fits_without=lambda gone: True)
+    assert ([replica.id for replica in given.resume], given.add) == (["web-late"], 1)

@@ -24,6 +24,7 @@ from stoker.model.action import (
     HoldReplica,
     KillReplica,
     Plan,
+    ResumeReplica,
     StartReplica,
     StopReplica,
 )
@@ -207,6 +208,7 @@ def one_action_per_replica_and_each_fits_its_phase(snapshot: Snapshot) -> None:
         HoldReplica: ("pending",),
         ForgetReplica: ("pending", "exited"),
         DrainReplica: ("ready", "unready"),
+        ResumeReplica: ("draining",),
         StopReplica: ("starting", "ready", "unready", "draining"),
         KillReplica: ("stopping", "lost"),
     }

@@ -137,3 +137,23 @@ async def test_overload_is_said_once(simulation: Simulation) -> None:
         said = [e.message for e in daemon.watch.events if isinstance(e, Notice) and "overloaded" in e.message]
         assert len(said) == 1
         assert "the box gives 6;" in said[0]
+
+
+async def test_a_draining_replica_comes_back_before_a_new_one_is_started(simulation: Simulation) -> None:
+    a = gpu_service("a", 2, 2)
+    async with simulation.daemon(wanting(a)) as daemon, anyio.create_task_group() as tasks:
+        await daemon.until(lambda: len(daemon.ready(a.key)) == 2, within=10)
+        for _ in range(2):
+            tasks.start_soon(simulation.router.request, a.key, 20.0)
+        await anyio.sleep(1)
+        daemon.change(gpu_service("a", 1, 1))
+        await daemon.until(lambda: sorted(daemon.phases(a.key)) == ["draining", "ready"], within=5)
+        daemon.change(a)
+        await daemon.until(lambda: len(daemon.ready(a.key)) == 2, within=1)
+        assert len(simulation.box.started) == 2
+        async with anyio.create_task_group() as more:
+            more.start_soon(simulation.router.request, a.key, 0.5)
+            more.start_soon(simulation.router.request, a.key, 0.5)
+        await anyio.sleep(60)
+        assert daemon.phases(a.key) == ["ready", "ready"]
+        assert (simulation.router.cut, simulation.router.refused) == (0, 0)

@@ -69,6 +69,8 @@ def _assumed(action: Action, now: float) -> Iterator[Event]:
                 at=now, replica=replica, service=service, reason=reason, leave=action.leave
             )
             yield facts.ReplicaDrained(at=now, replica=replica, service=service)
+        case steps.ResumeReplica():
+            yield facts.ReplicaResumed(at=now, replica=replica, service=service, reason=reason)
         case steps.StopReplica():
             yield facts.StopSignalled(
                 at=now, replica=replica, service=service, reason=reason, leave=action.leave

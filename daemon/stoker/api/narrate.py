@@ -158,6 +158,11 @@ def _(event: facts.DrainRequested) -> str:
 
 
 @_clause.register
+def _(event: facts.ReplicaResumed) -> str:
+    return f"back in service{_because(event.reason)}"
+
+
+@_clause.register
 def _(event: facts.ReplicaDrained) -> str:
     return "drained: nothing in flight"
 

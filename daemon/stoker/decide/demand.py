@@ -266,7 +266,7 @@ def _quantile(counts: Mapping[float, float], share: float) -> float | None:
             break
         if count > 0 and seen + count >= wanted:
             lower = max(previous, bound / _BUCKET_RATIO)
-            return lower + (bound - lower) * (wanted - seen) / count
+            return min(bound, lower + (bound - lower) * (wanted - seen) / count)
         seen += count
         previous = bound
     return previous

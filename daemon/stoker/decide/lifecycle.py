@@ -34,6 +34,7 @@ from stoker.model.event import (
     ReplicaEvent,
     ReplicaForgotten,
     ReplicaHeld,
+    ReplicaResumed,
     RevisionAccepted,
     RevisionRejected,
     SpawnFailed,
@@ -185,6 +186,8 @@ def _ready(replica: Replica, event: ReplicaBecameReady, desired: DesiredState) -
 
 def _unready(replica: Replica, event: ReplicaBecameUnready, desired: DesiredState) -> Replica:
     del desired
+    if replica.phase == "draining":
+        return replace(replica, unfit=True)
     return _enter(replica, "unready", event, reason=event.reason)
 
 
@@ -211,7 +214,14 @@ def _condemned(replica: Replica, event: WorkerCondemned, desired: DesiredState) 
 
 def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) -> Replica:
     del desired
-    return _enter(replica, "draining", event, reason=event.reason, leave=event.leave or replica.leave)
+    unfit = replica.phase == "unready" or (replica.phase == "draining" and replica.unfit)
+    leave = event.leave or replica.leave
+    return _enter(replica, "draining", event, reason=event.reason, leave=leave, unfit=unfit)
+
+
+def _resumed(replica: Replica, event: ReplicaResumed, desired: DesiredState) -> Replica:
+    del desired
+    return _enter(replica, "ready", event, reason=event.reason, leave=False, drained=False)
 
 
 def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> Replica:
@@ -289,6 +299,7 @@ _NO_WORKER: dict[str, Any] = {
     "reservations": (),
     "devices_reason": "",
     "drained": False,
+    "unfit": False,
     "kill_sent": False,
     "condemned": "",
     "condemned_for": "",
@@ -386,10 +397,11 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     WorkerSpawned: _Rule(_in("starting", "draining", "stopping"), _spawned),
     SpawnFailed: _Rule(_in("starting", "draining", "stopping"), _spawn_failed),
     ReplicaBecameReady: _Rule(_in("starting", "unready", "lost"), _ready),
-    ReplicaBecameUnready: _Rule(_in("ready", "unready"), _unready),
+    ReplicaBecameUnready: _Rule(_in("ready", "unready", "draining"), _unready),
     LivenessFailed: _Rule(_in("ready", "unready"), _liveness_failed),
     WorkerCondemned: _Rule(_in("starting", "ready", "unready"), _condemned),
     DrainRequested: _Rule(_in("starting", "ready", "unready", "draining"), _draining),
+    ReplicaResumed: _Rule(_in("draining"), _resumed),
     ReplicaDrained: _Rule(_in("draining"), _drained),
     StopSignalled: _Rule(ALIVE, _stopping),
     KillSignalled: _Rule(ALIVE, _killed),
@@ -419,9 +431,7 @@ _SAID_TWICE = "two observers saw the same end"
 
 RACES: Mapping[type[Event], Mapping[str, str]] = {
     ReplicaBecameReady: dict.fromkeys(("ready", "draining", "stopping", *_WITHOUT_WORKER), _PROBE_LATE),
-    ReplicaBecameUnready: dict.fromkeys(
-        ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
-    ),
+    ReplicaBecameUnready: dict.fromkeys(("starting", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE),
     LivenessFailed: dict.fromkeys(
         ("starting", "draining", "stopping", "lost", *_WITHOUT_WORKER), _PROBE_LATE
     ),

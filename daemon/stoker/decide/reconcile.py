@@ -21,7 +21,15 @@ from stoker.decide.draft import Draft, Place
 from stoker.decide.memo import Memo
 from stoker.decide.pool import Pool
 from stoker.decide.revisions import judge
-from stoker.model.action import AddReplica, DrainReplica, ForgetReplica, KillReplica, Plan, StopReplica
+from stoker.model.action import (
+    AddReplica,
+    DrainReplica,
+    ForgetReplica,
+    KillReplica,
+    Plan,
+    ResumeReplica,
+    StopReplica,
+)
 from stoker.model.device import Inventory
 from stoker.model.quantity import format_duration
 from stoker.model.replica import Replica
@@ -56,7 +64,11 @@ def reconcile(
         draft.turn_to(pool.key)
         if pool.key in needed:
             draft.lean()
-        step = rollout.step(pool, fits_without=partial(_fits, draft, pool))
+        step = rollout.step(
+            pool,
+            fits_without=partial(_fits, draft, pool),
+            sound=lambda replica: not _sick_device(replica, observed.inventory),
+        )
         _drop(draft, pool, step, observed, waits=pool.key in needed)
         _add(draft, pool, step, observed)
     for pool in news:
@@ -113,6 +125,9 @@ def replica_id(key: ServiceKey, serial: int, taken: Container[str]) -> str:
 
 
 def _add(draft: Draft, pool: Pool, step: rollout.Step, observed: ObservedState) -> None:
+    for replica in step.resume:
+        reason = f"{pool.wanted} wanted again; its drain was called off"
+        draft.act(ResumeReplica(**{**_who(replica), "cause": _cause(pool, observed)}, reason=reason))
     if not step.add:
         return
     taken = set(observed.replicas)

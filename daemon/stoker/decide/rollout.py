@@ -11,7 +11,7 @@ Where a surge finds no free device the update would wait for ever; then old repl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stoker.decide.pool import Pool, is_ready, victims
 from stoker.model.replica import Replica
@@ -25,20 +25,28 @@ class Step:
     """What to change now: how many replicas to add, and which to let go, each with the reason."""
 
     add: int = 0
+    resume: tuple[Replica, ...] = ()
+    """Draining ones to take back, in place of as many to add."""
     drop: tuple[tuple[Replica, str], ...] = ()
 
 
-def step(pool: Pool, *, fits_without: Callable[[Sequence[Replica]], bool]) -> Step:
+def step(
+    pool: Pool,
+    *,
+    fits_without: Callable[[Sequence[Replica]], bool],
+    sound: Callable[[Replica], bool] = lambda replica: True,
+) -> Step:
     """Return the next step towards `pool.wanted` replicas of `pool.revision`. Pure.
 
     `fits_without(some)`: whether one more new replica would find its devices if those were gone.
+    `sound(replica)`: whether it can stay where it is.
     """
     fresh = [r for r in pool.counted if r.revision == pool.revision]
     old = [r for r in pool.counted if r.revision != pool.revision]
     surplus = victims(fresh, len(fresh) - pool.wanted)
     drop = [(r, f"{pool.wanted} wanted") for r in surplus]
     if not old:
-        return Step(add=max(0, pool.wanted - len(fresh)), drop=tuple(drop))
+        return _with_resumed(pool, Step(add=max(0, pool.wanted - len(fresh)), drop=tuple(drop)), sound)
     kept = [r for r in fresh if r not in surplus]
     outdated = _outdated(pool, kept, old, fits_without)
     remaining = len(old) - len(outdated)
@@ -47,7 +55,23 @@ def step(pool: Pool, *, fits_without: Callable[[Sequence[Replica]], bool]) -> St
     change = max(0, min(pool.wanted, room)) - len(kept)
     early = victims([r for r in kept if r.phase == "pending"], -change)
     drop += [(r, "too early in the update") for r in early]
-    return Step(add=max(0, change), drop=(*drop, *outdated))
+    return _with_resumed(pool, Step(add=max(0, change), drop=(*drop, *outdated)), sound)
+
+
+def _with_resumed(pool: Pool, planned: Step, sound: Callable[[Replica], bool]) -> Step:
+    """What drains only because fewer were wanted comes back before anything is started: it is warm. The one
+    that began to drain last has the most in flight, and is the furthest from its end."""
+    if not planned.add:
+        return planned
+    able = [r for r in pool.members if r.revision == pool.revision and _resumable(r) and sound(r)]
+    able.sort(key=lambda replica: (-replica.since, replica.id))
+    back = tuple(able[: planned.add])
+    return replace(planned, add=planned.add - len(back), resume=back)
+
+
+def _resumable(replica: Replica) -> bool:
+    fit = replica.ready_at is not None and not replica.condemned and not replica.unfit
+    return replica.phase == "draining" and replica.leave and fit
 
 
 def bounds(update: Update) -> tuple[int, int]:

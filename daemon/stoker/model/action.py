@@ -58,6 +58,11 @@ class DrainReplica(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeReplica(Action):
+    """Take one that drains back into the router: it is wanted again, and it is warm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopReplica(Action):
     """Send the stop signal to its worker. `fault`: the word for the failure that this is the answer to, ""
     if it is none."""

@@ -144,6 +144,13 @@ class DrainRequested(ReplicaEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaResumed(ReplicaEvent):
+    """Its drain was called off: it gets requests again."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaDrained(ReplicaEvent):
     """The router says: nothing in flight on it any more."""
 

@@ -23,6 +23,7 @@ from stoker.model.action import (
     HoldReplica,
     KillReplica,
     RejectRevision,
+    ResumeReplica,
     StartReplica,
     StopReplica,
 )
@@ -35,6 +36,7 @@ from stoker.model.event import (
     ReplicaDrained,
     ReplicaForgotten,
     ReplicaHeld,
+    ReplicaResumed,
     RevisionAccepted,
     RevisionRejected,
     SpawnFailed,
@@ -268,6 +270,7 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
         devices_reason=a.devices_reason,
     ),
     DrainReplica: lambda a, who: DrainRequested(**who, reason=a.reason, leave=a.leave),
+    ResumeReplica: lambda a, who: ReplicaResumed(**who, reason=a.reason),
     StopReplica: lambda a, who: StopSignalled(**who, reason=a.reason, leave=a.leave, fault=a.fault),
     KillReplica: lambda a, who: KillSignalled(**who, reason=a.reason),
     ForgetReplica: lambda a, who: ReplicaForgotten(**who, reason=a.reason),
