@@ -220,6 +220,8 @@ class FakeDaemon:
             raise NotFoundError(f"no replica named {replica!r}; did you mean 'infer-k3x9'?")
         return [self.kept[0], *own]
 
+    beginning = ""
+
     def recent_events(self, after: str = "") -> Sequence[Event]:
         ids = [event.id for event in self.kept]
         return self.kept[ids.index(after) + 1 :] if after in ids else list(self.kept)

@@ -172,6 +172,11 @@ class DaemonFacade(Protocol):
         Raises NotFoundError."""
         ...
 
+    @property
+    def beginning(self) -> str:
+        """The id after which the first event of this daemon comes; those before it are of earlier ones."""
+        ...
+
     def recent_events(self, after: str = "") -> Sequence[Event]:
         """Kept events, oldest first; only those after the event of that id."""
         ...

@@ -21,6 +21,8 @@ _COMMON = {"at", "wall", "id", "cause"}
 
 def event_document(event: Event) -> dict[str, Any]:
     """One event as JSON data. `type` is its name in the past tense, `message` the sentence for people."""
+    if isinstance(event, facts.Recorded):
+        return dict(event.document)
     return {
         "id": event.id,
         "time": iso_time(event.wall),
@@ -47,6 +49,8 @@ def iso_time(wall: float) -> str:
 
 def severity(event: Event) -> str:
     """`info`, `warning` or `error`."""
+    if isinstance(event, facts.Recorded):
+        return str(event.document.get("severity", "info"))
     if isinstance(event, facts.Notice):
         return event.severity
     if isinstance(event, facts.SpawnFailed | facts.ConfigRejected | facts.RevisionRejected):
@@ -93,6 +97,8 @@ def _clause(event: Event) -> str:
 
 def sentence(event: Event) -> str:
     """One line for people: subject first, then what happened and why."""
+    if isinstance(event, facts.Recorded):
+        return str(event.document.get("message", ""))
     subject = event.subject
     return f"{subject} {_clause(event)}" if subject else _clause(event)
 

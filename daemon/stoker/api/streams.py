@@ -58,8 +58,9 @@ async def server_sent_events(facade: DaemonFacade, after: str) -> AsyncIterator[
 
 
 def _message(event: Event) -> bytes:
-    data = json.dumps(event_document(event), separators=(",", ":"), ensure_ascii=False)
-    return f"id: {event.id}\nevent: {type(event).__name__}\ndata: {data}\n\n".encode()
+    document = event_document(event)
+    data = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return f"id: {event.id}\nevent: {document['type']}\ndata: {data}\n\n".encode()
 
 
 def start_of(facade: DaemonFacade, tail: int | None) -> str:

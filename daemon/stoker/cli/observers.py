@@ -40,9 +40,9 @@ async def plain_lines(facade: DaemonFacade) -> None:
 
 
 async def told(facade: DaemonFacade) -> AsyncIterator[tuple[str, str]]:
-    """(line, severity) for each event that matters, from the beginning on."""
+    """(line, severity) for each event that matters, from the daemon's beginning on."""
     narrator = Narrator()
-    async for event in facade.events():
+    async for event in facade.events(facade.beginning):
         for text in narrator.tell(event):
             yield f"{_clock(event)} {text}", severity(event)
 

@@ -6,7 +6,9 @@ led to the action behind this one (so `stoker story` can print the chain). Ids a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from stoker.model.device import Health, Inventory, Reservation
 from stoker.model.load import Decision
@@ -268,3 +270,11 @@ class Notice(Event):
     severity: str = "info"
     """info, warning or error."""
     service: ServiceKey = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded(Event):
+    """A fact of an earlier daemon's life, as it was told then. `document`: what the API says of it."""
+
+    replica: str = ""
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)

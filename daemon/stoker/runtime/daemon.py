@@ -36,6 +36,7 @@ from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_care import DeviceCare
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
+from stoker.runtime.event_log import EventLog
 from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.guarantees import devices_decide, refuse_clash
@@ -109,7 +110,10 @@ class Daemon:
             options.runtime_dir, state=self._state, lookup=self._lookup, post=self._post
         )
         self._revisions = GoodRevisions(options.state_dir, self._trouble)
-        journal = Journal(time.time)
+        self._log = EventLog(options.state_dir, self._trouble)
+        journal = Journal(
+            time.time, past=self._log.past, last_number=self._log.last_number, kept=self._log.add
+        )
         care = self._bring_parts(registry, context)
         addresses = ServiceAddresses(store, self._trouble)
         secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
@@ -197,6 +201,7 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
+        start(self._log.run)
         doors = self.facade.whole.doors
         app = doors.app = build(self.facade)
         await self._tasks.start(serve, app, self._options.socket)
@@ -215,6 +220,7 @@ class Daemon:
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
         start(self._control.run)
+        start(LogRotation(self._actuator.growing_logs, self._trouble).run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
         start(self._autoscaler.run_readings)
@@ -224,6 +230,7 @@ class Daemon:
         if self._control.state.stopping:
             await self._control.until_empty()
             self._revisions.clear()
+            self._log.flush()
             await router.stop(ROUTER_GRACE)
         elif self._ending.successor:
             self._systemd.reloading()

@@ -138,6 +138,11 @@ class Facade:
             raise NotFoundError(nearest("replica", replica, list(self._control.state.replicas)))
         return found
 
+    @property
+    def beginning(self) -> str:
+        """The id after which the first event of this daemon comes."""
+        return self._journal.beginning
+
     def recent_events(self, after: str = "") -> Sequence[Event]:
         """Kept events after that id."""
         return self._journal.recent(after)

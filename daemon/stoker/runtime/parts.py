@@ -24,6 +24,7 @@ from stoker.plugin.ports import (
     WorkerDriver,
 )
 from stoker.runtime.journal import Journal
+from stoker.runtime.shortfalls import remarks
 
 
 class Parts:
@@ -140,7 +141,7 @@ class Parts:
         """Hand every event to one sink."""
         try:
             sink: EventSink = self.registry.factory("event sink", name)(self._context)
-            async for event in journal.follow():
+            async for event in journal.follow(journal.beginning):
                 await sink.send(event)
         except Exception as error:  # noqa: BLE001 - a stranger's code; events go on without it
             self._post(Notice(message=f"event sink {name} failed and is off: {error}", severity="error"))
