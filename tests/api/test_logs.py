@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
 import pytest
 
 from stoker.api.facade import LogFile
-from stoker.api.logs import LONGEST_LINE, PIECE, LogReader, line_time
+from stoker.api.logs import LONGEST_LINE, PIECE, LogReader, LogTail, line_time
 
 
 def reader(path: Path, tail: int | None = None, since: float | None = None) -> LogReader:
@@ -77,13 +79,32 @@ def test_since_goes_by_the_times_in_the_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["2026-01-31T12:00:00Z x", "2026-01-31 13:00:00.5+01:00 x", "[2026-01-31 07:00:00-0500]"]
+    ("line", "after"),
+    [
+        ("2026-01-31T12:00:00Z x", 0),
+        ("2026-01-31 13:00:00.5+01:00 x", 0.5),
+        ("[2026-01-31 07:00:00,250-0500]", 0.25),
+        ('{"time": "2026-01-31T12:00:01Z", "message": "x"}', 1),
+        ('{"level": "info", "ts": 1769860802.5}', 2.5),
+        ('{"timestamp": 1769860803000}', 3),
+    ],
 )
-def test_times_with_a_zone(line: str) -> None:
-    assert line_time(line) == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
+def test_times_with_a_zone(line: str, after: float) -> None:
+    assert line_time(line) == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp() + after
 
 
-@pytest.mark.parametrize("line", ["", "x 2026-01-31T12:00:00Z", "2026-01-31", "2026-02-31 00:00:00"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "x 2026-01-31T12:00:00Z",
+        "2026-01-31",
+        "2026-02-31 00:00:00",
+        "{torn",
+        '{"time": null, "ts": -1}',
+        '{"time": "soon"}',
+    ],
+)
 def test_lines_without_a_time(line: str) -> None:
     assert line_time(line) is None
 
@@ -133,3 +154,45 @@ def test_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     log.write_text("here\n")
     assert found.read(last=False) == ["here"]
     found.close()
+
+
+def logs(*paths: Path) -> list[LogFile]:
+    return [LogFile(service="d/s", replica=path.stem, path=str(path), alive=True) for path in paths]
+
+
+@pytest.mark.anyio
+async def test_lines_of_many_replicas_come_in_the_order_of_their_times(tmp_path: Path) -> None:
+    """Lines without a time go with the one before; logs without any time come first, one after the other."""
+    one, two, plain = (tmp_path / f"{name}.log" for name in ("one", "two", "plain"))
+    one.write_text("2026-01-31T12:00:01Z a\n  of a\n2026-01-31T12:00:04Z d\n")
+    two.write_text('{"ts": "2026-01-31T12:00:02Z", "m": "b"}\n2026-01-31 12:00:03.5Z c\n')
+    plain.write_text("x\ny\n")
+    tail = LogTail(lambda: logs(one, two, plain))
+    await tail.open()
+    found = [json.loads(line) async for chunk in tail.lines() for line in chunk.splitlines()]
+    texts = [entry["line"].removeprefix("2026-01-31T12:00:") for entry in found]
+    assert texts == [
+        "x", "y", "01Z a", "  of a", '{"ts": "2026-01-31T12:00:02Z", "m": "b"}', "2026-01-31 12:00:03.5Z c",
+        "04Z d",
+    ]  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_following_takes_in_new_replicas_and_restarts(tmp_path: Path) -> None:
+    """A restarted replica goes on in its log; a new one's is read from its beginning."""
+    paths = [tmp_path / "one.log"]
+    paths[0].write_text("first life\n")
+    tail = LogTail(lambda: logs(*paths), follow=True, tail=0)
+    await tail.open()
+    seen: list[str] = []
+    with anyio.fail_after(20):
+        stream = tail.lines()
+        paths[0].write_text("first life\nsecond life\n")
+        paths.append(tmp_path / "two.log")
+        paths[1].write_text("new\n")
+        async for chunk in stream:
+            seen += [json.loads(line)["line"] for line in chunk.splitlines()]
+            if len(seen) == 2:
+                break
+        await stream.aclose()
+    assert sorted(seen) == ["new", "second life"]

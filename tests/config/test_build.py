@@ -13,6 +13,7 @@ from stoker.model.service import (
     Drain,
     Endpoint,
     Limits,
+    LogRules,
     PolicySpec,
     Probe,
     Probes,
@@ -64,6 +65,7 @@ def test_everything_at_once(web: Web, box: Box) -> None:
         "group: crew",
         'umask: "0027"',
         "endpoint: {host: 0.0.0.0, port: 8001}",
+        "logs: {max_size: 1Mi, keep: 9}",
         "backend: systemd",
         "hold: true",
     )
@@ -96,6 +98,7 @@ def test_everything_at_once(web: Web, box: Box) -> None:
         restart=Restart(backoff=0.5, max_backoff=9.0, crash_loop=2),
         limits=Limits(nofile=1024, pids=64, memory=2 * GI, cpu=1.5),
         endpoint=Endpoint(host="0.0.0.0", port=8001),
+        logs=LogRules(max_size=2**20, keep=9),
         envs=(("A", "a"), ("B", "b")),
         secrets=("hf-token",),
         inherit_env=("http_proxy",),

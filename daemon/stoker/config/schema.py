@@ -283,6 +283,15 @@ class LimitsSection(Section):
     """Cores of the whole replica; one that wants more is slowed down: 4, 0.5 or 500m."""
 
 
+class LogsSection(Section):
+    """How much of each replica's output is kept."""
+
+    max_size: Bytes = 64 * 1024 * 1024
+    """Size at which a log's lines are moved to a part beside it: 64Mi."""
+    keep: Annotated[int, Whole(0, 1000, 4)] = 4
+    """So many parts are kept."""
+
+
 class EndpointSection(Section):
     """The service's stable address."""
 
@@ -350,6 +359,8 @@ class ServiceSection(Section):
     """Permissions that new files do not get, as octal digits in quotes. Default: "0022"."""
     endpoint: EndpointSection = EndpointSection()
     """The service's stable address."""
+    logs: LogsSection = LogsSection()
+    """How much of each replica's output is kept."""
     backend: Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")] = "process"
     """What runs the replicas."""
     config_overrides: dict[str, Any] = Field(default={}, examples=[{"workers": 2}])

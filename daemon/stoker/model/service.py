@@ -161,6 +161,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogRules:
+    """How much of each replica's output is kept: the newest `max_size` bytes at least, and up to `keep` older
+    parts of that size."""
+
+    max_size: int = 64 * 1024 * 1024
+    keep: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """The service's stable address; port 0 means chosen once and kept."""
 
@@ -192,6 +201,7 @@ class ServiceSpec(_Remembering):
     restart: Restart = field(default_factory=Restart)
     limits: Limits = field(default_factory=Limits)
     endpoint: Endpoint = field(default_factory=Endpoint)
+    logs: LogRules = field(default_factory=LogRules)
     envs: tuple[tuple[str, str], ...] = ()
     """Declared variables, sorted by name, `${VAR}` already filled."""
     secrets: tuple[str, ...] = ()

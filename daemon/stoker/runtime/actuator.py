@@ -48,9 +48,10 @@ from stoker.model.event import (
 )
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import ServiceKey, ServiceSpec
+from stoker.model.service import LogRules, ServiceKey, ServiceSpec
 from stoker.plugin.ports import Prober, WorkerDriver
 from stoker.runtime.launcher import Launcher
+from stoker.runtime.log_rotation import Growing
 from stoker.runtime.probes import ReplicaProbes
 from stoker.runtime.store import Store, WorkerRecord
 
@@ -122,6 +123,15 @@ class Actuator:
         found: dict[int, Usage] = {}
         for driver, handles in by_driver.items():
             found.update(await driver.usage(handles))
+        return found
+
+    def growing_logs(self) -> list[Growing]:
+        """The logs of all workers that are there."""
+        found = []
+        for worker in self._workers.values():
+            spec = self._lookup(worker.record.service)
+            path = self._launcher.log_path(worker.record.service, worker.record.replica)
+            found.append(Growing(path, LogRules() if spec is None else spec.logs))
         return found
 
     def _begin(self, action: Action, who: dict[str, Any]) -> None:

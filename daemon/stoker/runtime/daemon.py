@@ -42,6 +42,7 @@ from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.guarantees import devices_decide, refuse_clash
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
+from stoker.runtime.log_rotation import LogRotation
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer

@@ -132,14 +132,6 @@ class Launcher:
         if endpoint:
             self._ports.give_back(_port(endpoint))
 
-    def forget_logs(self, service: ServiceKey, keep: int = 20) -> None:
-        """Keep the newest `keep` logs of a service and remove older ones."""
-        folder = self._logs / service
-        if folder.is_dir():
-            found = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for path in found[keep:]:
-                path.unlink(missing_ok=True)
-
     def _notify_socket(self, spec: ServiceSpec, replica: str, uid: int) -> str | None:
         startup = spec.probes.startup
         if startup is None or not startup.notify or self._open_notify is None:
