@@ -40,6 +40,7 @@ class Configuration:
         post: Callable[[Event], None],
         secrets: SecretFiles | None = None,
         inspection: Inspection | None = None,
+        remarks: Callable[[EffectiveConfig], Sequence[str]] = lambda effective: (),
     ) -> None:
         self._base = ConfigRequest(
             files=options.files,
@@ -52,6 +53,7 @@ class Configuration:
         self._store = store
         self._secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)
         self._check = check
+        self._remarks = remarks
         self._apply = apply
         self._post = post
         self._lock = anyio.Lock()
@@ -166,7 +168,7 @@ class Configuration:
     async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
         effective = await anyio.to_thread.run_sync(self._loaded, self._request(overrides))
         self._check(effective)
-        return effective
+        return replace(effective, notices=(*effective.notices, *self._remarks(effective)))
 
     def _loaded(self, request: ConfigRequest) -> EffectiveConfig:
         """Load, and look whether secrets have changed. Blocking; raises ConfigError."""

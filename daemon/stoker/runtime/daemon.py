@@ -148,6 +148,7 @@ class Daemon:
             store,
             environ=context.environ,
             check=self._check,
+            remarks=self._parts.remarks,
             inspection=self._parts.inspection("bento"),
             apply=self._apply,
             post=self._post,

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 
+from stoker.config.resolve import EffectiveConfig
 from stoker.errors import ConfigError, ConfigProblem, PluginError
 from stoker.model.device import Inventory
 from stoker.model.event import Event, InventoryChanged, Notice
@@ -108,6 +109,10 @@ class Parts:
             raise ConfigError(*problems)
 
     def _make(self, kind: str, name: str) -> Any:
+    def remarks(self, effective: EffectiveConfig) -> tuple[str, ...]:
+        """What services ask for and their drivers cannot do."""
+        return tuple(remarks(effective, self.registry))
+
         factory = self.registry.factory(kind, name)
         try:
             return factory(self._context)
