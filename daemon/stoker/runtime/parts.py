@@ -108,11 +108,11 @@ class Parts:
         if problems:
             raise ConfigError(*problems)
 
-    def _make(self, kind: str, name: str) -> Any:
     def remarks(self, effective: EffectiveConfig) -> tuple[str, ...]:
         """What services ask for and their drivers cannot do."""
         return tuple(remarks(effective, self.registry))
 
+    def _make(self, kind: str, name: str) -> Any:
         factory = self.registry.factory(kind, name)
         try:
             return factory(self._context)
