@@ -68,6 +68,10 @@ class _ChildFailed(Exception):
         super().__init__(reason)
 
 
+class _LetGo(Exception):
+    """The driver is to be closed for a while."""
+
+
 class NvidiaSource:
     """The DeviceSource named `nvidia`. `command` starts the child; tests give their own."""
 
@@ -81,6 +85,8 @@ class NvidiaSource:
         self._failures = 0
         self._asked = self._answered = 0
         self._wanted = anyio.Event()
+        self._rest_until = -math.inf
+        self._rests = anyio.Event()
         self._news = anyio.Event()
         self._told = ""
         """The last reason that was logged: a lasting trouble is not logged at every try."""
@@ -88,8 +94,12 @@ class NvidiaSource:
     async def run(self, publish: Publish) -> None:
         """Publish the inventory first thing, then each change that matters, until cancelled."""
         while True:
+            if anyio.current_time() < self._rest_until:
+                await self._rest(publish)
             try:
                 await self._serve(publish)
+            except _LetGo:
+                continue
             except _ChildFailed as failure:
                 self._failures += 1
                 if failure.reason != self._told:
@@ -107,6 +117,21 @@ class NvidiaSource:
         self._wanted.set()
         while self._answered < question:
             await self._news.wait()
+
+    async def let_go(self, seconds: float) -> None:
+        """End the child, and with it every handle on the driver, for so long; returns when it has ended. A
+        question that is under way is answered first, so this may take as long as the driver."""
+        self._rest_until = anyio.current_time() + seconds
+        self._wanted.set()
+        await self._rests.wait()
+
+    async def _rest(self, publish: Publish) -> None:
+        rests, self._rests = self._rests, anyio.Event()
+        rests.set()
+        left = format_duration(round(max(0.0, self._rest_until - anyio.current_time())))
+        reason = f"the NVIDIA driver is let go for {left}, so that a GPU can be reset"
+        self._say(unreachable(reason, self._last), publish)
+        await anyio.sleep_until(self._rest_until)
 
     def _backoff(self) -> float:
         return min(self._timing.backoff * 2.0 ** min(self._failures - 1, 16), self._timing.max_backoff)
@@ -149,6 +174,8 @@ class NvidiaSource:
             idle = self._last.state == "none"
             with anyio.move_on_after(self._timing.idle_period if idle else self._timing.period):
                 await self._wanted.wait()
+            if anyio.current_time() < self._rest_until:
+                raise _LetGo
 
     def _take(self, report: Mapping[str, Any], publish: Publish) -> None:
         """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""

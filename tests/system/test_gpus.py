@@ -10,7 +10,7 @@ import pytest
 
 from fakenvml.cuda import visible
 from fakenvml.fixtures import fake_box, no_library
-from system.harness import Box, environment_of
+from system.harness import Box, environment_of, marked
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -25,6 +25,15 @@ def deployment(count: int) -> str:
     }
     cpu = {"command": spec["command"]}
     return f"services:\n  infer: {json.dumps(spec)}\n  cpu: {json.dumps(cpu)}\n"
+
+
+def nvml_processes(state: str) -> list[int]:
+    """The processes that read this fake box."""
+    return [
+        pid
+        for pid in marked(f"FAKENVML_STATE={state}")
+        if b"stoker_nvidia" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def test_eight_replicas_get_eight_devices_and_the_ninth_waits_with_a_reason(tmp_path):
@@ -56,7 +65,8 @@ def test_without_a_gpu_gpu_services_wait_and_cpu_services_run(tmp_path):
 
 
 def test_a_cordoned_gpu_keeps_its_worker_over_a_restart_and_a_released_one_loses_it(tmp_path):
-    with Box(tmp_path, **fake_box("2xt4", tmp_path).environ) as box:
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
         box.write(deployment(1))
         box.up()
         (first,) = box.ready("infer", 1)
@@ -77,6 +87,8 @@ def test_a_cordoned_gpu_keeps_its_worker_over_a_restart_and_a_released_one_loses
         box.run("gpus", "release", mine)
         box.until(lambda: [r["devices"] for r in box.replicas("infer", "ready")] == [[other]], "it has moved")
         assert health(mine) == "quarantined"
+        box.until(lambda: "the driver is let go for 20s" in box.run("events").stdout, "it can be reset")
+        box.until(lambda: not nvml_processes(gpus.path), "nobody holds the driver open")
         box.run("gpus", "uncordon", mine)
         box.until(lambda: health(mine) == "healthy", "the device is back")
         refused = box.run("gpus", "cordon", "GPU-nix", check=False)

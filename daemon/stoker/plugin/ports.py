@@ -137,6 +137,15 @@ class RefreshableSource(Protocol):
         ...
 
 
+@runtime_checkable
+class ReleasableSource(Protocol):
+    """A device source that holds the driver open, and can let it go so that a device can be reset."""
+
+    async def let_go(self, seconds: float) -> None:
+        """Keep the driver closed for so long, publishing `unreachable`; returns when it is closed."""
+        ...
+
+
 # --- router -----------------------------------------------------------------------------------------------
 
 

@@ -169,7 +169,7 @@ class Daemon:
             post=self._post,
         )
         parts = self._parts = Parts(registry, context, post=self._post, overlay=care.over)
-        care.attach(refresh=parts.refresh_devices, publish=parts.publish_devices)
+        care.attach(parts)
         return care
 
     def _face(self, addresses: ServiceAddresses, marks: DeviceMarks) -> Facade:

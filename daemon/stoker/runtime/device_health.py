@@ -33,7 +33,7 @@ NAME = "health"
 
 class DeviceHealth:
     """`replicas` gives all replicas there are, `publish` has the devices told anew (through `over`); `boot`
-    is the id of this boot."""
+    is the id of this boot; `let_go` lets the driver go for a moment, and says so, where a reset is due."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class DeviceHealth:
         publish: Callable[[], None],
         post: Callable[[Event], None],
         boot: str,
+        let_go: Callable[[], str] = lambda: "",
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -51,6 +52,7 @@ class DeviceHealth:
         self._publish = publish
         self._post = post
         self._boot = boot
+        self._let_go = let_go
         self._cases: Mapping[str, Case] | None = None
         """None until the first look: only then it is known what time it is."""
         self._seen: dict[str, int] = {}
@@ -84,7 +86,8 @@ class DeviceHealth:
         if case is None or device is None or case.state not in IN_BED or device.health == "lost":
             return False
         if why := objection(device):
-            raise ConflictError(f"{uuid} cannot be used again yet: {why}")
+            now = self._let_go()
+            raise ConflictError(f"{uuid} cannot be used again yet: {why}" + (f"; {now}" if now else ""))
         self._absolve(uuid, case)
         return True
 

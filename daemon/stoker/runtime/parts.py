@@ -21,6 +21,7 @@ from stoker.plugin.ports import (
     PluginContext,
     Policy,
     RefreshableSource,
+    ReleasableSource,
     Router,
     WorkerDriver,
 )
@@ -141,6 +142,12 @@ class Parts:
         for source in self._sources.values():
             if isinstance(source, RefreshableSource):
                 await source.refresh()
+
+    async def let_go_devices(self, seconds: float) -> None:
+        """Have the device sources close the driver for so long, as far as they hold it."""
+        for source in self._sources.values():
+            if isinstance(source, ReleasableSource):
+                await source.let_go(seconds)
 
     async def run_sink(self, name: str, journal: Journal) -> None:
         """Hand every event to one sink."""

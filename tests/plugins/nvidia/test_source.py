@@ -15,7 +15,7 @@ from fakenvml.fixtures import fake_box, no_library
 from stoker.errors import PluginError
 from stoker.model.device import Inventory
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import DeviceSource, PluginContext, RefreshableSource
+from stoker.plugin.ports import DeviceSource, PluginContext, RefreshableSource, ReleasableSource
 from stoker_nvidia.source import COMMAND, NvidiaSource, Timing, inventory_once
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
@@ -336,6 +336,22 @@ async def test_a_flood_of_output_is_an_alarm():
         assert "bytes in a line" in (await seen.state("unreachable")).reason
 
 
+async def test_the_driver_is_let_go_for_a_while_and_taken_again(tmp_path):
+    environ, seen = fake_box("2xt4", tmp_path).environ, Seen()
+    source = NvidiaSource(context(environ, period=60.0))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(source.run, seen)
+        await seen.state("ok")
+        with anyio.fail_after(20):
+            await source.let_go(0.3)
+        assert children() == []
+        await seen.state("unreachable")
+        assert "is let go" in seen.last.reason
+        assert len(seen.last.devices) == 2
+        await seen.state("ok")
+        tasks.cancel_scope.cancel()
+
+
 async def test_no_child_is_left_behind(tmp_path):
     async with watching(fake_box("2xt4", tmp_path)) as seen:
         await seen.state("ok")
@@ -366,6 +382,7 @@ def test_the_plugin_brings_a_device_source():
     source = registry.factory("device source", "nvidia")(context({}))
     assert isinstance(source, DeviceSource)
     assert isinstance(source, RefreshableSource)
+    assert isinstance(source, ReleasableSource)
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", float("inf"), None])
