@@ -112,6 +112,17 @@ def test_a_full_disk_is_told_and_costs_only_what_could_not_be_written(path: Path
     log.close()
 
 
+def test_what_was_cleared_is_gone_and_can_be_begun_anew(path: Path) -> None:
+    log = RecordLog(path)
+    log.put("a", {"n": 1})
+    log.clear()
+    assert not path.exists()
+    log.clear()
+    log.put("b", {"n": 2})
+    assert RecordLog(path).read() == {"b": {"n": 2}}
+    log.close()
+
+
 def test_dropping_what_was_never_there_makes_no_file(path: Path) -> None:
     RecordLog(path).drop("a")
     assert not path.exists()

@@ -91,9 +91,11 @@ def _needed_by_others(found: Mapping[ServiceKey, Pool], observed: ObservedState)
     ending = {key for key, pool in found.items() if pool.alive and (pool.spec is None or observed.stopping)}
     if not ending:
         return frozenset()
-    held_by = {
-        key: {name for name, pool in found.items() if name != key and key in pool.leans_on} for key in ending
-    }
+    held_by: dict[ServiceKey, set[ServiceKey]] = {key: set() for key in ending}
+    for name, pool in found.items():
+        for key in pool.leans_on & ending:
+            if key != name:
+                held_by[key].add(name)
     return frozenset(key for key, others in held_by.items() if others and not _in_a_ring(key, held_by))
 
 

@@ -56,6 +56,12 @@ class RecordLog:
             self._stale += 2
             self._tidy()
 
+    def clear(self) -> None:
+        """Forget everything, and the file. Raises OSError."""
+        self.close()
+        self._lines = {}
+        Path(self._path).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give the file back; it is opened again when it is needed."""
         if self._file is not None:

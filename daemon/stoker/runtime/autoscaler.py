@@ -33,6 +33,36 @@ USAGE_PERIOD = 5.0
 USAGE_METRICS = frozenset({"utilization", "gpu"})
 
 
+SETTLING = 0.02
+"""Seconds that news of replicas may wait for more of their kind: when hundreds start, each tells of itself
+several times, and the box is shared out among all at once."""
+
+
+@dataclass(slots=True)
+class _Agenda:
+    """Which services are to be looked at: now, or by a certain time together with others."""
+
+    soon: set[ServiceKey] = field(default_factory=set)
+    later: set[ServiceKey] = field(default_factory=set)
+    later_at: float | None = None
+
+    def put_off(self, services: Iterable[ServiceKey], now: float) -> bool:
+        """Have them looked at within a moment; returns whether that moment is a new one."""
+        self.later.update(services)
+        if self.later_at is not None:
+            return False
+        self.later_at = now + SETTLING
+        return True
+
+    def take(self, now: float) -> set[ServiceKey]:
+        """What is due now, off the agenda."""
+        due, self.soon = self.soon, set()
+        if due or (self.later_at is not None and self.later_at <= now):
+            due |= self.later
+            self.later, self.later_at = set(), None
+        return due
+
+
 @dataclass(slots=True)
 class _Pool:
     """What is remembered of one service."""
@@ -73,7 +103,7 @@ class Autoscaler:
         self._desired = desired
         self._post = post
         self._pools: dict[ServiceKey, _Pool] = {}
-        self._due: set[ServiceKey] = set()
+        self._agenda = _Agenda()
         self._share = False
         self._wake = anyio.Event()
         self._reconsidered = anyio.Event()
@@ -95,9 +125,12 @@ class Autoscaler:
 
     def reconsider(self, services: Iterable[ServiceKey] | None = None) -> None:
         """Look at these services, whose pools have changed, or at all: the configuration has."""
-        for key in self._desired().services if services is None else services:
-            self._look_at(key)
-        if services is None:
+        if services is not None:
+            if self._agenda.put_off(services, anyio.current_time()):
+                self._wake.set()
+        else:
+            for key in self._desired().services:
+                self._look_at(key)
             reconsidered, self._reconsidered = self._reconsidered, anyio.Event()
             reconsidered.set()
 
@@ -126,8 +159,8 @@ class Autoscaler:
         """Serve until cancelled."""
         while True:
             self._wake = anyio.Event()
-            due, self._due = self._due, set()
             now = anyio.current_time()
+            due = self._agenda.take(now)
             due |= {
                 key for key, pool in self._pools.items() if pool.wake_at is not None and pool.wake_at <= now
             }
@@ -135,9 +168,13 @@ class Autoscaler:
                 self._decide(key, now)
             if due or self._share or self._budget.due(now):
                 self._apportion(now)
-            if self._due:
+            if self._agenda.soon:
                 continue
-            times = [self._budget.wake_at, *(pool.wake_at for pool in self._pools.values())]
+            times = [
+                self._budget.wake_at,
+                self._agenda.later_at,
+                *(pool.wake_at for pool in self._pools.values()),
+            ]
             alarms = [time for time in times if time is not None]
             delay = max(0.0, min(alarms) - anyio.current_time()) if alarms else None
             with anyio.move_on_after(delay):
@@ -250,7 +287,7 @@ class Autoscaler:
         return self._pools.setdefault(key, _Pool())
 
     def _look_at(self, key: ServiceKey) -> None:
-        self._due.add(key)
+        self._agenda.soon.add(key)
         self._wake.set()
 
 
@@ -260,9 +297,7 @@ def _scales(spec: ServiceSpec) -> bool:
 
 def _settled(replica: Replica, now: float) -> bool:
     """Whether a reading of it tells of its service alone: what a start costs calls for no more replicas."""
-    return (
-        replica.phase == "ready" and replica.ready_at is not None and now - replica.ready_at > USAGE_PERIOD
-    )
+    return replica.phase == "ready" and replica.ready_at is not None and now - replica.ready_at > USAGE_PERIOD
 
 
 def _needs_usage(spec: ServiceSpec) -> bool:

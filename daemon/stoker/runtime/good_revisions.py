@@ -1,19 +1,18 @@
 """Keeps, over the daemon's death, what each service was when it last proved itself and which revision failed.
 
-STATE/revisions/DEPLOYMENT/SERVICE.json     readable by its owner alone: declared variables stand in it
+STATE/revisions.jsonl     readable by its owner alone: declared variables stand in it
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from stoker.model.service import ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState, Rejection
+from stoker.plugin.record_log import RecordLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,58 +21,68 @@ class _Kept:
     rejected: Rejection | None = None
 
 
-_KEPT = TypeAdapter(_Kept)
-
-
 class GoodRevisions:
     """The records of one state directory. `trouble` is told when one cannot be written."""
 
     def __init__(self, state_dir: str, trouble: Callable[[str], None]) -> None:
-        self._folder = Path(state_dir) / "revisions"
+        self._log = RecordLog(Path(state_dir) / "revisions.jsonl")
         self._trouble = trouble
-        self._written: dict[ServiceKey, _Kept] = {}
         self._seen = ObservedState()
 
     def recall(self, state: ObservedState) -> ObservedState:
         """`state` with what was known before. A record that cannot be read is as good as none."""
-        for path in self._folder.glob("*/*.json"):
-            try:
-                kept = _KEPT.validate_json(path.read_bytes())
-            except (OSError, ValidationError):
-                continue
-            self._written[f"{path.parent.name}/{path.stem}"] = kept
-        good = {key: kept.good for key, kept in self._written.items() if kept.good}
-        rejected = {key: kept.rejected for key, kept in self._written.items() if kept.rejected}
-        return replace(state, good=good, rejected=rejected)
+        kept = _read(self._log)
+        good = {key: one.good for key, one in kept.items() if one.good}
+        rejected = {key: one.rejected for key, one in kept.items() if one.rejected}
+        self._seen = replace(state, good=good, rejected=rejected)
+        return self._seen
 
     def follow(self, state: ObservedState) -> None:
         """Record what has changed since the last call. Cheap when nothing has."""
-        if self._seen.good is state.good and self._seen.rejected is state.rejected:
+        seen = self._seen
+        if seen.good is state.good and seen.rejected is state.rejected:
             return
         self._seen = state
-        for key in {*state.good, *self._written}:
-            kept = _Kept(good=state.good.get(key), rejected=state.rejected.get(key))
-            if kept != self._written.get(key):
-                self._write(key, kept)
+        for key in state.good.keys() | seen.good.keys():
+            now = _Kept(good=state.good.get(key), rejected=state.rejected.get(key))
+            before = _Kept(good=seen.good.get(key), rejected=seen.rejected.get(key))
+            same = now.good is before.good and now.rejected is before.rejected
+            if not same and now != before:
+                self._write(key, now)
 
     def clear(self) -> None:
         """Forget everything: all has ended in good order, and what begins next begins afresh."""
-        for key in list(self._written):
-            self._write(key, _Kept())
+        self._seen = ObservedState()
+        try:
+            self._log.clear()
+        except OSError as error:
+            self._trouble(f"cannot forget the good revisions: {error}; the next daemon will know them")
 
     def _write(self, key: ServiceKey, kept: _Kept) -> None:
-        self._written[key] = kept
-        path = self._folder / f"{key}.json"
-        beside = path.with_suffix(".new")
         try:
             if kept.good is None:
-                path.unlink(missing_ok=True)
-                del self._written[key]
-                return
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            beside.touch(mode=0o600)
-            beside.write_bytes(_KEPT.dump_json(kept))
-            beside.replace(path)
+                self._log.drop(key)
+            else:
+                self._log.put(key, asdict(kept))
         except OSError as error:
-            beside.unlink(missing_ok=True)
             self._trouble(f"cannot record the good revision of {key}: {error}; the next daemon will not know")
+
+
+def _read(log: RecordLog) -> Mapping[ServiceKey, _Kept]:
+    try:
+        written = log.read()
+    except OSError:
+        return {}
+    if not written:
+        return {}
+    # Only now: what checks them takes its time to be made.
+    from pydantic import TypeAdapter, ValidationError
+
+    kept: TypeAdapter[_Kept] = TypeAdapter(_Kept)
+    found: dict[ServiceKey, Any] = {}
+    for key, data in written.items():
+        try:
+            found[key] = kept.validate_python(data)
+        except ValidationError:
+            continue
+    return found
