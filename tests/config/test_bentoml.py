@@ -12,7 +12,7 @@ import pytest
 from config.conftest import Box, blocks
 from stoker.config.bentoml import NEVER, gpu_model
 from stoker.config.changes import changed_keys
-from stoker.config.explain import explain
+from stoker.config.explain import ASIDE, explain
 from stoker.config.launch import NO_TIMEOUT
 from stoker.config.load import EffectiveConfig, load
 from stoker.errors import ConfigError
@@ -307,6 +307,14 @@ def test_keys_that_moved_are_explained_by_bentomls_names(box: Box, asked: str, p
     assert (answer["asked"], answer["path"]) == (f"services.S.{asked}", f"services.S.{path}")
     assert answer["value"] == value
     assert answer["layers"][0]["wins"]
+
+
+def test_keys_of_the_cloud_are_explained_as_what_they_are(box: Box) -> None:
+    box.write("b.yaml", "bento: .\ncluster: aws\nservices: {S: {extras: {a: 1}}}\n")
+    config = checked(box, "b.yaml")
+    for path, value in (("cluster", "aws"), ("services.S.extras.a", 1)):
+        answer = explain(config, path)
+        assert (answer["value"], answer["note"]) == (value, ASIDE)
 
 
 def test_other_keys_of_the_decorator_are_explained_in_their_place(box: Box) -> None:

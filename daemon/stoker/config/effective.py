@@ -135,6 +135,8 @@ def _values(node: Node, path: Path) -> dict[str, Any]:
             values[key] = _values(below, (*path, key))
         elif below.value is not None:
             values[key] = _plain(below, (*path, key))
+    if not values and len(path) == 2 and path[0] == "services":
+        return dict.fromkeys(node.mapping)  # its keys, though they say nothing, show whose file it is
     return values
 
 

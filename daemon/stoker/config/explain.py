@@ -19,6 +19,7 @@ from stoker.config.yaml_text import resolve_scalar
 from stoker.errors import NotFoundError
 
 _BOTTOM = "built-in default"
+ASIDE = "means nothing on a box of one's own and has no effect"
 
 
 def explain(config: EffectiveConfig, path: str) -> Mapping[str, Any]:
@@ -37,6 +38,16 @@ def explain(config: EffectiveConfig, path: str) -> Mapping[str, Any]:
     moved = _moved(one, keys)
     if moved is not None:
         return {**_answer(one, moved, ".".join(moved)), "asked": path}
+    aside = find(one.written, keys)
+    if aside is not None and aside.value is not None and find(one.tree, keys) is None:
+        row = {"layer": _first_source(aside).source.layer, "source": source_of(aside)}
+        value = plain_data(aside, keys)
+        return {
+            "path": path,
+            "value": value,
+            "layers": [{**row, "value": value, "wins": True}],
+            "note": ASIDE,
+        }
     _check_known(one, keys, path)
     return _answer(one, keys, path)
 

@@ -55,6 +55,8 @@ def _path(document: dict[str, Any]) -> None:
     if "asked" in document:
         say(f"{document['asked']}: a key of BentoML's, here {document['path']}", "dim")
     say(f"{document['path']} = {whole}", "bold")
+    if "note" in document:
+        say(f"{document['note']}", "yellow")
     rows = tuple(
         (
             Cell("=>" if layer["wins"] else "", "green"),
