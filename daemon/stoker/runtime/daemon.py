@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from stoker.config.load import EffectiveConfig
@@ -78,10 +79,12 @@ async def _main(options: DaemonOptions) -> bool:
     store = Store(options.state_dir)
     store.acquire()
     bury({record.handle.pid for record in store.workers() if record.handle is not None})
+    daemon: Daemon | None = None
     try:
         await anyio.Path(options.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o750)
         async with anyio.create_task_group() as tasks:
-            again = await Daemon(options, store, tasks).run()
+            daemon = Daemon(options, store, tasks)
+            again = await daemon.run()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # One fault reaches the command line as itself, not wrapped in the task group that it ended.
@@ -90,6 +93,9 @@ async def _main(options: DaemonOptions) -> bool:
             raise _first(known) from None
         raise
     finally:
+        if daemon is not None:
+            with CancelScope(shield=True):
+                await daemon.aclose()
         store.release()
     return again
 
@@ -192,6 +198,10 @@ class Daemon:
         )
 
     # -- life ------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Give back what the parts hold, once nothing of it runs any more. Workers go on."""
+        await self._parts.aclose()
 
     async def run(self) -> bool:
         """Live until told to end; returns whether another is to begin in its place. Raises StokerError if the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,9 @@ from stoker.plugin.ports import (
 )
 from stoker.runtime.journal import Journal
 from stoker.runtime.shortfalls import remarks
+
+CLOSING = 5.0
+"""Seconds a driver gets to close."""
 
 
 class Parts:
@@ -68,6 +72,17 @@ class Parts:
         if name not in self._drivers:
             self._drivers[name] = self._make("driver", name)
         return self._drivers[name]
+
+    async def aclose(self) -> None:
+        """Close every driver that was made; their workers go on. For the end of the daemon: what goes wrong
+        is told on stderr, since nobody follows events any more."""
+        while self._drivers:
+            name, driver = self._drivers.popitem()
+            try:
+                with anyio.fail_after(CLOSING):
+                    await driver.aclose()
+            except Exception as error:  # noqa: BLE001 - a driver is a stranger; the others are closed all the same
+                sys.stderr.write(f"stoker: driver {name} was not closed: {type(error).__name__}: {error}\n")
 
     def drivers(self, names: Iterable[str]) -> list[WorkerDriver]:
         """The drivers of those backends that exist."""
