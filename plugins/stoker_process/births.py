@@ -72,6 +72,8 @@ class Births:
         try:
             birth = await self._order(order, log, cgroup)
             if birth.step == "clone" and cgroup is not None:
+                if birth.pid:
+                    _bury(birth.pid)
                 self._without_cgroup(request.replica, os.strerror(birth.errno), cgroup)
                 cgroup = None
                 birth = await self._order(order, log, None)

@@ -134,6 +134,17 @@ def _enter(group: str) -> None:
     os.close(descriptor)
 
 
+def _join(cgroup: int, failure: int) -> None:
+    """In the child: go into the cgroup of that directory, or tell why not and end."""
+    try:
+        descriptor = os.open("cgroup.procs", os.O_WRONLY, dir_fd=cgroup)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+    except OSError as error:
+        os.write(failure, json.dumps({"step": "clone", "errno": error.errno or 0}).encode())
+        os._exit(127)
+
+
 def _switch_user(name: str, uid: int, gid: int) -> None:
     os.initgroups(name, gid)
     os.setresgid(gid, gid, gid)
@@ -145,12 +156,15 @@ def _clone(cgroup: int | None, *, abandon: tuple[int, ...]) -> int:
     flags = _CLONE_PARENT | (_CLONE_INTO_CGROUP if cgroup is not None else 0)
     arguments = _CLONE_ARGS.pack(flags, *[0] * 9, cgroup or 0)
     pid = _LIBC.syscall(ctypes.c_long(_CLONE3), arguments, ctypes.c_long(len(arguments)))
-    if pid < 0 and cgroup is None and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
-        # Containers' seccomp profiles forbid clone3, whose flags they cannot look into.
+    if pid < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
+        # seccomp profiles of containers and systemd's RestrictNamespaces= forbid clone3, whose flags they
+        # cannot look into. The child goes into its cgroup by itself then, before it executes anything.
         zero = ctypes.c_long(0)
         pid = _LIBC.syscall(
             ctypes.c_long(_CLONE), ctypes.c_long(_CLONE_PARENT | signal.SIGCHLD), zero, zero, zero, zero
         )
+        if pid == 0 and cgroup is not None:
+            _join(cgroup, abandon[1])
     if pid < 0:
         number = ctypes.get_errno()
         for descriptor in abandon:

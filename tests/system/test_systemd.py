@@ -47,12 +47,15 @@ class Stoker:
 
     def install(self) -> None:
         root = self.machine.root
-        shutil.copy(SYSTEMD / "stoker.service", root / "etc/systemd/system/stoker.service")
-        shutil.copy(SYSTEMD / "stoker.sysusers", root / "usr/lib/sysusers.d/stoker.conf")
-        shutil.copy(SYSTEMD / "stoker.tmpfiles", root / "usr/lib/tmpfiles.d/stoker.conf")
-        self.machine.run("systemd-sysusers")
-        self.machine.run("systemd-tmpfiles", "--create", "stoker.conf")
-        (root / "etc/systemd/system/stoker.service.d").mkdir()
+        refused = self.cli("systemd", "install", check=False)
+        if (
+            refused.returncode
+        ):  # a Python of root's own, as pyenv makes it: it is said before anything is done
+            assert "closed to others" in refused.stderr
+            assert "stoker.service" not in refused.stdout
+            self.machine.run("chmod", "o+x", "/root")  # of this machine's own layer
+            self.cli("systemd", "install")
+        (root / "etc/systemd/system/stoker.service.d").mkdir(exist_ok=True)
         (root / "etc/systemd/system/stoker.service.d/test.conf").write_text(DROP_IN)
         self.machine.run("systemctl", "daemon-reload")
 
@@ -115,6 +118,9 @@ def unit(machine: Machine) -> Iterator[Stoker]:
     yield unit
     unit.ctl("stop")
     assert unit.alive() == set()
+    said = unit.cli("systemd", "uninstall").stdout
+    assert "stoker.service: removed" in said
+    assert unit.machine.run("systemctl", "cat", "stoker", check=False).returncode != 0
 
 
 @pytest.fixture
@@ -146,7 +152,7 @@ def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
 def test_the_unit_is_no_more_exposed_than_it_says() -> None:
     said = analyze("security", "--offline=yes", "--no-pager", SYSTEMD / "stoker.service")
     exposure = float(said.rpartition(": ")[2].split()[0])
-    assert exposure <= 6.1
+    assert exposure <= 3.0
     assert f"rates the unit {exposure}" in (SYSTEMD / "README.md").read_text()
 
 
@@ -272,7 +278,61 @@ def test_a_daemon_without_a_good_file_waits_for_one_under_the_watchdog(stoker: S
     stoker.until(lambda: len(stoker.workers()) == 2, "two ready workers")
 
 
+def test_the_daemon_and_its_workers_are_an_account_that_can_do_nothing_else(stoker: Stoker) -> None:
+    account = int(stoker.machine.run("id", "-u", "stoker").stdout)
+    for pid in {int(stoker.property("MainPID")), *stoker.workers()}:
+        status = (stoker.machine.root / f"proc/{pid}/status").read_text()
+        assert f"Uid:\t{account}\t{account}" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+def test_a_gpu_workers_places_are_open_and_the_rest_of_the_box_is_not(stoker: Stoker) -> None:
+    probe = """
+for place in /tmp /var/tmp /dev/shm ~ /var/cache/stoker; do touch $place/probe || echo closed $place; done
+for place in /etc /usr /root /var/lib /opt; do touch $place/probe 2>/dev/null && echo open $place; done
+python3 -c 'import mmap; mmap.mmap(-1, 4096, prot=7)' || echo no code can be made
+head -c 1 /dev/urandom >/dev/null || echo no randomness
+cat /proc/meminfo /proc/cpuinfo /sys/devices/system/node/online >/dev/null || echo no facts
+cat /etc/stoker/secrets/key >/dev/null || echo no secret
+echo probed
+exec sleep 100000
+"""
+    (stoker.machine.root / "etc/stoker/secrets/key").write_text("s3cret\n")
+    os.chown(
+        stoker.machine.root / "etc/stoker/secrets/key",
+        0,
+        int(stoker.machine.run("id", "-g", "stoker").stdout),
+    )
+    (stoker.machine.root / "etc/stoker/secrets/key").chmod(0o640)
+    probing = {"command": ["sh", "-c", probe], "envs": {"HOME": "/var/lib/stoker/home"}, "working_dir": "/"}
+    stoker.write(FILE + f"  probing: {json.dumps(probing)}\n")
+    stoker.until(lambda: "probed" in stoker.cli("logs", "probing").stdout, "the places are probed")
+    said = stoker.cli("logs", "probing").stdout
+    assert not [line for line in said.splitlines() if any(w in line for w in ("closed", "open", "no "))], said
+
+
+def test_members_of_the_group_operate_it_and_others_do_not(stoker: Stoker) -> None:
+    run = [
+        "setpriv",
+        "--clear-groups",
+        "--reuid=65534",
+        "env",
+        f"PATH={BIN}:/usr/bin:/bin",
+        "stoker",
+        "status",
+    ]
+    group = stoker.machine.run("id", "-g", "stoker").stdout.strip()
+    assert stoker.machine.run(run[0], "--regid=65534", *run[1:], check=False).returncode != 0
+    member = [run[0], f"--regid={group}", *run[1:]]
+    assert "generation" in stoker.machine.run(*member).stdout
+
+
 def test_a_worker_of_another_user_says_that_it_is_ready(stoker: Stoker) -> None:
+    """`user:` takes a daemon that is root, which is asked for by name."""
+    stoker.ctl("stop")
+    stoker.cli("systemd", "install", "--privileged")
+    stoker.ctl("start")
     say = "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
     say += "s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'READY=1'); time.sleep(100000)"
     spoken = {

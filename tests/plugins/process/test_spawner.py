@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -127,21 +128,56 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
+def unified() -> Path:
+    """Our own group in the v2 hierarchy."""
+    own = next(
+        line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
+    )
+    root = Path("/sys/fs/cgroup")
+    return (root if (root / "cgroup.controllers").exists() else root / "unified") / own.strip("/")
+
+
+def test_where_clone3_is_forbidden_a_child_goes_into_its_cgroup_by_itself(
+    log_file: int, tmp_path: Path
+) -> None:
+    """As below systemd's RestrictNamespaces=."""
+    group = unified() / f"born-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    directory = os.open(group, os.O_RDONLY)
+    try:
+        answer = born_without_clone3(log_file, "cat /proc/self/cgroup; exit 3", directory)
+        assert exit_of(Birth(**answer)) == 3
+        assert f"/{group.name}\n" in (tmp_path / "log").read_text()
+    finally:
+        os.close(directory)
+        group.rmdir()
+
+
 def test_births_where_clone3_is_forbidden(log_file: int, tmp_path: Path) -> None:
+    answer = born_without_clone3(log_file, "echo $PPID; exit 3")
+    assert answer == {"number": 7, "pid": answer["pid"]}
+    assert exit_of(Birth(**answer)) == 3
+    assert (tmp_path / "log").read_text() == f"{os.getpid()}\n"
+
+
+def born_without_clone3(log_file: int, command: str, *more: int) -> dict[str, Any]:
+    """What a fork server answers that may not use clone3."""
     link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     paper = os.memfd_create("order")
-    os.write(paper, json.dumps(asdict(order("echo $PPID; exit 3"))).encode())
+    os.write(paper, json.dumps(asdict(order(command))).encode())
     with link:
         with other:
             argv = [sys.executable, "-c", FORBID_CLONE3, forkserver.__file__]
             server = subprocess.Popen(argv, stdin=other.fileno())
-        socket.send_fds(link, [b"7"], [paper, log_file])
+        socket.send_fds(link, [b"7"], [paper, log_file, *more])
         answer = json.loads(link.recv(4096))
     os.close(paper)
     assert server.wait() == 0
-    assert answer == {"number": 7, "pid": answer["pid"]}
-    assert exit_of(Birth(**answer)) == 3
-    assert (tmp_path / "log").read_text() == f"{os.getpid()}\n"
+    found: dict[str, Any] = answer
+    return found
 
 
 async def test_a_dead_fork_server_is_replaced(sessions: ProcessDriver, bench: Bench, log_file: int) -> None:
