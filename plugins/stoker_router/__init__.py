@@ -32,10 +32,11 @@ Laws, each held by a test in `tests/plugins/router`:
 The modules, from the inside out. Pure: `head` and `framing` (HTTP/1.1 heads and bodies), `answers`, `meter`
 (the books), `table`. A request's way: `client` (a client's connection) > `service` (admission, `line`,
 limits) > `worker` (pool and choice) > `exchange` (one request) > `upstream` (a worker's connection). Around
-it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports` (what is
-told), `control` (the socket), `program` (the table in force), `lifetime`, `main`. The daemon's side: `link`,
-`channel`, `sockets`, `launch`, `wire`, `plugin`; `protocol` is shared. The program imports nothing of the
-daemon and starts in a tenth of a second.
+it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports`
+(what is told), `recording` (each request, for who wants to know), `control` (the socket), `program` (the
+table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `sockets`, `launch`, `wire`,
+`plugin`; `protocol` is shared. The program imports nothing of the daemon and starts in a tenth of a
+second.
 
 Not spoken: HTTP/2, gRPC, TLS (`protocol: grpc` asks for another router). One process serves all services
 with over half the throughput of HAProxy on one core (`tests/bench/bench_router.py`).

@@ -4,6 +4,9 @@
     > {"op": "apply", "id": 7, "routes": [...]}  < {"op": "applied", "id": 7}
     > {"op": "stop", "grace": 10, "patience": 0} < (the connection closes at the end)
     < {"op": "sample" | "demand" | "drained" | "bound" | "trouble", ...}
+    > {"op": "record", "instance": "x", "services": ["a/b"]}
+                                                 < {"op": "requests", "rows": [...], "dropped": 0} as they
+                                                 end, until the connection closes; on one of its own
     > {"op": "sockets", "instance": "x"}         < {"op": "sockets", "services": [...], "more": false} and the
                                                  listening sockets, as SCM_RIGHTS; on a connection of its own
     < {"op": "error", "id": 7, "message": "..."}            for a line that cannot be obeyed; nothing changed
@@ -22,6 +25,7 @@ from stoker_router.inheritance import hand_over
 from stoker_router.lifetime import Lifetime
 from stoker_router.program import Program
 from stoker_router.protocol import MAX_LINE, VERSION
+from stoker_router.recording import Recorder
 from stoker_router.table import read_table
 
 MAX_UNREAD = 1024 * 1024
@@ -39,6 +43,7 @@ class Session(asyncio.Protocol):
         self._buffer = b""
         self._ours = False
         """It said hello and named our instance."""
+        self._recorder: Recorder | None = None
         self.blocked = False
 
     def push(self, message: dict[str, Any]) -> None:
@@ -63,6 +68,8 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        if self._recorder is not None:
+            self._program.forget(self._recorder)
         if self._ours:
             self._lifetime.left()
         if self._program.reports.subscriber is self:
@@ -90,6 +97,8 @@ class Session(asyncio.Protocol):
                     self._apply(request)
                 case "stop":
                     self._program.stop(float(request["grace"]), float(request.get("patience", 0.0)))
+                case "record":
+                    self._record(request)
                 case "sockets":
                     self._hand_over(request)
                 case other:
@@ -106,6 +115,14 @@ class Session(asyncio.Protocol):
             self._program.reports.subscriber = None  # until it has sent its table
             self._ours = True
             self._lifetime.accompanied()
+
+    def _record(self, request: dict[str, Any]) -> None:
+        if request["instance"] != self._instance or self._recorder is not None:
+            raise ValueError("record once, and for the daemon whose router this is")
+        loop = asyncio.get_running_loop()
+        self._recorder = Recorder(loop, self.push, lambda: self.blocked)
+        self._program.record([str(name) for name in request["services"]], self._recorder)
+        self._recorder.flush()
 
     def _hand_over(self, request: dict[str, Any]) -> None:
         if request["instance"] != self._instance:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from stoker_router.head import Kind
+from stoker_router.recording import Row
 from stoker_router.upstream import Upstream
 from stoker_router.worker import Worker
 
@@ -96,6 +97,11 @@ class Exchange:
         self.avoid: Worker | None = None
         """The worker that failed it last."""
         self.upstream: Upstream | None = None
+
+    def row(self, service: str, now: float, status: int) -> Row:
+        """What is recorded of it at its end."""
+        held = max(0.0, now - self.arrived - self.waited) if self.tries else 0.0
+        return Row(service, self.arrived, self.waited, held, status)
 
     # --- towards the worker -------------------------------------------------------------------------------
 

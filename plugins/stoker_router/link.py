@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from stoker.errors import RouterError
+from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
@@ -17,7 +19,7 @@ from stoker_router import launch
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.protocol import VERSION
 from stoker_router.sockets import SocketCopies, fetch
-from stoker_router.wire import decode_sample, encode_table
+from stoker_router.wire import decode_records, decode_sample, encode_table
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the program to answer; one that does not is hung and gets replaced."""
@@ -117,6 +119,21 @@ class ProgramLink:
         except ChannelClosed:
             return
         await done.wait()
+
+    async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
+        """See stoker.plugin.ports.RecordingRouter."""
+        channel = await Channel.open(launch.control_path(self._context))
+        if channel is None:
+            raise RouterError("the router does not run")
+        async with channel:
+            try:
+                await channel.send(
+                    {"op": "record", "instance": self._context.instance, "services": list(services)}
+                )
+                while True:
+                    yield decode_records(await channel.receive())
+            except ChannelClosed:
+                return
 
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""

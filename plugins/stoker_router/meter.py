@@ -12,6 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
+from stoker_router.recording import Recorder, Row
+
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the latency histogram in seconds; what is longer goes to "inf"."""
 ABORTED = 0
@@ -25,14 +27,16 @@ class Meter:
     counts every answer, the router's own and requests that clients gave up included."""
 
     __slots__ = (
-        "_codes", "_latency", "arrivals", "completions", "flight_area", "queue_area", "service_seconds",
-        "since", "wait_seconds",
+        "_codes", "_latency", "arrivals", "completions", "flight_area", "queue_area", "recorders",
+        "service_seconds", "since", "wait_seconds",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.since = now
         self.flight_area = 0.0
         self.queue_area = 0.0
+        self.recorders: list[Recorder] = []
+        """Who wants to know each request; the program's list."""
         self._clear()
 
     def _clear(self) -> None:
@@ -57,6 +61,11 @@ class Meter:
         self.wait_seconds += waited
         self.service_seconds += total - waited
         self._latency[bisect_left(BOUNDS, total)] += 1
+
+    def record(self, row: Row) -> None:
+        """A request has ended; tell those who want to know."""
+        for recorder in self.recorders:
+            recorder.add(row)
 
     def take(self, now: float, in_flight: int, queued: int) -> dict[str, Any]:
         """Return all since the last `take` as fields of a LoadSample, and begin anew."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import partial
 from time import monotonic
 
@@ -11,6 +12,7 @@ from stoker_router.client import Client
 from stoker_router.hangup import HangupWatch
 from stoker_router.inheritance import Inheritance, Open
 from stoker_router.listener import Listener
+from stoker_router.recording import Recorder
 from stoker_router.reports import Reports
 from stoker_router.service import Service
 from stoker_router.table import RouteConfig
@@ -31,6 +33,8 @@ class Program:
         self.reports = Reports(loop, sample_every)
         self.services: dict[str, Service] = {}
         self._listeners: dict[str, Listener] = {}
+        self._recorders: dict[str, list[Recorder]] = defaultdict(list)
+        """By service, also those that are not there at present."""
         self._unspoken: dict[str, str] = {}
         """Services whose protocol this router does not speak, and what is said about it."""
         self._leaving: set[Service] = set()
@@ -51,6 +55,7 @@ class Program:
             service = self.services.get(name)
             if service is None:
                 service = self.services[name] = Service(self._loop, self.reports, route)
+                service.meter.recorders = self._recorders[name]
                 self._listeners[name] = Listener(
                     self._loop,
                     name,
@@ -62,6 +67,18 @@ class Program:
             self._listeners[name].configure(route)
         if self._inherited:
             self._loop.call_later(UNCLAIMED, self._inherited.close)
+
+    def record(self, services: Iterable[str], recorder: Recorder) -> None:
+        """Tell each request of these services to the recorder from now on."""
+        for name in services:
+            self._recorders[name].append(recorder)
+
+    def forget(self, recorder: Recorder) -> None:
+        """Tell it no more."""
+        recorder.close()
+        for recorders in self._recorders.values():
+            if recorder in recorders:
+                recorders.remove(recorder)
 
     def listening(self) -> list[Open]:
         """The open addresses."""

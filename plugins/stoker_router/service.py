@@ -208,6 +208,8 @@ class Service:
         """A worker has answered to the end."""
         now = monotonic()
         self.meter.completed(status, now - exchange.arrived, exchange.waited)
+        if self.meter.recorders:
+            self.meter.record(exchange.row(self.route.service, now, status))
         worker = self._land(exchange, now)
         if reusable is not None:
             self.pool.park(worker, reusable, now)
@@ -294,6 +296,8 @@ class Service:
         exchange.phase = OVER
         exchange.kept = None
         self.meter.answered(status)
+        if self.meter.recorders:
+            self.meter.record(exchange.row(self.route.service, monotonic(), status))
 
     def _on_alarm(self) -> None:
         """Answer with 504 what is overdue, and set the alarm for the next. One timer serves all."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stoker.model.load import LoadSample
+from stoker.errors import RouterError
+from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
 
@@ -38,6 +39,16 @@ def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
             for worker in route.workers
         ],
     }
+
+
+def decode_records(message: Mapping[str, Any]) -> tuple[RequestRecord, ...]:
+    """The requests of a pushed batch. Raises RouterError for what is none."""
+    if message.get("op") != "requests":
+        raise RouterError(f"the router does not record: {message.get('message', 'it does not say why')}")
+    return tuple(
+        RequestRecord(service=service, arrived=arrived, waited=waited, held=held, status=status)
+        for service, arrived, waited, held, status in message["rows"]
+    )
 
 
 def decode_sample(message: Mapping[str, Any]) -> LoadSample:

@@ -19,7 +19,7 @@ from stoker.api.openapi import ENDPOINTS, document
 from stoker.api.page import Page
 from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
-from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, server_sent_events, start_of
+from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, request_lines, server_sent_events, start_of
 from stoker.decide.demand import KEPT_SECONDS
 from stoker.decide.health import IN_BED
 from stoker.errors import NotFoundError
@@ -157,6 +157,16 @@ class Endpoints:
         )
         await stream.open()
         return EndlessResponse(stream.lines(), self.closing, media_type=JSON_LINES)
+
+    async def record(self, request: Request) -> Response:
+        """Requests as they end. That it cannot be had is found out before the stream begins."""
+        name = request.query_params.get("service")
+        snapshot = self._facade.snapshot()
+        services = [resolve_service(snapshot, name)] if name else list(snapshot.desired.services)
+        batches = self._facade.record(services)
+        await anext(batches)
+        lines = request_lines(batches, snapshot.wall - snapshot.now)
+        return EndlessResponse(lines, self.closing, media_type=JSON_LINES)
 
     # --- changing ---
 

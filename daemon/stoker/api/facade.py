@@ -5,7 +5,7 @@ Everything returned is a frozen value or plain JSON data; methods raise `StokerE
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from stoker.decide.health import Mark
 from stoker.errors import ConfigProblem
 from stoker.model.action import Plan
 from stoker.model.event import Event
-from stoker.model.load import Decision, LoadWindow
+from stoker.model.load import Decision, LoadWindow, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
 from stoker.plugin.manager import PluginRecord
@@ -183,6 +183,11 @@ class DaemonFacade(Protocol):
 
     def events(self, after: str = "") -> AsyncIterator[Event]:
         """Kept events after that id, then new ones as they happen."""
+        ...
+
+    def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
+        """Requests of these services as they end; the first batch, empty, says that it has begun. Raises
+        StokerError where the router cannot."""
         ...
 
     def logs(self, service: str | None = None) -> Sequence[LogFile]:

@@ -69,6 +69,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get("/v1/logs", "logs", "Workers' output as JSON lines", "application/x-ndjson",
          service={**TEXT, "description": "a service or a replica; missing: all"}, follow=FLAG, tail=COUNT,
          since={**NUMBER, "description": "seconds since the epoch: only what was written since"}),
+    _get("/v1/record", "record", "Each request as it ends, as JSON lines", "application/x-ndjson",
+         service={**SERVICE, "description": "missing: all"}),
     _post("/v1/plan", "plan_files", "What these files would change", files=TEXTS, profile=TEXT, sets=TEXTS),
     _post("/v1/scale", "scale", "Override the bounds: replicas, or min_replicas and max_replicas", "service",
           service=SERVICE, replicas=COUNT, min_replicas=COUNT, max_replicas=COUNT),

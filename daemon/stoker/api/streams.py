@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from stoker.api.facade import DaemonFacade
 from stoker.api.narrate import event_document
 from stoker.model.event import Event
+from stoker.model.load import RequestRecord
 
 JSON_LINES = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -55,6 +56,28 @@ async def server_sent_events(facade: DaemonFacade, after: str) -> AsyncIterator[
     async with aclosing(source):
         async for event in source:
             yield _message(event)
+
+
+async def request_lines(
+    batches: AsyncGenerator[Sequence[RequestRecord], None], offset: float
+) -> AsyncIterator[bytes]:
+    """Requests as JSON lines; `offset`: from monotonic seconds to those since the epoch. An empty line says
+    that recording has begun."""
+    yield b"\n"
+    async with aclosing(batches):
+        async for batch in batches:
+            yield b"".join(_request_line(record, offset) for record in batch)
+
+
+def _request_line(record: RequestRecord, offset: float) -> bytes:
+    document = {
+        "service": record.service,
+        "arrived": round(record.arrived + offset, 6),
+        "wait_s": round(record.waited, 6),
+        "service_s": round(record.held, 6),
+        "status": record.status,
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
 def _message(event: Event) -> bytes:

@@ -45,6 +45,18 @@ class LoadSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One request that has ended. `arrived`: monotonic seconds; `waited` in the queue and `held` in a worker:
+    seconds. `status` is that of its answer, 0 if its client gave it up."""
+
+    service: ServiceKey
+    arrived: float
+    waited: float
+    held: float
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a worker's whole tree uses: cores (1.0 = one core busy) and bytes resident, devices 0..1."""
 

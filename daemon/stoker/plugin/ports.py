@@ -6,13 +6,13 @@ block it; use anyio only (the simulation runs the same loop on trio's virtual cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from stoker.model.device import Inventory, Reservation
 from stoker.model.event import Event
-from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, Usage
+from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, RequestRecord, Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
@@ -191,6 +191,16 @@ class Router(Protocol):
 
     async def stop(self, grace: float) -> None:
         """End the program: finish what is in flight for at most `grace` seconds, then close."""
+        ...
+
+
+@runtime_checkable
+class RecordingRouter(Router, Protocol):
+    """A router that can also tell each request as it ends."""
+
+    def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
+        """Requests of these services that end from now on, in batches, until it is closed or the router's
+        program ends. The first batch, empty, says that it has begun. Raises RouterError."""
         ...
 
 

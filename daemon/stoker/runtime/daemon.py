@@ -227,6 +227,7 @@ class Daemon:
         for observer in self._options.observers:
             start(self._observe, observer)
         router = self._parts.router(self._control.desired.box.router)
+        self.facade.router = router
         start(router.run, self.facade.past.link)
         start(self._routes.run, router)
         for name in registry.names("event sink"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from stoker.config.load import changed_keys
 from stoker.decide.health import Mark
 from stoker.decide.reconcile import reconcile
 from stoker.decide.revisions import in_force
-from stoker.errors import NotFoundError
+from stoker.errors import ConflictError, NotFoundError
 from stoker.model.event import Event
+from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey, revision
 from stoker.plugin.manager import PluginRecord, PluginRegistry
+from stoker.plugin.ports import RecordingRouter, Router
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
@@ -69,6 +72,8 @@ class Facade:
         self._marks = marks
         self.past = past
         self.whole = whole
+        self.router: Router | None = None
+        """Once there is one."""
         self._started = anyio.current_time()
 
     def snapshot(self) -> Snapshot:
@@ -162,6 +167,15 @@ class Facade:
     async def listen(self, address: str) -> str:
         """Open the API on TCP; raises StokerError."""
         return await self.whole.doors.listen(address)
+
+    async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
+        """Requests as they end; raises ConflictError or RouterError."""
+        router = self.router
+        if not isinstance(router, RecordingRouter):
+            raise ConflictError("the router of this box does not tell single requests")
+        async with aclosing(router.record(services)) as batches:
+            async for batch in batches:
+                yield batch
 
     def logs(self, service: str | None = None) -> Sequence[LogFile]:
         """Log files of a service, a replica or all; raises NotFoundError."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stoker.cli.session import config_options, output_option, print_json
+from stoker.cli.values import DURATION
 
 if TYPE_CHECKING:
     from stoker.config.load import EffectiveConfig
@@ -23,30 +24,15 @@ SLO_WAIT = 2.0
 """Seconds of waiting that count as good where neither the file nor the command says."""
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in click's newest stubs
-    """`20s`, `500ms`, or seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        from stoker.model.quantity import parse_duration
-
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command()
 @config_options
 @click.option("--trace", "trace_path", required=True, metavar="CSV", type=click.Path(),
               help="The load: arrival_s, service_s and maybe service; .gz too.")  # fmt: skip
 @click.option("--service", metavar="S", help="The service that the trace is for; with a column, only that.")
-@click.option("--startup", type=Duration(), default="20s", show_default=True,
+@click.option("--startup", type=DURATION, default="20s", show_default=True,
               help="From the decision to a ready replica.")  # fmt: skip
 @click.option(
-    "--slo-wait", type=Duration(), help="Longest good wait in the queue.  [default: slo.wait, or 2s]"
+    "--slo-wait", type=DURATION, help="Longest good wait in the queue.  [default: slo.wait, or 2s]"
 )
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
               help="Scale by this policy instead; several are compared.")  # fmt: skip
