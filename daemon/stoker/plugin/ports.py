@@ -309,11 +309,11 @@ class EventSink(Protocol):
 
 
 WorkerDriverFactory = Callable[[PluginContext], WorkerDriver]
-DeviceSourceFactory = Callable[[PluginContext], DeviceSource]
-RouterFactory = Callable[[PluginContext], Router]
 Shortfalls = Callable[[ServiceSpec], Mapping[str, str]]
 """Pure: the keys of a service, dotted ("probes.startup.notify"), that a driver cannot honour as it is asked
 to, with words that go on from the driver's name: "has no such thing; use ..."."""
+DeviceSourceFactory = Callable[[PluginContext], DeviceSource]
+RouterFactory = Callable[[PluginContext], Router]
 PolicyFactory = Callable[[PluginContext], Policy]
 ApplicationFactory = Callable[[PluginContext], Application]
 EventSinkFactory = Callable[[PluginContext], EventSink]
