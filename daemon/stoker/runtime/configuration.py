@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -23,6 +23,16 @@ from stoker.runtime.options import DaemonOptions
 from stoker.runtime.planning import planned_request
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Daemon:
+    """What the configuration asks of the daemon and tells it."""
+
+    check: Callable[[EffectiveConfig], None]
+    remarks: Callable[[EffectiveConfig], Sequence[str]]
+    apply: Callable[[DesiredState], None]
+    post: Callable[[Event], None]
 
 
 class Configuration:
@@ -52,10 +62,7 @@ class Configuration:
         )
         self._store = store
         self._secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)
-        self._check = check
-        self._remarks = remarks
-        self._apply = apply
-        self._post = post
+        self._daemon = _Daemon(check=check, remarks=remarks, apply=apply, post=post)
         self._lock = anyio.Lock()
         self._seen: Signature = ()
         self._overrides: dict[str, Any] = store.read("overrides")
@@ -98,7 +105,7 @@ class Configuration:
                 message = (
                     f"reading the configuration failed: {type(error).__name__}: {error}; the last one stays"
                 )
-                self._post(Notice(message=message, severity="error"))
+                self._daemon.post(Notice(message=message, severity="error"))
 
     async def override(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the live overrides. Raises ConfigError, changing nothing."""
@@ -161,14 +168,14 @@ class Configuration:
         except ConfigError as error:
             self.problems = error.problems
             self.rejected_total += 1
-            self._post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
+            self._daemon.post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
             raise
         self._take(effective)
 
     async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
         effective = await anyio.to_thread.run_sync(self._loaded, self._request(overrides))
-        self._check(effective)
-        return replace(effective, notices=(*effective.notices, *self._remarks(effective)))
+        self._daemon.check(effective)
+        return replace(effective, notices=(*effective.notices, *self._daemon.remarks(effective)))
 
     def _loaded(self, request: ConfigRequest) -> EffectiveConfig:
         """Load, and look whether secrets have changed. Blocking; raises ConfigError."""
@@ -186,8 +193,10 @@ class Configuration:
             return
         self.generation += 1
         self.desired = replace(desired, generation=self.generation)
-        self._apply(self.desired)
-        self._post(ConfigApplied(generation=self.generation, summary=_summary(before, self.desired, changed)))
+        self._daemon.apply(self.desired)
+        self._daemon.post(
+            ConfigApplied(generation=self.generation, summary=_summary(before, self.desired, changed))
+        )
 
     def _with_tokens(self, desired: DesiredState) -> DesiredState:
         services = {
