@@ -487,3 +487,55 @@ def test_a_device_with_faulty_links_is_given_alone_only():
     refused = place(service(gpu=2), box(faulty, gpu(1)), ())
     assert "GPU 0 is not fit for a set (Xid 74)" in refused.reason
     assert place(service(gpu=1), box(faulty), ()).placed
+
+
+def test_a_better_type_is_taken_only_where_it_is_welcome_and_the_right_one_first():
+    t4 = gpu(0, type_key="gpu.t4", memory_total=15 * GIB)
+    a100 = gpu(1, type_key="gpu.a100.40g", memory_total=40 * GIB)
+    h100 = gpu(2, type_key="gpu.h100.80g", memory_total=80 * GIB)
+    devices = box(h100, a100, t4)
+    better = place(service(gpu_type="l4", or_better=True), devices, [])
+    assert [r.uuid for r in better.reservations] == [h100.uuid], "the A100's compute capability is lower"
+    assert place(service(gpu_type="v100"), devices, []).placed is False
+    for free, expected in (((h100, a100, t4), a100), ((h100, t4), h100)):
+        chosen = place(service(gpu_type="a100", or_better=True), box(*free), [])
+        assert [r.uuid for r in chosen.reservations] == [expected.uuid]
+    eighty = place(service(gpu_type="a100.80g", or_better=True), devices, [])
+    assert [r.uuid for r in eighty.reservations] == [h100.uuid]
+    refused = place(service(gpu_type="h200", or_better=True), devices, [])
+    assert "of type h200 or better: GPU 0 is gpu.t4" in refused.reason
+
+
+def test_devices_are_named_by_index_and_excluded_likewise():
+    devices = box(gpu(0), gpu(1), gpu(2))
+    assert [r.uuid for r in place(service(devices=("2",)), devices, []).reservations] == [gpu(2).uuid]
+    chosen = place(service(exclude=("0", gpu(1).uuid[:-1])), devices, [])
+    assert [r.uuid for r in chosen.reservations] == [gpu(2).uuid]
+    refused = place(service(exclude=("0", "1", "2")), devices, [])
+    assert "GPUs 0, 1, 2 are excluded by the service" in refused.reason
+    parent = gpu(0)
+    assert (
+        place(service(gpu_type="mig", exclude=(parent.uuid,)), box(parent, mig(1, parent)), []).placed
+        is False
+    )
+
+
+def test_spread_keeps_replicas_of_one_service_apart_as_long_as_it_goes():
+    devices = box(gpu(0), gpu(1))
+    for spread, expected in ((False, [1, 1, 1]), (True, [1, 2, 2])):
+        spec, there, used = service(gpu=0.25, spread=spread), [], []
+        for tag in "abc":
+            given = place(spec, devices, there).reservations
+            there.append(Replica(id=tag, service=spec.key, revision="r", phase="ready", reservations=given))
+            used.append(len({r.reservations[0].uuid for r in there}))
+        assert used == expected
+
+
+def test_a_set_without_known_links_stays_on_one_numa_node():
+    devices = box(*(gpu(n, numa_node=n % 2) for n in range(4)))
+    taken = Replica(
+        id="x", service="d/x", revision="r", phase="ready", reservations=(Reservation(uuid=gpu(0).uuid),)
+    )
+    chosen = place(service(gpu=2), devices, [taken])
+    assert [r.uuid for r in chosen.reservations] == [gpu(1).uuid, gpu(3).uuid]
+    assert "on NUMA node 1" in chosen.reason

@@ -216,7 +216,13 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
         if "gpu" not in values:
             _needs_gpu(written, path, context)
         values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
-    return Resources(**values, devices=tuple(own.devices))
+    return Resources(
+        **values,
+        devices=tuple(own.devices),
+        exclude=tuple(own.exclude),
+        or_better=own.or_better,
+        spread=own.spread,
+    )
 
 
 def _traffic(section: ServiceSection, replicas: int, path: Path, context: Context) -> Traffic:

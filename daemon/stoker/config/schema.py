@@ -27,6 +27,7 @@ from stoker.config.fields import (
     Url,
     Variable,
     Whole,
+    plain,
 )
 from stoker.config.times import Cron, Timezone
 
@@ -59,6 +60,11 @@ def _drop_null_values(data: Any) -> Any:
     return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
 
 
+def _index_as_text(data: Any) -> Any:
+    value = plain(data)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else data
+
+
 def _as_list(data: Any) -> Any:
     return [data] if isinstance(data, dict) else data
 
@@ -76,6 +82,7 @@ Bytes = Annotated[int, SIZE]
 Cores = Annotated[float, CORES]
 Bool = Annotated[bool, Flag()]
 AnyText = Annotated[str, Text()]
+DeviceName = Annotated[str, Text("a device's UUID or index", "GPU-8f2c"), BeforeValidator(_index_as_text)]
 
 
 def _text_as_list(data: Any) -> Any:
@@ -108,8 +115,14 @@ class InstanceTypeSection(Section):
 class ResourcesSection(InstanceTypeSection):
     """What one replica needs."""
 
-    devices: list[AnyText] = Field(default=[], examples=[["GPU-8f2c"]])
-    """UUIDs, or beginnings of them, of the GPUs that replicas are confined to."""
+    devices: list[DeviceName] = Field(default=[], examples=[["GPU-8f2c"]])
+    """GPUs that replicas are confined to: UUIDs, beginnings of them, or indices."""
+    exclude: list[DeviceName] = Field(default=[], examples=[[0]])
+    """GPUs that replicas are never given, named likewise."""
+    or_better: Bool = False
+    """Take a GPU that can do all that `gpu_type` can where none of that type is free."""
+    spread: Bool = False
+    """Put replicas that share GPUs on different ones, so that the loss of one does not end them all."""
 
 
 class PolicySection(Section):

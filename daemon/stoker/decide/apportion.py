@@ -9,8 +9,8 @@ from typing import Literal
 
 from stoker.decide.budget import BudgetMemory, Grant, share_out
 from stoker.decide.claims import Amount, Claim, Ledger, Present, claim_of, guarantee_of
-from stoker.decide.placement import capacities
 from stoker.decide.pool import victims
+from stoker.decide.views import capacities
 from stoker.model.device import Inventory
 from stoker.model.load import Decision
 from stoker.model.replica import Replica

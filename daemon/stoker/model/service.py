@@ -60,7 +60,13 @@ class Resources:
     cpu: float | None = None
     memory: int | None = None
     devices: tuple[str, ...] = ()
-    """Explicit device UUIDs (or prefixes) the replicas are confined to; empty means any."""
+    """Devices the replicas are confined to, by index, UUID or its beginning; empty means any."""
+    exclude: tuple[str, ...] = ()
+    """Devices that they are never given, named likewise."""
+    or_better: bool = False
+    """A GPU that can do all that `gpu_type` can is as welcome."""
+    spread: bool = False
+    """Replicas that share GPUs go to different ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +275,10 @@ def _hash(spec: ServiceSpec) -> str:
     parts["notify"] = spec.probes.startup is not None and spec.probes.startup.notify
     if spec.pin != "uuid":
         parts["pin"] = spec.pin
+    for name in ("exclude", "or_better", "spread"):
+        # A wish for the place of later replicas, or none at all: those that run need not be replaced for it.
+        if name != "exclude" or not parts["resources"][name]:
+            del parts["resources"][name]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
