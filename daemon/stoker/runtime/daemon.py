@@ -51,6 +51,7 @@ from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
+from stoker.runtime.redaction import Redaction
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
@@ -113,9 +114,9 @@ class Daemon:
         self._ending = Ending()
         self._routes = RouteFeed()
         self._systemd = SystemdNotifier(context.environ if options.systemd else {})
-        self._words = WorkerWords(
-            options.runtime_dir, state=self._state, lookup=self._lookup, post=self._post
-        )
+        secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
+        redacted = Redaction(secrets, lookup=self._lookup, post=self._post).post
+        self._words = WorkerWords(options.runtime_dir, state=self._state, lookup=self._lookup, post=redacted)
         self._revisions = GoodRevisions(options.state_dir, self._trouble)
         self._log = EventLog(options.state_dir, self._trouble)
         journal = Journal(
@@ -123,7 +124,6 @@ class Daemon:
         )
         care = self._bring_parts(registry, context)
         addresses = ServiceAddresses(store, self._trouble)
-        secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
         self._actuator = Actuator(
             tasks=tasks,
             store=store,
@@ -132,7 +132,7 @@ class Daemon:
             driver=self._parts.driver,
             lookup=self._lookup,
             routed=self._routes.knows,
-            post=self._post,
+            post=redacted,
         )
         self._control = ControlLoop(
             journal=journal,
