@@ -85,3 +85,11 @@ def test_instance_types_where_there_is_no_file_either(stoker: Stoker, tmp_path: 
                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert {row["from"] for row in rows(stoker).values()} == {"built-in"}
+
+
+def test_a_box_without_a_gpu_is_told_once(stoker: Stoker, folder: Path) -> None:
+    if any(each["fits"] for each in rows(stoker).values() if each["gpu"]):
+        pytest.skip("this box has a GPU")
+    out = stoker("instance-types").out
+    assert out.count("no GPU here: ") == 1
+    assert "no GPU" in next(line for line in out.splitlines() if line.startswith("gpu.l4 "))

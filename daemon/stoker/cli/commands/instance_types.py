@@ -48,7 +48,7 @@ def command(
         box = {"cores": cores, "memory": memory, "gpus": len(inventory.devices), "gpu_state": inventory.state}
         print_json({"instance_types": rows, "box": box})
         return
-    _print(rows)
+    _print(rows, inventory)
 
 
 def _types(
@@ -134,23 +134,27 @@ def _fit(resources: Resources, inventory: Inventory, cores: int, memory: int) ->
     return {"fits": not against, "reason": "; ".join(against)}
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(rows: list[dict[str, Any]], inventory: Inventory) -> None:
     from stoker.cli.table import Column, Table, say, show
 
     columns = (
         Column("NAME"), Column("GPU", right=True), Column("MODEL"), Column("CORES", right=True),
         Column("MEMORY", right=True), Column("FROM"), Column("FITS"), Column("WHY NOT", shrink=True),
     )  # fmt: skip
-    show(Table(columns, tuple(_row(row) for row in rows)))
+    bare = not inventory.devices
+    show(Table(columns, tuple(_row(row, bare=bare) for row in rows)))
     say(
         "NAME.N is NAME N times: gpu.l4.2 has two L4; gpu.mig.PROFILE is a MIG instance: gpu.mig.1g.10gb",
         "dim",
     )
+    if bare:
+        say(f"no GPU here: {inventory.reason or 'none was found'}", "yellow")
     fitting = sum(row["fits"] for row in rows)
     say(f"{fitting} of {len(rows)} fit this box", "bold") if fitting else say("none fits this box", "yellow")
 
 
-def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _row(row: Mapping[str, Any], *, bare: bool) -> tuple[Any, ...]:
+    """`bare`: the box has no GPU, which is said once below the table."""
     from stoker.cli.table import Cell
     from stoker.model.quantity import format_bytes
 
@@ -163,5 +167,5 @@ def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
         Cell(memory),
         Cell("" if row["from"] == BUILT_IN else row["from"]),
         Cell("yes", "green") if row["fits"] else Cell("no", "dim"),
-        Cell(row["reason"], "dim"),
+        Cell("no GPU" if bare and row["gpu"] else row["reason"], "dim"),
     )
