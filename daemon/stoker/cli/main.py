@@ -16,9 +16,9 @@ from stoker.cli.session import session_options
 from stoker.errors import StokerError
 
 COMMANDS = (
-    "up", "daemon", "check", "plan", "status", "top", "ui", "explain", "config", "story", "scale", "set",
-    "unset", "restart", "stop", "start", "down", "logs", "events", "gpus", "instance-types", "simulate",
-    "record", "schema", "doctor", "plugins", "reload", "reexec", "systemd", "completion",
+    "init", "up", "daemon", "check", "plan", "status", "top", "ui", "explain", "config", "story", "scale",
+    "set", "unset", "restart", "stop", "start", "down", "logs", "events", "gpus", "instance-types",
+    "simulate", "record", "schema", "doctor", "plugins", "reload", "reexec", "systemd", "completion",
 )  # fmt: skip
 """In the order of help: each is `command` in the module of its name under `stoker.cli.commands`."""
 
