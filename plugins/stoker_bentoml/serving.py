@@ -103,7 +103,7 @@ def _serve(order: Order, index: int) -> None:
     lay(service, plan["config"])
     addresses: dict[str, str] = plan["calls"]
     for called in addresses:
-        services[called].config.setdefault("traffic", {})["timeout"] = UNBOUNDED
+        call_patiently(services[called].config)
     _check_calls(service, addresses)
     if addresses and os.environ.pop("BENTO_CLOUD_API_KEY", None):
         # BentoML's client would send it to the services called, in the place of the word they know.
@@ -146,6 +146,17 @@ def lay(service: Any, config: dict[str, Any]) -> None:
     deep_merge(service.config, values)
     if "cmd" in config:
         service.cmd = config["cmd"]
+
+
+def call_patiently(config: dict[str, Any]) -> None:
+    """Set how this process calls a service, in that service's configuration, where BentoML's client looks.
+
+    Every `max_requests` calls, and each `max_age` seconds, that client closes its connections, whatever is
+    still under way on them: of several calls at a time some fail. Its reason, to spread over a service's
+    workers, is the router's business here.
+    """
+    config.setdefault("traffic", {})["timeout"] = UNBOUNDED
+    config["runner_connection"] = {"max_requests": 2**62, "max_age": UNBOUNDED}
 
 
 def _check_calls(service: Any, addresses: dict[str, str]) -> None:
