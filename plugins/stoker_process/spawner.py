@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import anyio
@@ -167,5 +167,6 @@ def _written(order: Order) -> int:
     """The order as a file in memory: it may be as large as an environment, too large for a record."""
     paper = os.memfd_create("order")
     with open(paper, "wb", closefd=False) as file:
-        file.write(json.dumps(asdict(order)).encode())
+        # Not `asdict`: it would copy the whole environment.
+        file.write(json.dumps({one.name: getattr(order, one.name) for one in fields(order)}).encode())
     return paper

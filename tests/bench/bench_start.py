@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from bench_supervisor_peers import ALL, Stoker
-from bench_supervisor_world import World, worker_program
+from bench_supervisor_world import World, cost_of, worker_program
 
 ALLOWED_RATIO, ALLOWED_EXTRA = 2.0, 0.5
 """What starting may cost: this many times the bare loop, and so many seconds more."""
@@ -68,6 +68,7 @@ def one_round(name: str, given: argparse.Namespace) -> dict[str, float]:
             stoker.start()
             if not world.until(lambda: len(world.births) >= given.n, 150):
                 raise RuntimeError(f"{len(world.births)} of {given.n} workers were born")
+            cpu = cost_of([stoker.process.pid]).cpu
             births = sorted(birth.at for birth in world.births)
             in_control = in_control_at(stoker)
             stoker.stop()
@@ -82,6 +83,7 @@ def one_round(name: str, given: argparse.Namespace) -> dict[str, float]:
         "in_control_to_first_ms": (births[0] - in_control) * 1e3,
         "in_control_to_last_ms": (births[-1] - in_control) * 1e3,
         "launch_to_last_ms": (births[-1] - began) * 1e3,
+        "daemon_cpu_ms": cpu * 1e3,
     }
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
-from stoker.config.bentoml_schema import BentoFileSection, BentoServiceSection, megabytes
 from stoker.config.interpolate import fill
 from stoker.config.layers import LAUNCH_WAYS, Layer
 from stoker.config.schema import FileSection, ServiceSection
@@ -30,10 +30,6 @@ NEVER = 36_500 * 86_400
 """Seconds of a window that outlasts everything: the behaviour `disabled`."""
 _WINDOWS = {"fast": 0, "stable": STABLE, "disabled": NEVER}
 _DEFAULT = Source("built-in default", "BentoCloud's default")
-_TOP = frozenset(BentoFileSection.model_fields) - frozenset(FileSection.model_fields)
-_OWN = (frozenset(BentoServiceSection.model_fields) - frozenset(ServiceSection.model_fields)) | {
-    "config_overrides"
-}
 MOVED: Mapping[Path, Path] = {
     ("deployment_strategy",): ("update", "strategy"),
     ("cold_start_timeout",): ("probes", "startup", "timeout"),
@@ -99,6 +95,23 @@ def unwrap(tree: Node) -> Node:
     return tree._replace(value={**inner.mapping, **outer})
 
 
+@cache
+def _top_keys() -> frozenset[str]:
+    """The keys that only BentoML's files have at their top."""
+    from stoker.config.bentoml_schema import BentoFileSection
+
+    return frozenset(BentoFileSection.model_fields) - frozenset(FileSection.model_fields)
+
+
+@cache
+def _own_keys() -> frozenset[str]:
+    """The keys that only services of BentoML's files have."""
+    from stoker.config.bentoml_schema import BentoServiceSection
+
+    own = frozenset(BentoServiceSection.model_fields) - frozenset(ServiceSection.model_fields)
+    return own | {"config_overrides"}
+
+
 def form_of(tree: Node) -> Form | None:
     """Which kind of BentoML's file the merged tree is; None for a file of Stoker's own."""
     top = _said(tree)
@@ -108,7 +121,7 @@ def form_of(tree: Node) -> Form | None:
     bodies = list(services.mapping.values()) if services is not None else []
     if any(_said(body) & LAUNCH_WAYS for body in bodies):
         return None
-    if top & _TOP or any(_marked(body) for body in bodies):
+    if top & _top_keys() or any(_marked(body) for body in bodies):
         return "deployment"
     plain = bodies and all(body.mapping and body.mapping.keys() <= _FRAGMENT for body in bodies)
     return "fragment" if plain and tree.mapping.keys() <= _FRAGMENT_TOP else None
@@ -116,6 +129,10 @@ def form_of(tree: Node) -> Form | None:
 
 def translate(layers: Sequence[Layer], tree: Node, environ: Mapping[str, str]) -> Translation:
     """Rewrite the layers; `tree` is what they make together, references filled."""
+    # Here, as in all of this module: a file of Stoker's own needs none of these sections, and they take long
+    # to be made.
+    from stoker.config.bentoml_schema import BentoFileSection
+
     section, problems = check(BentoFileSection, tree, ())
     work = _Work(environ=environ, report=Report(tree))
     if problems or section is None:
@@ -149,7 +166,7 @@ def _said(node: Node) -> set[str]:
 def _marked(service: Node) -> bool:
     """Whether a service has a key that only BentoML's files have."""
     policy = find(service, ("scaling", "policy"))
-    return bool(_said(service) & _OWN or (policy is not None and _said(policy) & _POLICY))
+    return bool(_said(service) & _own_keys() or (policy is not None and _said(policy) & _POLICY))
 
 
 def _services(tree: Node) -> dict[str, Node]:
@@ -177,9 +194,9 @@ def _facts(name: str, service: Node, work: _Work) -> _Facts:
 
 
 def _layer(layer: Layer, work: _Work) -> Layer:
-    whole = {key: node for key, node in layer.tree.mapping.items() if key not in _TOP}
+    whole = {key: node for key, node in layer.tree.mapping.items() if key not in _top_keys()}
     for key, node in layer.tree.mapping.items():
-        if key in _TOP and node.value not in (None, {}, []):
+        if key in _top_keys() and node.value not in (None, {}, []):
             work.aside[key] = None
     services = whole.get("services")
     if services is not None and services.mapping:
@@ -307,6 +324,8 @@ class _Writer:
             return node._replace(value=gpu_model(node.value))
         if key != "memory" or node.value is None:
             return node
+        from stoker.config.bentoml_schema import megabytes
+
         written = scalar_text(node.value)
         text = f"{written}Gi" if not isinstance(resolve_scalar(written), str) else str(megabytes(written))
         if text.endswith("M") and written.endswith("m"):

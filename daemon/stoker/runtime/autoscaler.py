@@ -33,7 +33,7 @@ USAGE_PERIOD = 5.0
 USAGE_METRICS = frozenset({"utilization", "gpu"})
 
 
-SETTLING = 0.02
+SETTLING = 0.05
 """Seconds that news of replicas may wait for more of their kind: when hundreds start, each tells of itself
 several times, and the box is shared out among all at once."""
 

@@ -44,11 +44,12 @@ class GoodRevisions:
             return
         self._seen = state
         for key in state.good.keys() | seen.good.keys():
-            now = _Kept(good=state.good.get(key), rejected=state.rejected.get(key))
-            before = _Kept(good=seen.good.get(key), rejected=seen.rejected.get(key))
-            same = now.good is before.good and now.rejected is before.rejected
-            if not same and now != before:
-                self._write(key, now)
+            now = state.good.get(key), state.rejected.get(key)
+            before = seen.good.get(key), seen.rejected.get(key)
+            if now[0] is before[0] and now[1] is before[1]:
+                continue
+            if now != before:
+                self._write(key, _Kept(good=now[0], rejected=now[1]))
 
     def clear(self) -> None:
         """Forget everything: all has ended in good order, and what begins next begins afresh."""
