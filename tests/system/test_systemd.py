@@ -219,6 +219,16 @@ def test_reexec_keeps_process_and_workers(stoker: Stoker) -> None:
     assert stoker.property("NRestarts") == "0"
 
 
+def test_the_journal_knows_what_each_line_is_about(stoker: Stoker) -> None:
+    (replica, *_) = stoker.status()["services"][0]["replicas"]
+    about = ("-u", "stoker", f"STOKER_REPLICA={replica['id']}", "-o", "json", "--no-pager")
+    stoker.until(lambda: stoker.machine.run("journalctl", *about).stdout, "entries about a replica")
+    entries = [json.loads(line) for line in stoker.machine.run("journalctl", *about).stdout.splitlines()]
+    assert {entry["STOKER_SERVICE"] for entry in entries} == {"idle"}
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in entries} == {"stoker"}
+    assert all(replica["id"] in entry["MESSAGE"] for entry in entries)
+
+
 def test_stop_drains_everything(stoker: Stoker) -> None:
     stoker.ctl("stop")
     assert stoker.alive() == set()

@@ -28,6 +28,13 @@ def observers_for_terminal() -> tuple[Observer, ...]:
     return (plain_lines,)
 
 
+def observer_for_service() -> Observer:
+    """Entries for the journal where the output goes there, plain lines elsewhere."""
+    from stoker.cli.journald import is_our_output, journal_entries
+
+    return journal_entries if is_our_output(os.environ, sys.stdout.fileno()) else plain_lines
+
+
 async def plain_lines(facade: DaemonFacade) -> None:
     """One line per event that matters, with the time of day unless the journal adds it."""
     stamped = "JOURNAL_STREAM" not in os.environ

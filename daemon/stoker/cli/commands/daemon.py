@@ -23,7 +23,7 @@ def command(context: click.Context, config: str, listen: str | None) -> int:
 
     from stoker.cli import launch
     from stoker.cli.exits import UsageError
-    from stoker.cli.observers import plain_lines
+    from stoker.cli.observers import observer_for_service
     from stoker.runtime.daemon import run_daemon
 
     if not os.path.exists(config):
@@ -34,6 +34,6 @@ def command(context: click.Context, config: str, listen: str | None) -> int:
         listen=listen,
         systemd=True,
         stop_on_exit=False,
-        observers=(plain_lines,),
+        observers=(observer_for_service(),),
     )
     return run_daemon(options)
