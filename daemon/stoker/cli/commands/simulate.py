@@ -31,9 +31,7 @@ SLO_WAIT = 2.0
 @click.option("--service", metavar="S", help="The service that the trace is for; with a column, only that.")
 @click.option("--startup", type=DURATION, default="20s", show_default=True,
               help="From the decision to a ready replica.")  # fmt: skip
-@click.option(
-    "--slo-wait", type=DURATION, help="Longest good wait in the queue.  [default: slo.wait, or 2s]"
-)
+@click.option("--slo-wait", type=DURATION, help="Longest good wait in the queue.  [default: slo.wait, or 2s]")
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
               help="Scale by this policy instead; several are compared.")  # fmt: skip
 @click.option("--initial", type=click.IntRange(min=0), metavar="N",

@@ -88,9 +88,7 @@ def watch_paths(request: ConfigRequest) -> tuple[str, ...]:
         for main in mains:
             paths += [f"{os.path.splitext(main.path)[0]}.{request.profile}{end}" for end in (".yaml", ".yml")]
     drop_ins = [path for main in mains for _, path in drop_in_files(main)[0]]
-    return tuple(
-        dict.fromkeys([*paths, *_code_files(mains), *named_files([*paths, *drop_ins])])
-    )
+    return tuple(dict.fromkeys([*paths, *_code_files(mains), *named_files([*paths, *drop_ins])]))
 
 
 def _code_files(mains: Sequence[MainFile]) -> list[str]:
