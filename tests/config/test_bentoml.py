@@ -315,6 +315,8 @@ def test_keys_of_the_cloud_are_explained_as_what_they_are(box: Box) -> None:
     for path, value in (("cluster", "aws"), ("services.S.extras.a", 1)):
         answer = explain(config, path)
         assert (answer["value"], answer["note"]) == (value, ASIDE)
+    box.write("own.yaml", "services: {web: {command: run}}\n")
+    assert explain(checked(box, "b.yaml", "own.yaml"), "cluster")["value"] == "aws"
 
 
 def test_other_keys_of_the_decorator_are_explained_in_their_place(box: Box) -> None:

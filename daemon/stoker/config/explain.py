@@ -66,7 +66,7 @@ def _deployment(config: EffectiveConfig, wanted: str | None, keys: Path, path: s
         if wanted not in by_name:
             raise NotFoundError(_missing("deployment", wanted, list(by_name)))
         return by_name[wanted]
-    having = [one for one in config.layers if find(one.tree, keys[:2]) is not None]
+    having = [one for one in config.layers if find(one.tree, keys[:2]) or find(one.written, keys[:2])]
     if len(having) == 1 or len(config.layers) == 1:
         return (having or list(config.layers))[0]
     if having:

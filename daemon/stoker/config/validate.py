@@ -25,6 +25,13 @@ UNSUPPORTED = {
     "image": "containers (`image:`) are not supported by this version; use `command:` or `python:`",
     "bento": "stands at the top of the file, once for all services of the bento",
 }
+COMPOSE_WORDS = {
+    "environment": "envs", "depends_on": "depends", "entrypoint": "command", "cmd": "command",
+    "args": "command", "replicas": "scaling.min_replicas", "deploy": "scaling", "gpus": "resources.gpu",
+    "healthcheck": "probes", "ports": "endpoint.port", "cwd": "working_dir", "stop_signal": "drain.signal",
+    "stop_grace_period": "drain.timeout", "ulimits": "limits",
+}  # fmt: skip
+"""Words for keys of a service that people bring from docker compose and its like."""
 
 
 def check(
@@ -184,8 +191,12 @@ def _unknown_key(path: Path, model: type[BaseModel]) -> str:
 def _deeper(model: type[BaseModel], path: Path) -> str | None:
     """Where one level down that very key exists: `max_replicas` of a service is scaling.max_replicas."""
     if len(path) == 1 and issubclass(model, FileSection):
-        return f"services.NAME.{path[0]}" if path[0] in ServiceSection.model_fields else None
-    for name in fields_at(model, path[:-1]) or ():
+        inner = path[0] if path[0] in ServiceSection.model_fields else _deeper(ServiceSection, path)
+        return f"services.NAME.{inner}" if inner else None
+    known = fields_at(model, path[:-1]) or ()
+    if path[-1] in COMPOSE_WORDS and "command" in known:
+        return COMPOSE_WORDS[path[-1]]
+    for name in known:
         section = section_at(model, (*path[:-1], name))
         if section is not None and path[-1] in section.model_fields:
             return f"{name}.{path[-1]}"

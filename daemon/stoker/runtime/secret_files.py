@@ -4,8 +4,8 @@ The first place that has the file counts: the directory that was named (`STOKER_
 beside the deployment's file, the credentials that systemd hands over, `secrets/` of the state directory.
 
 A changed secret needs new workers. Their revision holds a number that is counted up with each change, never
-anything made of the value. What was counted is kept with a salted digest in a file that only the daemon's
-user may read, so that a new daemon knows an old secret again; a secret that is missing or unreadable for a
+anything made of the value. What was counted is kept with a keyed digest in a file that only the daemon's
+user may read, who may read the secrets too, so that a new daemon knows an old secret again; a secret that is missing or unreadable for a
 while counts as unchanged.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.errors import WorkerError
-from stoker.model.service import DesiredState
+from stoker.model.service import DesiredState, ServiceSpec
 
 RECORD = "secrets.json"
 MAX_BYTES = 1024 * 1024
@@ -82,14 +82,14 @@ class SecretFiles:
         with self._lock:
             known = self._load()
             before = json.dumps(known, sort_keys=True)
-            services = {}
-            for key, spec in desired.services.items():
-                places = self._folders(folders.get(spec.deployment))
-                versions = tuple(
-                    (name, _version(f"{spec.deployment}/{name}", _first(places, name), known))
-                    for name in spec.secrets
+            wanted = {(spec.deployment, name) for spec in desired.services.values() for name in spec.secrets}
+            versions = {
+                (deployment, name): _version(
+                    f"{deployment}/{name}", _first(self._folders(folders.get(deployment)), name), known
                 )
-                services[key] = replace(spec, secret_versions=tuple(one for one in versions if one[1]))
+                for deployment, name in sorted(wanted)
+            }
+            services = {key: _with_versions(spec, versions) for key, spec in desired.services.items()}
             if json.dumps(known, sort_keys=True) != before:
                 self._keep(known)
         return replace(desired, services=services)
@@ -120,13 +120,19 @@ class SecretFiles:
             beside.unlink(missing_ok=True)
 
 
+def _with_versions(spec: ServiceSpec, versions: Mapping[tuple[str, str], int]) -> ServiceSpec:
+    found = tuple((name, versions[spec.deployment, name]) for name in spec.secrets)
+    changed = tuple(one for one in found if one[1])
+    return replace(spec, secret_versions=changed) if changed else spec
+
+
 def _version(key: str, value: bytes | None, known: dict[str, dict[str, Any]]) -> int:
     """Counts changes: 0 for what it was when it was first seen."""
     entry = known.get(key)
     if value is None:
         return int(entry["version"]) if entry else 0
     salt = str(entry["salt"]) if entry else secrets.token_hex(16)
-    digest = hashlib.scrypt(value, salt=salt.encode(), n=1024, r=8, p=1, dklen=16).hex()
+    digest = hashlib.blake2b(value, key=salt.encode(), digest_size=16).hexdigest()
     if entry is not None and entry["digest"] == digest:
         return int(entry["version"])
     version = int(entry["version"]) + 1 if entry else 0
