@@ -4,9 +4,9 @@ The first place that has the file counts: the directory that was named (`STOKER_
 beside the deployment's file, the credentials that systemd hands over, `secrets/` of the state directory.
 
 A changed secret needs new workers. Their revision holds a number that is counted up with each change, never
-anything made of the value. What was counted is kept with a keyed digest in a file that only the daemon's
-user may read, who may read the secrets too, so that a new daemon knows an old secret again; a secret that is missing or unreadable for a
-while counts as unchanged.
+anything made of the value. What was counted is kept with a keyed digest in a file that only the daemon's user
+may read, who may read the secrets too, so that a new daemon knows an old secret again. A secret that is
+missing or unreadable for a while counts as unchanged.
 """
 
 from __future__ import annotations
