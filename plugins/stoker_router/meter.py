@@ -14,8 +14,12 @@ from typing import Any
 
 from stoker_router.recording import Recorder, Row
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper bounds of the latency histogram in seconds; what is longer goes to "inf"."""
+BOUNDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Upper bounds of the latency histogram in seconds; what is longer goes to "inf". Close together where models
+answer (10 ms to 20 s), so that a percentile is worth its digits; up to ten minutes for long generations."""
 ABORTED = 0
 """Stands in place of a status for a request whose client went away."""
 

@@ -12,7 +12,7 @@ INFER = {"deployment": "rag", "service": "infer"}
 
 
 def samples(**changes: object) -> list[Sample]:
-    text = exposition(snapshot(**changes)).decode()
+    text = exposition(snapshot(**changes))[0].decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
@@ -69,3 +69,19 @@ def test_a_rejected_configuration_raises_the_flag() -> None:
     assert found["stoker_config_rejected"] == 1
     assert found["stoker_config_rejections_total"] == 3
     assert found["stoker_config_generation"] == 4
+
+
+def test_openmetrics_for_those_who_ask_for_it() -> None:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+
+    text, kind = exposition(snapshot(), "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert kind.startswith("application/openmetrics-text")
+    names = {family.name for family in parsed(text.decode())}
+    assert {"stoker_requests", "stoker_request_seconds", "stoker_max_replicas"} <= names
+
+
+def test_what_dashboards_need() -> None:
+    assert value("stoker_max_replicas", **INFER) == 8
+    assert value("stoker_min_replicas", **INFER) == 0
+    assert value("stoker_device_memory_total_bytes", uuid=GPU) == 80 * 2**30
+    assert value("stoker_device_utilization_ratio", uuid=GPU) == 0.5

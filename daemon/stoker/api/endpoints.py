@@ -61,9 +61,10 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format; its library is loaded when first asked for."""
-        from stoker.api.metrics import CONTENT_TYPE, exposition
+        from stoker.api.metrics import exposition
 
-        return Response(exposition(self._facade.snapshot()), headers={"content-type": CONTENT_TYPE})
+        text, kind = exposition(self._facade.snapshot(), request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
 
     async def openapi(self, request: Request) -> Response:
         """The description of this API."""

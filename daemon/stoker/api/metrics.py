@@ -22,11 +22,17 @@ SERVICE = ["deployment", "service"]
 DEVICE = ["uuid", "index", "name"]
 
 
-def exposition(snapshot: Snapshot) -> bytes:
-    """`GET /metrics`: everything that is known at this moment."""
+def exposition(snapshot: Snapshot, accepted: str = "") -> tuple[bytes, str]:
+    """`GET /metrics`: everything that is known at this moment, and its content type: OpenMetrics where
+    `accepted` (the Accept header) names it, else Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_SnapshotCollector(snapshot))
-    return generate_latest(registry)
+    if "application/openmetrics-text" not in accepted:
+        return generate_latest(registry), CONTENT_TYPE
+    from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+    from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+
+    return openmetrics(registry), CONTENT_TYPE_LATEST
 
 
 class _SnapshotCollector:
@@ -50,6 +56,8 @@ def _labels(key: str) -> list[str]:
 def _pools(snapshot: Snapshot) -> Iterator[Metric]:
     replicas = GaugeMetricFamily("stoker_replicas", "Replicas by phase.", labels=[*SERVICE, "phase"])
     target = GaugeMetricFamily("stoker_target_replicas", "Wanted number of replicas.", labels=SERVICE)
+    least = GaugeMetricFamily("stoker_min_replicas", "Least replicas in force.", labels=SERVICE)
+    most = GaugeMetricFamily("stoker_max_replicas", "Most replicas in force.", labels=SERVICE)
     restarts = CounterMetricFamily(
         "stoker_restarts_total", "Restarts of workers by reason.", labels=[*SERVICE, "reason"]
     )
@@ -58,9 +66,12 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         for phase in get_args(Phase):
             replicas.add_metric([*_labels(key), phase], phases.count(phase))
         target.add_metric(_labels(key), wanted(snapshot, key))
+        if (spec := snapshot.desired.services.get(key)) is not None:
+            least.add_metric(_labels(key), spec.scaling.min_replicas)
+            most.add_metric(_labels(key), spec.scaling.max_replicas)
         for reason, count in snapshot.restarts.get(key, {}).items():
             restarts.add_metric([*_labels(key), reason], count)
-    yield from (replicas, target, restarts)
+    yield from (replicas, target, least, most, restarts)
 
 
 def _requests(snapshot: Snapshot) -> Iterator[Metric]:
@@ -102,6 +113,11 @@ def _devices(snapshot: Snapshot) -> Iterator[Metric]:
     reserved = GaugeMetricFamily(
         "stoker_device_reserved_ratio", "Share of the device that is reserved, 0 to 1.", labels=DEVICE
     )
+    total = GaugeMetricFamily("stoker_device_memory_total_bytes", "Memory of the device.", labels=DEVICE)
+    used = GaugeMetricFamily("stoker_device_memory_used_bytes", "Memory in use, by anybody.", labels=DEVICE)
+    busy = GaugeMetricFamily(
+        "stoker_device_utilization_ratio", "How busy the device is, 0 to 1.", labels=DEVICE
+    )
     shares: dict[str, float] = {}
     for replica in snapshot.observed.replicas.values():
         for taken in replica.reservations:
@@ -111,7 +127,11 @@ def _devices(snapshot: Snapshot) -> Iterator[Metric]:
         for state in get_args(Health):
             health.add_metric([*labels, state], float(device.health == state))
         reserved.add_metric(labels, min(1.0, shares.get(device.uuid, 0.0)))
-    yield from (health, reserved)
+        total.add_metric(labels, device.memory_total)
+        used.add_metric(labels, device.memory_used)
+        if device.utilization is not None:
+            busy.add_metric(labels, device.utilization)
+    yield from (health, reserved, total, used, busy)
 
 
 def _daemon(snapshot: Snapshot) -> Iterator[Metric]:

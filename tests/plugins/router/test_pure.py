@@ -81,7 +81,7 @@ def test_buckets_classes_and_a_new_beginning() -> None:
     meter.answered(503)
     meter.answered(ABORTED)
     sample = meter.take(1.0, 0, 0)
-    assert sample["latency"] == {"0.005": 2, "0.01": 1, "0.5": 1, "2.5": 1, "inf": 1}
+    assert sample["latency"] == {"0.001": 1, "0.005": 1, "0.01": 1, "0.3": 1, "2.0": 1, "inf": 1}
     assert sample["codes"] == {"2xx": 5, "5xx": 2, "aborted": 1}
     assert (sample["completions"], sample["wait_seconds"]) == (6, 0.5)
     assert meter.take(2.0, 0, 0)["codes"] == {}
