@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from stoker.errors import WorkerError
@@ -45,6 +46,7 @@ class BentoApplication:
             "owner": f"{self._context.instance}/{spec.key}",
             "life": self._life,
             "cpu": spec.resources.cpu,
+            "files": tempfile.gettempdir() if spec.user is None else "/tmp",
         }
         return ApplicationCommand(
             argv=(

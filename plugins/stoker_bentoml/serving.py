@@ -39,7 +39,7 @@ def main(target: str, name: str, port: int) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    workspace = Workspace(plan["owner"])
+    workspace = Workspace(plan["owner"], plan["files"])
     try:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = workspace.metrics
         os.environ.setdefault("BENTOML_RESULT_STORE", workspace.results)
@@ -105,7 +105,7 @@ def _serve(order: Order, index: int) -> None:
     for called in addresses:
         call_patiently(services[called].config)
     _check_calls(service, addresses)
-    if addresses and os.environ.pop("BENTO_CLOUD_API_KEY", None):
+    if addresses and os.environ.pop("BENTO_CLOUD_API_KEY", ""):
         # BentoML's client would send it to the services called, in the place of the word they know.
         sys.stderr.write(f"{name}: BENTO_CLOUD_API_KEY is taken away, since it calls services here\n")
     BentoMLContainer.remote_runner_mapping.set(addresses)

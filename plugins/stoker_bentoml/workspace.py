@@ -1,8 +1,8 @@
 """Files that a worker needs: metrics of its own, results of tasks shared by its service's replicas.
 
-They lie below one directory of the account's own, 0700, and not below TMPDIR, which each worker may have of
-its own. A worker holds a lock on its own part, so that the next one sees which parts were left behind by
-workers that were killed, and removes them.
+They lie below one directory of the account's own, 0700, and not below the worker's own TMPDIR. A worker
+holds a lock on its own part, so that the next one sees which parts were left behind by workers that were
+killed, and removes them. What a service shares is kept for as long as BentoML keeps results.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-BASE = "/tmp"
+KEPT = 86_400
+"""Seconds for which BentoML keeps the result of a task."""
 
 
 class Workspace:
-    """The files of one worker. `owner` names the service among all of this account."""
+    """The files of one worker, below the directory `base`. `owner` names the service among all of this
+    account."""
 
-    def __init__(self, owner: str, base: str = BASE) -> None:
+    def __init__(self, owner: str, base: str) -> None:
         self._base = _own_directory(f"{base}/stoker-bentoml-{os.getuid()}")
-        self._service = os.path.join(self._base, hashlib.sha256(owner.encode()).hexdigest()[:16])
+        service = hashlib.sha256(owner.encode()).hexdigest()[:16]
+        self._service = os.path.join(self._base, service)
         with _locked(os.path.join(self._base, "lock")):
             _sweep(self._base)
-            self.metrics = tempfile.mkdtemp(prefix="worker-", dir=self._base)
+            self.metrics = tempfile.mkdtemp(prefix=f"worker-{service}-", dir=self._base)
             self._held = _lock(self.metrics, wait=False)
 
     @property
@@ -36,15 +40,14 @@ class Workspace:
 
     def once(self, life: str, action: Callable[[], None]) -> None:
         """Do something unless another worker of the service has done it in the same life."""
-        done = f"{self._service}.deployed"
-        with _locked(f"{self._service}.lock"):
-            if os.path.exists(done):
-                with open(done) as file:
-                    if file.read() == life:
-                        return
-            action()
-            with open(done, "w") as file:
-                file.write(life)
+        path = f"{self._service}.once"
+        with _locked(path):
+            with open(path) as file:
+                done = file.read()
+            if done != life:
+                action()
+                with open(path, "w") as file:
+                    file.write(life)
 
     def close(self) -> None:
         """Remove this worker's own files."""
@@ -83,14 +86,24 @@ def _locked(path: str) -> Iterator[None]:
 
 
 def _sweep(base: str) -> None:
-    """Remove what workers that are gone have left."""
+    """Remove what workers that are gone have left, and what services without any have not used for long."""
+    alive = {
+        name.split("-")[1] for name in os.listdir(base) if name.startswith("worker-") and _lives(base, name)
+    }
     for name in os.listdir(base):
         path = os.path.join(base, name)
-        if not name.startswith("worker-"):
-            continue
-        try:
-            descriptor = _lock(path, wait=False)
-        except OSError:
-            continue  # its worker lives, or removes it itself at this moment
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
+        shared = name != "lock" and not name.startswith("worker-") and name.partition(".")[0] not in alive
+        if shared and os.stat(path).st_mtime < time.time() - KEPT:
+            os.unlink(path)
+
+
+def _lives(base: str, name: str) -> bool:
+    """Whether a worker still has its part; removes the part if not."""
+    path = os.path.join(base, name)
+    try:
+        descriptor = _lock(path, wait=False)
+    except OSError:
+        return True  # or it removes its part itself at this moment
+    shutil.rmtree(path, ignore_errors=True)
+    os.close(descriptor)
+    return False

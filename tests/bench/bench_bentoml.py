@@ -62,7 +62,12 @@ class Run:
         for file in PROJECT.glob("*.py"):
             shutil.copy(file, folder)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environ = {"PATH": path, "HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
+        self.environ = {
+            "PATH": path,
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "BENTOML_DO_NOT_TRACK": "True",
+        }
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:

@@ -36,7 +36,7 @@ def review(url: str, text: str) -> dict[str, Any]:
 def test_it_answers_and_grows_under_load(tmp_path: Path) -> None:
     folder = tmp_path / "e"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    with Box(tmp_path) as box:
+    with Box(tmp_path, TMPDIR=str(tmp_path)) as box:
         box.file = folder / "deployment.yaml"
         box.up()
         box.until(lambda: box.status()["services"], "the bento was read", 60)

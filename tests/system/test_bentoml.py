@@ -58,7 +58,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("b")
     for file in PROJECT.glob("*.py"):
         shutil.copy(file, folder)
-    with Box(folder) as made:
+    with Box(folder, TMPDIR=str(folder)) as made:
         made.write(FILE)
         made.up()
         made.until(lambda: made.status()["services"], "the bento was read", seconds=60)

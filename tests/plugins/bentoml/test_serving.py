@@ -153,3 +153,15 @@ def test_a_directory_that_others_can_enter_is_refused(base: Path) -> None:
     base.mkdir(mode=0o755)
     with pytest.raises(PermissionError, match="remove it"):
         Workspace("d/A", str(base.parent))
+
+
+def test_what_a_service_without_workers_has_not_used_for_long_is_removed(base: Path) -> None:
+    first = Workspace("d/A", str(base.parent))
+    first.once("a", lambda: None)
+    [kept] = base.glob("*.once")
+    os.utime(kept, (0, 0))
+    Workspace("d/B", str(base.parent)).close()
+    assert kept.exists(), "its worker lives"
+    first.close()
+    Workspace("d/B", str(base.parent)).close()
+    assert not kept.exists()
