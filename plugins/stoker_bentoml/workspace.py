@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -90,10 +89,12 @@ def _sweep(base: str) -> None:
     alive = {
         name.split("-")[1] for name in os.listdir(base) if name.startswith("worker-") and _lives(base, name)
     }
+    os.utime(os.path.join(base, "lock"))
+    now = os.stat(os.path.join(base, "lock")).st_mtime  # by the clock that files are stamped with
     for name in os.listdir(base):
         path = os.path.join(base, name)
         shared = name != "lock" and not name.startswith("worker-") and name.partition(".")[0] not in alive
-        if shared and os.stat(path).st_mtime < time.time() - KEPT:
+        if shared and os.stat(path).st_mtime < now - KEPT:
             os.unlink(path)
 
 
