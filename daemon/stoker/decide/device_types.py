@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from stoker.model.device import memory_class
 from stoker.model.service import Resources
 
@@ -31,11 +33,16 @@ def fitness(need: Resources, type_key: str, memory: int) -> int | None:
 
     Better is what runs all that the type asked for runs: no lower compute capability, no less memory.
     """
-    if type_matches(need.gpu_type, type_key):
+    return _fitness(need.gpu_type, type_key, memory, or_better=need.or_better)
+
+
+@lru_cache(maxsize=1024)
+def _fitness(wanted: str | None, type_key: str, memory: int, *, or_better: bool) -> int | None:
+    if type_matches(wanted, type_key):
         return 0
-    if not need.or_better or need.gpu_type is None:
+    if not or_better or wanted is None:
         return None
-    asked = _strength(need.gpu_type, None)
+    asked = _strength(wanted, None)
     have = _strength(type_key, memory)
     if asked is None or have is None or have[0] < asked[0] or have[1] < asked[1]:
         return None

@@ -47,7 +47,7 @@ def place(
     if hopeless:
         return _refuse(f"needs {_wish(need)}: {hopeless}")
     seen = views(inventory, [replica for replica in replicas if replica.id not in exclude])
-    refusals = {view.device.uuid: against(view, need, inventory) for view in seen}
+    refusals = {view.device.uuid: against(view, need) for view in seen}
     able = [view for view in seen if not refusals[view.device.uuid]]
     count = max(1, int(need.gpu))
     if len(able) < count:
@@ -105,10 +105,11 @@ def _place_share(spec: ServiceSpec, able: Sequence[View], seen: Sequence[View]) 
         return fitness(need, device.type_key, device.memory_total) or 0, siblings, left, view.share_left
 
     empty = [view for view in able if not view.holders]
-    shared = sorted((view for view in able if view.holders), key=lambda view: (rank(view), view.device.uuid))
-    opened = _choose(empty, 1, need, _links(seen))[0] if empty else None
-    if shared and (opened is None or rank(shared[0])[:2] <= rank(opened)[:2]):
-        best = shared[0]
+    shared = min(((rank(view), view.device.uuid, view) for view in able if view.holders), default=None)
+    perfect = shared is not None and not any(shared[0][:2])
+    opened = _choose(empty, 1, need, _links(seen))[0] if empty and not perfect else None
+    if shared is not None and (opened is None or shared[0][:2] <= rank(opened)[:2]):
+        best = shared[2]
         left = format_bytes(max(0, best.memory_left - (promise(need, best.device) or 0)))
         after = f"a share of {max(0.0, best.share_left - need.gpu):.2g} and {left} left after it"
         why = f"already shared with {best.held_by}, the tightest fit: {after}"
@@ -139,7 +140,7 @@ def _place_whole(able: Sequence[View], need: Resources, seen: Sequence[View]) ->
 
 
 def _links(seen: Sequence[View]) -> Links:
-    free = [view.device.uuid for view in seen if not view.holders and view.device.health == "healthy"]
+    free = {view.device.uuid for view in seen if not view.holders and view.device.health == "healthy"}
     return Links([view.device for view in seen], free)
 
 

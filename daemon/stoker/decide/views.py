@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 from stoker.decide.device_types import fitness
 from stoker.model.device import Device, Inventory, Reservation, memory_class
@@ -28,10 +27,11 @@ class View:
     holders: tuple[tuple[Replica, Reservation], ...]
     foreign: int
     committed: int
-
-    @property
-    def share_left(self) -> float:
-        return 1.0 - sum(reservation.share for _, reservation in self.holders)
+    share_left: float = 1.0
+    split: bool = False
+    """It is divided into MIG instances."""
+    plain_beside: bool = True
+    """The box has GPUs that are no MIG instances."""
 
     @property
     def memory_left(self) -> int:
@@ -52,13 +52,17 @@ def views(inventory: Inventory, replicas: Iterable[Replica]) -> list[View]:
     for replica in replicas:
         for reservation in replica.reservations:
             held.setdefault(reservation.uuid, []).append((replica, reservation))
+    parents = {device.parent for device in inventory.devices}
+    plain = None in parents
     return [
-        _view(device, tuple(held.get(device.uuid, ())))
+        _view(device, tuple(held.get(device.uuid, ())), split=device.uuid in parents, plain_beside=plain)
         for device in sorted(inventory.devices, key=lambda device: (device.index, device.uuid))
     ]
 
 
-def _view(device: Device, held: tuple[tuple[Replica, Reservation], ...]) -> View:
+def _view(
+    device: Device, held: tuple[tuple[Replica, Reservation], ...], *, split: bool, plain_beside: bool
+) -> View:
     """Split the memory in use into ours and foreign.
 
     A worker of which a process is on the device accounts for what that uses. Of one that is not seen there
@@ -71,7 +75,9 @@ def _view(device: Device, held: tuple[tuple[Replica, Reservation], ...]) -> View
         seen = _used_by(replica, device)
         committed += max(promised, seen or 0)
         ours += promised if seen is None else seen
-    return View(device, held, foreign=max(0, device.memory_used - ours), committed=committed)
+    foreign = max(0, device.memory_used - ours)
+    left = 1.0 - sum([reservation.share for _, reservation in held])
+    return View(device, held, foreign, committed, left, split=split, plain_beside=plain_beside)
 
 
 def _used_by(replica: Replica, device: Device) -> int | None:
@@ -82,9 +88,9 @@ def _used_by(replica: Replica, device: Device) -> int | None:
     return sum(process.memory or 0 for process in mine) if mine else None
 
 
-def against(view: View, need: Resources, inventory: Inventory) -> str:
+def against(view: View, need: Resources) -> str:
     """Why this device cannot be given, "" if it can. Starts with a verb: "is lost (...)"."""
-    why = unfit(view.device, need, inventory)
+    why = unfit(view, need)
     if why:
         return why
     if view.device.withheld:
@@ -92,11 +98,12 @@ def against(view: View, need: Resources, inventory: Inventory) -> str:
     return _against_holders(view, need) or _against_memory(view, need)
 
 
-def unfit(device: Device, need: Resources, inventory: Inventory) -> str:
+def unfit(view: View, need: Resources) -> str:
     """Why this device is none for the service, whoever holds it, "" if it is one."""
+    device = view.device
     if device.health != "healthy":
         return f"is {device.health}" + (f" ({device.health_reason})" if device.health_reason else "")
-    if device.uuid in _parents(inventory.devices):
+    if view.split:
         return "is split into MIG instances"
     if need.devices and not named(device, need.devices):
         return "is not among the devices asked for"
@@ -104,12 +111,7 @@ def unfit(device: Device, need: Resources, inventory: Inventory) -> str:
         return "is excluded by the service"
     if fitness(need, device.type_key, device.memory_total) is None:
         return f"is {device.type_key}"
-    return _against_mig(device, need, inventory)
-
-
-@lru_cache(maxsize=16)
-def _parents(devices: tuple[Device, ...]) -> frozenset[str]:
-    return frozenset(device.parent for device in devices if device.parent is not None)
+    return _against_mig(view, need)
 
 
 def named(device: Device, names: Collection[str], *, parts: bool = False) -> bool:
@@ -123,7 +125,8 @@ def named(device: Device, names: Collection[str], *, parts: bool = False) -> boo
     )
 
 
-def _against_mig(device: Device, need: Resources, inventory: Inventory) -> str:
+def _against_mig(view: View, need: Resources) -> str:
+    device = view.device
     if need.gpu > 1 and device.unlinked:
         return f"is not fit for a set ({device.unlinked})"
     if device.parent is None:
@@ -131,7 +134,7 @@ def _against_mig(device: Device, need: Resources, inventory: Inventory) -> str:
     if need.gpu > 1:
         return "is of kind MIG, of which a process can use only one"
     wanted = need.devices or "mig" in (need.gpu_type or "").lower().split(".")
-    if not wanted and any(device.parent is None for device in inventory.devices):
+    if not wanted and view.plain_beside:
         return "is of kind MIG, which the service does not ask for"
     return ""
 
@@ -139,7 +142,7 @@ def _against_mig(device: Device, need: Resources, inventory: Inventory) -> str:
 def _against_holders(view: View, need: Resources) -> str:
     if not view.holders:
         return ""
-    if need.gpu >= 1 or any(reservation.share >= 1 for _, reservation in view.holders):
+    if need.gpu >= 1 or (view.share_left <= 0 and any(held.share >= 1 for _, held in view.holders)):
         return f"is held by {view.held_by}"
     if need.gpu > view.share_left + _EPSILON:
         return f"has a share of {max(0.0, view.share_left):.2g} left (held by {view.held_by})"
@@ -179,8 +182,8 @@ def capacities(need: Resources, inventory: Inventory, replicas: Iterable[Replica
     part of one. Devices that can hold none are left out. Pure."""
     found: dict[str, float] = {}
     for view in views(inventory, replicas):
-        alone = View(view.device, (), foreign=view.foreign, committed=0)
-        if need.gpu <= 0 or unfit(view.device, need, inventory) or _against_memory(alone, need):
+        alone = replace(view, holders=(), committed=0, share_left=1.0)
+        if need.gpu <= 0 or unfit(view, need) or _against_memory(alone, need):
             continue
         found[view.device.uuid] = 1 / need.gpu if need.gpu >= 1 else _shares_of(alone, need)
     return found
