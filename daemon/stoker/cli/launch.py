@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from stoker.cli.session import Session
 from stoker.errors import StokerError
 
 if TYPE_CHECKING:
-    from stoker.runtime.options import DaemonOptions
+    from stoker.runtime.options import DaemonOptions, Observer
 
 DEFAULT_FILES = ("stoker.yaml", "stoker.yml")
 PATIENCE = 60.0
@@ -52,6 +52,38 @@ def options_for(
         sets=tuple(sets),
         **more,
     )
+
+
+def sinks_for(given: Mapping[str, str | None]) -> tuple[Observer, ...]:
+    """Observers for the options of `session.sink_options`. Raises StokerError for a bad URL or secret."""
+    found: list[Observer] = []
+    if path := given.get("event_log"):
+        from stoker.cli.sinks.event_log import event_log
+
+        found.append(event_log(os.path.abspath(path)))
+    if url := given.get("webhook"):
+        from stoker.cli.sinks.webhook import Target, secret_of, webhook
+
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"--webhook {url!r} is no http:// or https:// address")
+        secret = None
+        if file := given.get("webhook_secret_file"):
+            try:
+                secret = secret_of(Path(file).read_text())
+            except (OSError, ValueError) as error:
+                raise StokerError(f"the webhook's secret cannot be read from {file}: {error}") from error
+        found.append(webhook(Target(url=url, least=given.get("webhook_level") or "warning", secret=secret)))
+    return tuple(found)
+
+
+def sink_arguments(given: Mapping[str, str | None]) -> list[str]:
+    """The same options for another process, paths absolute."""
+    paths = {"event_log", "webhook_secret_file"}
+    return [
+        f"--{name.replace('_', '-')}={os.path.abspath(value) if name in paths else value}"
+        for name, value in given.items()
+        if value
+    ]
 
 
 def in_background(session: Session, arguments: Sequence[str]) -> int:

@@ -114,6 +114,28 @@ def listen_option(command: F) -> F:
     return option(command)
 
 
+def sink_options(command: F) -> F:
+    """Where events go besides the screen; each may stand in the environment too."""
+    for option in (
+        click.option(
+            "--webhook-level", type=click.Choice(["info", "warning", "error"]), default="warning",
+            show_default=True, envvar="STOKER_WEBHOOK_LEVEL", help="Send events of that severity and above.",
+        ),
+        click.option(
+            "--webhook-secret-file", type=click.Path(), envvar="STOKER_WEBHOOK_SECRET_FILE",
+            help="Sign them with the secret in this file.",
+        ),
+        click.option(
+            "--webhook", metavar="URL", envvar="STOKER_WEBHOOK", help="POST events there, until they arrive.",
+        ),
+        click.option(
+            "--event-log", type=click.Path(), envvar="STOKER_EVENT_LOG", help="Append every event as JSON.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stoker.cli.session import listen_option, session_of, session_options
+from stoker.cli.session import listen_option, session_of, session_options, sink_options
 
 
 @click.command()
@@ -12,9 +12,10 @@ from stoker.cli.session import listen_option, session_of, session_options
     "--config", default="/etc/stoker", show_default=True, type=click.Path(), help="Directory of the files."
 )
 @listen_option
+@sink_options
 @session_options
 @click.pass_context
-def command(context: click.Context, config: str, listen: str | None) -> int:
+def command(context: click.Context, /, config: str, listen: str | None, **sinks: str | None) -> int:
     """Run the daemon for systemd: no terminal, sd_notify, watchdog.
 
     SIGTERM ends the daemon alone: workers and router go on, and the next daemon takes them over.
@@ -34,6 +35,6 @@ def command(context: click.Context, config: str, listen: str | None) -> int:
         listen=listen,
         systemd=True,
         stop_on_exit=False,
-        observers=(observer_for_service(),),
+        observers=(observer_for_service(), *launch.sinks_for(sinks)),
     )
     return run_daemon(options)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import click
 
-from stoker.cli.session import config_options, listen_option, session_of, session_options
+from stoker.cli.session import (
+    config_options,
+    listen_option,
+    session_of,
+    session_options,
+    sink_options,
+)
 
 
 @click.command()
 @config_options
 @listen_option
+@sink_options
 @click.option("-d", "--detach", is_flag=True, help="Go on in the background once all is in force.")
 @session_options
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     files: tuple[str, ...],
     sets: tuple[str, ...],
     profile: str | None,
     listen: str | None,
     detach: bool,
+    **sinks: str | None,
 ) -> int:
     """Run the services of ./stoker.yaml or of the FILEs until Ctrl-C, which drains and stops them all.
 
@@ -36,11 +45,13 @@ def command(
         arguments += [f"--set={text}" for text in sets]
         arguments += ["--profile", profile] if profile else []
         arguments += ["--listen", listen] if listen else []
+        arguments += launch.sink_arguments(sinks)
         return launch.in_background(session, arguments)
     from stoker.cli.observers import observers_for_terminal
     from stoker.runtime.daemon import run_daemon
 
+    observers = (*observers_for_terminal(), *launch.sinks_for(sinks))
     options = launch.options_for(
-        session, chosen, profile=profile, sets=sets, listen=listen, observers=observers_for_terminal()
+        session, chosen, profile=profile, sets=sets, listen=listen, observers=observers
     )
     return run_daemon(options)
