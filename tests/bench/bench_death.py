@@ -62,7 +62,7 @@ def run(given: argparse.Namespace, directory: Path) -> dict:
         instance = (box.state_dir / "instance").read_text().strip()
         (router,) = processes(rf"(stoker_router)\0.*{instance}", "cmdline")
         took, answering, open_files, router_files = [], [], [], []
-        with Clients(status["services"][0]["url"], threads=given.clients) as clients:
+        with Clients(status["services"][0]["url"], threads=given.clients, pause=given.think) as clients:
             for _ in range(given.rounds):
                 time.sleep(given.pause)
                 box.kill()
@@ -106,6 +106,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--think", type=float, default=0.01, help="seconds between a client's requests")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds of peace before each kill")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

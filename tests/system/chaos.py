@@ -92,9 +92,11 @@ class Outage:
 
 
 class Clients:
-    """Threads that send GETs without a pause, each over a connection of its own, and remember what failed."""
+    """Threads that send GETs with `pause` seconds between them, each over a connection of its own, and
+    remember what failed."""
 
-    def __init__(self, url: str, threads: int = 4) -> None:
+    def __init__(self, url: str, threads: int = 4, pause: float = 0.0) -> None:
+        self._pause = pause
         host = url.removeprefix("http://").rstrip("/")
         self._host, self._port = host.rsplit(":", 1)
         self.answered = 0
@@ -143,8 +145,8 @@ class Clients:
                     self.failures.append(Failure(began, ended, error))
                 else:
                     self.answered += 1
-            if error:
-                self._over.wait(0.02)
+            if error or self._pause:
+                self._over.wait(max(self._pause, 0.02 if error else 0.0))
 
 
 @dataclass
