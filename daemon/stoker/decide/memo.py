@@ -59,11 +59,12 @@ class Memo:
 
     def news(self, observed: ObservedState, draft: Draft) -> list[Pool]:
         """The pools that must be looked at; the draft is told when the others must."""
-        if self._all or observed.good is not self._good:
+        if self._all:
             self._resting = {key: rest for key, rest in self._resting.items() if key in self.pools}
             keys = list(self.pools)
         else:
-            keys = sorted(self._awake | self._timed)
+            proved = _differing(observed.good, self._good) & self.pools.keys()
+            keys = sorted(self._awake | self._timed | proved)
         self._all, self._good = False, observed.good
         found = [self.pools[key] for key in keys if not self._rests(key, observed, draft)]
         self._awake = {pool.key for pool in found}
@@ -100,6 +101,15 @@ class Memo:
         """Whether no pool comes or goes with these changes."""
         services = observed.replicas.services
         return all(key in self.pools and (key in desired.services or key in services) for key in changed)
+
+
+def _differing(
+    one: Mapping[ServiceKey, ServiceSpec], other: Mapping[ServiceKey, ServiceSpec]
+) -> set[ServiceKey]:
+    """The keys of which the two do not have the very same."""
+    if one is other:
+        return set()
+    return {key for key, spec in one.items() if other.get(key) is not spec} | (other.keys() - one.keys())
 
 
 def _same_numbers(one: ObservedState, other: ObservedState) -> bool:
