@@ -99,9 +99,8 @@ def test_a_mapping_is_what_all_layers_make_of_it(config: EffectiveConfig) -> Non
         ("drop-in", True),
         ("built-in default", True),
     ]
-    assert explain(config, "services.infer.resources")["value"] == {
-        "devices": [], "gpu": 2.0, "memory": 64 * 2**30,
-    }  # fmt: skip
+    resources = explain(config, "services.infer.resources")["value"]
+    assert resources == {**resources, "devices": [], "gpu": 2.0, "memory": 64 * 2**30}
     assert explain(config, "services.infer")["value"]["command"] == ["run", "{port}"]
 
 
