@@ -35,7 +35,7 @@ class _Tracking(ABC):
     Parameters: `target` (0.7), `tolerance` (0.1), `window` seconds of usage (15).
     """
 
-    measure: str
+    subject: str
 
     @abstractmethod
     def share(self, given: PolicyInput, load: LoadWindow) -> float | None:
@@ -51,7 +51,7 @@ class _Tracking(ABC):
             return Decision(target=1, reason="requests came while there is no replica", code="wake")
         share = self.share(given, given.window(parameter(given, "window", WINDOW)))
         if share is None or given.pool.ready == 0:
-            return no_opinion(given, f"no {self.measure} measurement yet")
+            return no_opinion(given, f"no {self.subject} measurement yet")
         decision = self._track(given, share)
         return replace(decision, wake_at=settles_at(given, requests, decision.target))
 
@@ -65,7 +65,7 @@ class _Tracking(ABC):
             "ready": float(pool.ready),
             "starting": float(pool.starting),
         }
-        measured = f"{self.measure} {share:.0%} busy on {pool.ready} ready"
+        measured = f"{self.subject} {share:.0%} busy on {pool.ready} ready"
         sum_up = f"{measured} / target {target:.0%} = {in_words(needed)}"
         counted = pool.ready + pool.starting if share > target else pool.ready
         ratio = needed / counted
@@ -81,7 +81,7 @@ class _Tracking(ABC):
 class Utilization(_Tracking):
     """Cores busy against the cores allotted (`resources.cpu`, one where nothing is said)."""
 
-    measure = "CPU"
+    subject = "CPU"
 
     def share(self, given: PolicyInput, load: LoadWindow) -> float | None:
         """Cores busy per replica over its cores."""
@@ -91,7 +91,7 @@ class Utilization(_Tracking):
 class Gpu(_Tracking):
     """Utilisation of the devices of the service's replicas as the driver reports it."""
 
-    measure = "GPU"
+    subject = "GPU"
 
     def share(self, given: PolicyInput, load: LoadWindow) -> float | None:
         """Mean utilisation of the devices."""

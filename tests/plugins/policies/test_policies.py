@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stoker.model.load import LoadWindow, PoolState
 from stoker.model.service import Command, PolicySpec, Resources, Scaling, ServiceSpec, Traffic
 from stoker.plugin.manager import PluginRegistry
-from stoker.plugin.ports import PluginContext, Policy, PolicyInput
+from stoker.plugin.ports import MeasuringPolicy, PluginContext, Policy, PolicyInput
 from stoker_policies import plugin
 
 
@@ -278,3 +278,10 @@ class TestStatic:
             assert ask("static", load, target=3.0).target == 3
             assert ask("static", load, minimum=2).target == 2
         assert ask("static", REST, target=3.0).wake_at is None
+
+
+def test_only_policies_that_ask_elsewhere_are_asked_to_measure():
+    registry = PluginRegistry()
+    registry.register("policies", plugin)
+    asking = {name for name in registry.names("policy") if isinstance(policy_named(name), MeasuringPolicy)}
+    assert asking == {"prometheus"}
