@@ -144,7 +144,7 @@ def _gpu(handle: Any) -> Report:
     """One GPU. Raises NVMLError if it cannot be used."""
     bus_id = _ask(lambda: n.nvmlDeviceGetPciInfo(handle).busId, "")
     found = {"name": _ask(lambda: n.nvmlDeviceGetName(handle), "NVIDIA GPU"), "bus_id": bus_id}
-    found |= {"numa_node": _numa_node(bus_id), **_use(handle), "vitals": _vitals(handle)}
+    found |= {"numa_node": _numa_node(bus_id, handle), **_use(handle), "vitals": _vitals(handle)}
     if _ask(lambda: n.nvmlDeviceGetMigMode(handle)[0], 0) == n.NVML_DEVICE_MIG_ENABLE:
         found["instances"] = _instances(handle)
     else:
@@ -252,15 +252,18 @@ def _score(one: Any, other: Any) -> int:
     return _NEARNESS.get(level, 0) + (_NVLINK if status == n.NVML_P2P_STATUS_OK else 0)
 
 
-def _numa_node(bus_id: str) -> int | None:
-    """The kernel's answer; -1 there (virtual machines) is none."""
+def _numa_node(bus_id: str, handle: Any) -> int | None:
+    """The kernel's answer, or where it has none (-1, as in virtual machines) that of the driver."""
     domain, _, rest = bus_id.lower().partition(":")
     try:
         with open(f"/sys/bus/pci/devices/{domain[-4:]}:{rest}/numa_node") as file:
             node = int(file.read())
     except (OSError, ValueError):
-        return None
-    return node if node >= 0 else None
+        node = -1
+    if node >= 0:
+        return node
+    near = _ask(lambda: n.nvmlDeviceGetMemoryAffinity(handle, 1, n.NVML_AFFINITY_SCOPE_NODE))
+    return int(near[0]).bit_length() - 1 if near and near[0] else None
 
 
 def _ask(call: Any, default: Any = None, *, fatal: tuple[int, ...] = _FATAL) -> Any:

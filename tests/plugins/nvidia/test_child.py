@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import psutil
 import pytest
 
+from fakenvml.child import COMMAND, ask, once, serving
 from fakenvml.fakebox import GIB
 from fakenvml.fixtures import fake_box, no_library
 
 pytestmark = pytest.mark.system
 
-COMMAND = [sys.executable, "-m", "stoker_nvidia.child"]
 LOST = 15
-
-
-def once(environ: dict[str, str]) -> dict:
-    done = subprocess.run(
-        [*COMMAND, "--once"], env={**os.environ, **environ}, capture_output=True, timeout=30, check=True
-    )
-    return json.loads(done.stdout)
-
-
-@contextmanager
-def serving(environ: dict[str, str]):
-    child = subprocess.Popen(
-        COMMAND, env={**os.environ, **environ}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait(timeout=10)
-        child.stdin.close()
-        child.stdout.close()
-
-
-def ask(child) -> dict:
-    child.stdin.write(b"\n")
-    child.stdin.flush()
-    assert select.select([child.stdout], [], [], 20)[0], "no answer"
-    return json.loads(child.stdout.readline())
 
 
 def until(condition, within: float = 20.0) -> None:
