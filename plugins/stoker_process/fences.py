@@ -6,7 +6,6 @@ beside it, one for each. What cannot be held is said, once, and the worker runs 
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -155,16 +154,20 @@ def _hand_on(controller: str, home: Path) -> None:
         control = directory / "cgroup.subtree_control"
         if controller in control.read_text(encoding="ascii").split():
             continue
-        try:
-            write(control, f"+{controller}")
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
+        if _has_processes(directory):
+            # Not even to be tried: for some controllers the kernel would do it, and then allow nobody below.
             raise UnheldError(
-                f"{directory} has processes of its own, so it cannot hand {controller} on; put "
-                "the daemon into a group below it with DelegateSubgroup=daemon (systemd 254), or use "
-                "`backend: systemd`"
-            ) from error
+                f"{directory} has processes of its own, so it cannot hand {controller} on; put the daemon into "
+                "a group below it with DelegateSubgroup=daemon (systemd 254), or use `backend: systemd`"
+            )
+        write(control, f"+{controller}")
+
+
+def _has_processes(directory: Path) -> bool:
+    """Whether a cgroup has processes itself. The root of all may, and hand controllers on nevertheless."""
+    if not (directory / "cgroup.type").exists():
+        return False
+    return bool((directory / "cgroup.procs").read_text(encoding="ascii").strip())
 
 
 def _set(directory: Path, values: Iterable[tuple[str, str, bool]]) -> None:

@@ -18,6 +18,7 @@ PLACES = {
     "stoker-devices.service": "etc/systemd/system/stoker-devices.service",
     "stoker.slice": "etc/systemd/system/stoker.slice",
     "stoker-root.conf": "etc/systemd/system/stoker.service.d/root.conf",
+    "stoker-subgroup.conf": "etc/systemd/system/stoker.service.d/subgroup.conf",
     "stoker.sysusers": "etc/sysusers.d/stoker.conf",
     "stoker.tmpfiles": "etc/tmpfiles.d/stoker.conf",
 }
@@ -36,6 +37,16 @@ def unit_files(program: str) -> dict[str, str]:
     if program in KNOWN:
         del found[PATH_DROP_IN]
     return found
+
+
+def systemd_version() -> int:
+    """The version of this box's systemd, 0 where it cannot be asked."""
+    try:
+        said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return 0
+    words = said.split(maxsplit=2)
+    return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
 
 
 def reachable(path: Path) -> Path | None:

@@ -170,6 +170,23 @@ def test_with_v2_the_tree_itself_is_limited(
     assert out_of_memory([tree]) == ""
 
 
+def test_a_group_with_processes_hands_nothing_on(
+    tmp_path: Path, log: Callable[[str], None], said: list[str]
+) -> None:
+    """The kernel would hand on some controllers, and then let no process live in the groups below."""
+    parent = v2_directory(tmp_path / "unit")
+    home, tree = v2_directory(parent / "stoker-x"), v2_directory(parent / "stoker-x" / "web-1")
+    (parent / "cgroup.type").write_text("domain\n")
+    (parent / "cgroup.procs").write_text("123\n")
+    fences = Fences("x", CgroupTrees(Hierarchy("", tmp_path, "/"), home, log), log)
+    assert fences.build("shop/web", "web-1", Limits(memory=MI, cpu=1, pids=9), tree).held == set()
+    assert (parent / "cgroup.subtree_control").read_text() == ""
+    assert len(said) == 3
+    assert "DelegateSubgroup=daemon" in said[0]
+    (parent / "cgroup.procs").write_text("")
+    assert fences.build("shop/web", "web-1", Limits(memory=MI), tree).held == {"memory"}
+
+
 def directories(instance: str) -> list[Path]:
     return [path for path in Path("/sys/fs/cgroup").rglob(f"stoker-{instance}") if path.is_dir()]
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import click
 
-from stoker.cli.systemd_unit import Files, Plan, reachable, unit_files
+from stoker.cli.systemd_unit import Files, Plan, reachable, systemd_version, unit_files
 from stoker.errors import StokerError
 
 ROOT_DROP_IN = "etc/systemd/system/stoker.service.d/root.conf"
+SUBGROUP_DROP_IN = "etc/systemd/system/stoker.service.d/subgroup.conf"
+KNOWS_SUBGROUPS = 254
+"""The first systemd that does."""
 NEXT = """\
 Next:
   put deployment files into /etc/stoker (`stoker init` writes a first one), see: stoker check /etc/stoker
@@ -45,11 +48,13 @@ def install(privileged: bool, now: bool, destination: str | None) -> int:
     if not privileged and not destination:
         _must_reach(program)
     wanted = unit_files(str(program))
-    if not privileged:
-        del wanted[ROOT_DROP_IN]
+    unfit = [] if privileged else [ROOT_DROP_IN]
+    if systemd_version() < KNOWS_SUBGROUPS:
+        unfit.append(SUBGROUP_DROP_IN)
     plan = Plan(Files(destination or "/"), live=destination is None)
-    if not privileged:
-        plan.remove(ROOT_DROP_IN)
+    for name in unfit:
+        del wanted[name]
+        plan.remove(name)
     plan.write(wanted)
     if destination is None:
         plan.run("systemd-sysusers", "stoker.conf")
