@@ -165,6 +165,10 @@ class SimulatedDaemon:
         expected = ("cannot record", "cannot remove", "signal failed", "kill failed")
         return [n.message for n in notices if n.severity == "error" and not n.message.startswith(expected)]
 
+    def close(self) -> None:
+        """Give back what the end of a process would."""
+        self._store.release()
+
     def records(self) -> list[WorkerRecord]:
         """What the next daemon would find written."""
         return self._store.workers()
@@ -251,8 +255,11 @@ class Simulation:
         self._lives += 1
         async with anyio.create_task_group() as tasks:
             life = SimulatedDaemon(tasks, self.box, self.router, self._directory, self._lives, self.mishaps)
-            await life.begin(desired)
-            yield life
+            try:
+                await life.begin(desired)
+                yield life
+            finally:
+                life.close()
             assert life.faults() == []
             tasks.cancel_scope.cancel()
 

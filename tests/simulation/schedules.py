@@ -120,14 +120,14 @@ class World:
             await anyio.sleep(PAUSES[number % len(PAUSES)])
 
     async def _until_peace(self, daemon: SimulatedDaemon) -> None:
+        await anyio.sleep(30)
         with anyio.move_on_after(PEACE):
             while not self._at_peace(daemon):
                 await anyio.sleep(5)
 
     def _at_peace(self, daemon: SimulatedDaemon) -> bool:
-        return anyio.current_time() > 0 and not any(
-            r.phase not in ("ready", "pending") for r in daemon.state.replicas.values()
-        ) and not outstanding(daemon)  # fmt: skip
+        moving = any(r.phase not in ("ready", "pending") for r in daemon.state.replicas.values())
+        return not moving and not outstanding(daemon)
 
     def configure(self, *specs: ServiceSpec, without: str = "") -> None:
         services = {**self.desired.services, **{spec.key: spec for spec in specs}}

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stoker.plugin.record_log import RecordLog
 from system.harness import Box
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -368,7 +369,7 @@ class Chaos:
         if workers != known:
             faults.append(f"living workers {workers}, known ones {known}")
         ids = {replica["id"] for replica in replicas}
-        records = {path.stem for path in (self.box.state_dir / "replicas").glob("*.json")}
+        records = set(RecordLog(self.box.state_dir / "replicas.jsonl").read())
         if records != ids:
             faults.append(f"records {records}, replicas {ids}")
         held = [set(device["reserved_by"]) for device in status["devices"]]
