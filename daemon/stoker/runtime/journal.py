@@ -14,7 +14,8 @@ import anyio
 
 from stoker.model.event import Event, Recorded, ReplicaEvent
 
-KEPT = 20_000
+KEPT = 5_000
+"""Events in memory, of some 400 bytes each; those before them are on disk."""
 
 
 class Journal:
