@@ -20,6 +20,7 @@ export class Pools {
       card.parts.service = service;
       this.update(card, service, indexes, several);
     });
+    attribute(this.parent, "data-many", shown.length > 8 ? "yes" : null);
     if (!shown.length) {
       this.parent.append(h("p", { class: "empty" }, services.length ? "No service has that in its name." : "No services yet."));
     }
@@ -50,6 +51,7 @@ export class Pools {
       reading: h("p", { class: "reading mono" }),
       figures: h("dl", { class: "figures" }),
       reason: h("p", { class: "reason" }),
+      rejected: h("p", { class: "reason rejected" }),
       url: h("a", { class: "mono url", target: "_blank", rel: "noreferrer noopener" }),
       at: null,
     };
@@ -68,7 +70,7 @@ export class Pools {
         h("span", { class: "scale" }, parts.less, parts.bounds, parts.more), parts.hold, parts.restart),
       h("div", { class: "live" }, parts.cells, parts.queue),
       h("figure", {}, parts.canvas, parts.reading),
-      parts.figures, parts.reason, parts.url);
+      parts.figures, parts.rejected, parts.reason, parts.url);
     card.parts = parts;
     parts.canvas.addEventListener("pointermove", (event) => {
       parts.at = event.offsetX;
@@ -98,6 +100,7 @@ export class Pools {
     waiting(parts.queue, service.load.queued);
     figures(parts.figures, service.load);
     text(parts.reason, service.decision.reason);
+    text(parts.rejected, service.rejected?.message ?? "");
     attribute(parts.url, "href", service.url || null);
     text(parts.url, service.url);
   }
