@@ -15,6 +15,15 @@ from typing import Any
 DEFAULT_PORT = 8000
 
 
+def notes(service: Any) -> list[str]:
+    """What is to be said of the service's command before it runs."""
+    declared = int((service.config.get("http") or {}).get("proxy_port") or DEFAULT_PORT)
+    if service.cmd is None or with_port(list(service.cmd), declared, declared + 1)[1]:
+        return []
+    once = f"its command does not name its port {declared}, so one replica at a time can run on this box"
+    return [f"{once}; write ${{PORT}} where the command takes its port"]
+
+
 def prepare(service: Any) -> None:
     """Give the service's command a port of its own."""
     http = service.config.setdefault("http", {})

@@ -15,6 +15,8 @@ import os
 import sys
 from typing import Any
 
+from stoker_bentoml import custom
+
 OLDEST = (1, 4, 30)
 TOO_NEW = (2,)
 MAX_FILES = 1000
@@ -24,6 +26,8 @@ CONFIG_KEYS = frozenset({
     "tracing", "http", "grpc", "ssl", "endpoints",
 })  # fmt: skip
 """The keys of a decorator's configuration that BentoML acts on; it passes over all others in silence."""
+
+_PROJECT_FILES = ("service.py", "bentofile.yaml", "pyproject.toml", "bento.yaml")
 
 
 class Absent(Exception):
@@ -78,21 +82,31 @@ def check_presence(target: str) -> None:
     """Raises Absent if there is nothing of that name: no directory, no module, no bento in the store."""
     path = os.path.abspath(os.path.expanduser(target))
     if os.path.isdir(path):
+        if not any(os.path.exists(os.path.join(path, name)) for name in _PROJECT_FILES):
+            raise Absent(f"{path} holds no bento: there is none of {', '.join(_PROJECT_FILES)}")
         return
     module = target.partition(":")[0]
     if os.path.isfile(module):
         return
     if target.startswith((".", "/", "~")) or os.sep in module:
         raise Absent(f"there is no {path}")
+    if not _is_module(module, target.partition(":")[2]) and not _in_store(target):
+        raise Absent(f"there is no module {module} in {os.getcwd()}, and no bento {target} in the store")
+
+
+def _is_module(module: str, attribute: str) -> bool:
+    """Whether MODULE:ATTRIBUTE may name a service: `abc:123` is a tag, though Python has a module abc."""
+    if attribute and not all(part.isidentifier() for part in attribute.split(".")):
+        return False
     sys.path.insert(0, os.getcwd())
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        found = None
+        return False
     finally:
         sys.path.pop(0)
-    if found is None and not _in_store(target):
-        raise Absent(f"there is no module {module} in {os.getcwd()}, and no bento {target} in the store")
+    own = found is not None and found.origin is not None and found.origin.startswith(os.getcwd() + os.sep)
+    return found is not None and (own or module.partition(".")[0] not in sys.stdlib_module_names)
 
 
 def _in_store(tag: str) -> bool:
@@ -133,7 +147,10 @@ def describe_service(service: Any) -> dict[str, Any]:
         "defaults": {"probes": probes(config.get("endpoints") or {})},
         "required": [env.name for env in envs if not env.value],
         "calls": _calls(service),
-        "notes": [f"`{key}` in the decorator is no key of BentoML's and has no effect" for key in unknown],
+        "notes": [
+            *(f"`{key}` in the decorator is no key of BentoML's and has no effect" for key in unknown),
+            *custom.notes(service),
+        ],
         "file": file,
         "line": line,
     }

@@ -7,7 +7,6 @@ service object itself before its application is made.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
@@ -33,7 +32,6 @@ class ServingError(Exception):
 
 def main(target: str, name: str, port: int) -> None:
     """Serve until told to end. The process ends with 0 after a drain."""
-    gc.disable()  # there is little to find among what is imported, and much to look at
     plan: dict[str, Any] = json.loads(os.environ.pop("STOKER_BENTO"))
     signal.signal(signal.SIGTERM, _end)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -125,8 +123,6 @@ def _serve(order: Order, index: int) -> None:
         timeout_keep_alive=75,
         server_header=False,
     )
-    gc.freeze()
-    gc.enable()
     uvicorn.Server(settings).run(sockets=[listener])
 
 

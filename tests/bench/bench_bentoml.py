@@ -41,6 +41,8 @@ PROJECT = Path(__file__).parents[2] / "examples" / "bento"
 PATIENCE = 60.0
 GOALS = {"entry": 1.25, "all": 1.25, "cpu": 1.25, "rss": 1.05}
 BACK_GOAL = 2.0
+NICE = -15
+"""Priority of everything measured, where we are root: less of other people's noise."""
 FILE = """
 name: bench
 bento: service:Review
@@ -175,6 +177,8 @@ class Bento(Run):
 
 def main() -> int:
     options = parse()
+    if os.geteuid() == 0:
+        os.nice(NICE)
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(options.rounds):
         order = [Stoker, Bento] if number % 2 else [Bento, Stoker]

@@ -119,6 +119,26 @@ def test_faults_are_told_with_their_place(
     assert any(problem in one for one in found), found
 
 
+def test_a_command_that_can_run_only_once_is_told(project: Project, bentoml: str) -> None:
+    code = """
+    import bentoml
+
+    @bentoml.service(cmd=["serve", "model"])
+    class Alone: ...
+
+    @bentoml.service(cmd=["serve", "--port", "${PORT}"])
+    class Outer:
+        alone = bentoml.depends(Alone)
+    """
+    project.write("service.py", code)
+    project.write("d.yaml", "bento: service:Outer\n")
+    config = project.load()
+    assert '"${PORT}"' in config.desired.services["d/Outer"].launch.config
+    [notice] = config.notices
+    assert "services.Alone" in notice
+    assert "write ${PORT}" in notice
+
+
 def test_a_key_that_bentoml_would_pass_over_is_told(project: Project, bentoml: str) -> None:
     project.write("service.py", SERVICES.replace("workers=2", "wokers=2"))
     project.write("d.yaml", FILE)

@@ -149,7 +149,7 @@ def _with_answer(one: _Named, answer: Mapping[str, Any], findings: Findings) -> 
     for name, service in declared.items():
         file = _shown(one, service["file"])
         source = Source("code", file, os.path.dirname(service["file"]))
-        tree = from_data(service["values"], source, service["line"], 1)
+        tree = from_data(_literal(service["values"]), source, service["line"], 1)
         defaults = from_data(service["defaults"], Source("built-in default", "the bento's own endpoints"))
         services[name] = tree._replace(value={**defaults.mapping, **tree.mapping})
         where = f"{one.deployment.name}: services.{name} ({file}:{service['line']})"
@@ -160,6 +160,15 @@ def _with_answer(one: _Named, answer: Mapping[str, Any], findings: Findings) -> 
     calls = {name: tuple(service["calls"]) for name, service in declared.items()}
     project = Project(target=one.target, python=one.python, calls=calls)
     return replace(one.deployment, layers=(layer, *one.deployment.layers), project=project)
+
+
+def _literal(value: Any) -> Any:
+    """The data with dollars that stand for themselves: `${PORT}` in code is the worker's to fill."""
+    if isinstance(value, dict):
+        return {key: _literal(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_literal(below) for below in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
 
 
 def _strangers(one: _Named, declared: Mapping[str, Any]) -> list[ConfigProblem]:
