@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 import pytest
 
+from stoker.decide.pinning import named
 from stoker.decide.promises import Excess
 from stoker.model.device import DeviceProcess, Inventory, Reservation
 from stoker.model.event import (
@@ -33,6 +34,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def identify(inventory: Inventory, workers: Mapping[int, str]) -> Inventory:
+    """By the main process alone."""
+    shown = {process.pid for device in inventory.devices for process in device.processes}
+    strangers = {pid: f"program-{pid}" for pid in shown - workers.keys()}
+    return named(inventory, workers, strangers)
+
+
 class Bench:
     """A gate on a box of two devices. What the sources tell is `told`; what they would find is `real`."""
 
@@ -46,14 +54,13 @@ class Bench:
         self.published = self.told
         self.gate = DeviceGate(
             tasks=tasks,
-            owners=lambda pids, workers: {pid: workers[pid] for pid in pids if pid in workers},
+            identify=identify,
             refresh=self.refresh,
             publish=self.publish,
             post=self.post,
             patience=patience,
             strict=lambda service: strict,
             judge=self.judged.append,
-            name_of=lambda pid: f"program-{pid}",
         )
         self.publish()
 

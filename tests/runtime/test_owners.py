@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from stoker.runtime.owners import Owners
+from stoker.model.device import DeviceProcess
+from stoker.runtime.owners import Owners, name_of
+from worlds import box, make_device
 
 CHILD = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
 PARENT = f"""
@@ -52,3 +54,15 @@ def test_a_process_without_a_mark_belongs_to_the_worker_above_it(start) -> None:
 
 def test_the_main_process_needs_no_look_and_one_that_is_gone_is_nobodys() -> None:
     assert Owners("abc")([2**22 + 7, 2**22 + 8], {2**22 + 7: "infer-a"}) == {2**22 + 7: "infer-a"}
+
+
+def test_processes_are_given_their_replica_and_strangers_their_name(start) -> None:
+    pid, same = start(CHILD, STOKER_ID="box:app/web:web-a")
+    assert pid == same
+    processes = (DeviceProcess(pid=pid), DeviceProcess(pid=os.getpid()), DeviceProcess(pid=2**22 + 1))
+    told = Owners("box").identify(box(make_device(0, processes=processes)), {})
+    mine, stranger, gone = told.devices[0].processes
+    assert (mine.owner, mine.name) == ("web-a", "")
+    assert stranger.owner == ""
+    assert stranger.name == name_of(os.getpid()) != ""
+    assert (gone.owner, gone.name) == ("", "")

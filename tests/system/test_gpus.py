@@ -124,6 +124,7 @@ def test_a_sick_gpu_loses_its_worker_stays_out_over_a_restart_and_comes_back_by_
         assert device()["health_reason"] == "Xid 95, uncontained memory error"
         assert device()["health_since_s"] >= 0
         box.kill()
+        box.until(lambda: not nvml_processes(gpus.path), "the NVML process dies with the daemon")
         box.up()
         box.until(lambda: box.status()["devices"], "the devices are known")
         assert device()["health"] == "quarantined"
@@ -134,6 +135,7 @@ def test_a_sick_gpu_loses_its_worker_stays_out_over_a_restart_and_comes_back_by_
         box.until(lambda: device()["health"] == "quarantined", "the driver objects")
         refused = box.run("gpus", "release", mine, check=False)
         assert (refused.returncode, "asks for a reset" in refused.stderr) == (1, True)
+    assert nvml_processes(gpus.path) == [], "nor does it outlive an orderly end"
 
 
 def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_are_told(tmp_path):

@@ -16,7 +16,7 @@ from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.device_promises import DevicePromises
-from stoker.runtime.owners import Owners, name_of
+from stoker.runtime.owners import Owners
 from stoker.runtime.parts import Parts
 from stoker.runtime.store import Store
 
@@ -54,12 +54,11 @@ class DeviceCare:
         )
         self._gate = DeviceGate(
             tasks=tasks,
-            owners=Owners(instance),
+            identify=Owners(instance).identify,
             refresh=self._look,
             publish=self._tell,
             post=post,
             strict=self._strict,
-            name_of=name_of,
             judge=DevicePromises(tasks=tasks, refresh=self._look, post=post).look,
         )
         self.marks.on_change(self._tell)

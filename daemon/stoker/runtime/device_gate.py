@@ -13,7 +13,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Astray, Departure, Holder, astray, named, still_there, withhold
+from stoker.decide.pinning import Astray, Departure, Holder, astray, still_there, withhold
 from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
@@ -34,38 +34,35 @@ PATIENCE = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds between two questions to the driver while such a one is there."""
 
-OwnersOf = Callable[[Iterable[int], Mapping[int, str]], Mapping[int, str]]
+Identify = Callable[[Inventory, Mapping[int, str]], Inventory]
 
 
 class DeviceGate:
-    """`owners` tells to which worker a process belongs; `refresh` makes the device sources look anew,
+    """`identify` tells to which worker each process belongs; `refresh` makes the device sources look anew,
     `publish` lays `over` over what they told last and tells the control loop. After `patience` seconds a
     device is given on whatever the driver shows. `strict`: whether workers of a service that are astray are
-    stopped; `judge` is told at each look who takes more than was promised to it; `name_of` names
-    strangers."""
+    stopped; `judge` is told at each look who takes more than was promised to it."""
 
     def __init__(
         self,
         *,
         tasks: TaskGroup,
-        owners: OwnersOf,
+        identify: Identify,
         refresh: Callable[[], Awaitable[None]],
         publish: Callable[[], None],
         post: Callable[[Event], None],
         patience: float = PATIENCE,
         strict: Callable[[ServiceKey], bool] = lambda service: False,
         judge: Callable[[Iterable[Excess]], None] = lambda found: None,
-        name_of: Callable[[int], str] = lambda pid: "",
     ) -> None:
         self._tasks = tasks
-        self._owners = owners
+        self._identify = identify
         self._refresh = refresh
         self._publish = publish
         self._post = post
         self._patience = patience
         self._strict = strict
         self._judge = judge
-        self._name_of = name_of
         self._found = Inventory()
         self._holders: dict[str, Holder] = {}
         self._pids: dict[str, frozenset[int]] = {}
@@ -75,16 +72,8 @@ class DeviceGate:
 
     def over(self, inventory: Inventory) -> Inventory:
         """The inventory with the owner of each process, and without the devices that are not free yet."""
-        self._found = self._with_owners(inventory)
+        self._found = self._identify(inventory, self._workers())
         return withhold(self._found, self._departures.values())
-
-    def _with_owners(self, inventory: Inventory) -> Inventory:
-        shown = {process.pid for device in inventory.devices for process in device.processes}
-        if not shown:
-            return inventory
-        owners = self._owners(shown, self._workers())
-        names = {pid: self._name_of(pid) for pid in shown - owners.keys()}
-        return named(inventory, owners, names)
 
     def _workers(self) -> dict[int, str]:
         return {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}

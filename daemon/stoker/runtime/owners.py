@@ -7,6 +7,9 @@ from pathlib import Path
 
 import psutil
 
+from stoker.decide.pinning import named
+from stoker.model.device import Inventory
+
 MARK = "STOKER_ID"
 
 
@@ -20,6 +23,14 @@ class Owners:
         """Replica by pid, strangers left out. `workers`: replica by the pid of its main process."""
         found = ((pid, self._owner(pid, workers)) for pid in set(pids))
         return {pid: replica for pid, replica in found if replica}
+
+    def identify(self, inventory: Inventory, workers: Mapping[int, str]) -> Inventory:
+        """The inventory with the replica of each process, and with the name of each that has none."""
+        shown = {process.pid for device in inventory.devices for process in device.processes}
+        if not shown:
+            return inventory
+        owners = self(shown, workers)
+        return named(inventory, owners, {pid: name_of(pid) for pid in shown - owners.keys()})
 
     def _owner(self, pid: int, workers: Mapping[int, str]) -> str:
         """The replica of that process, "" for none. Double forks keep the mark; one that has put its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ from stoker.errors import PluginError
 from stoker.model.device import Inventory
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import DeviceSource, PluginContext, RefreshableSource, ReleasableSource
-from stoker_nvidia.source import COMMAND, NvidiaSource, Timing, inventory_once
+from stoker_nvidia.source import COMMAND, NvidiaSource, Timing, inventory_once, mps_runs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 
@@ -350,6 +351,25 @@ async def test_the_driver_is_let_go_for_a_while_and_taken_again(tmp_path):
         assert len(seen.last.devices) == 2
         await seen.state("ok")
         tasks.cancel_scope.cancel()
+
+
+async def test_sharers_are_bounded_where_the_operators_mps_runs(tmp_path):
+    box, pipes = fake_box("2xt4", tmp_path), tmp_path / "mps"
+    pipes.mkdir()
+    environ = {**box.environ, "CUDA_MPS_PIPE_DIRECTORY": str(pipes)}
+    argv = ["nvidia-cuda-mps-control", "-c", "import time; time.sleep(60)"]
+    control = subprocess.Popen(argv, executable=sys.executable)
+    try:
+        assert not mps_runs(environ)
+        (pipes / "nvidia-cuda-mps-control.pid").write_text(f"{control.pid}\n")
+        await until(lambda: mps_runs(environ))
+        found = await inventory_once(context(environ))
+        assert [device.limits for device in found.devices] == ["mps", "mps"]
+        (pipes / "nvidia-cuda-mps-control.pid").write_text(f"{os.getpid()}\n")
+        assert not mps_runs(environ), "the pid of another program"
+    finally:
+        control.kill()
+        control.wait(timeout=10)
 
 
 async def test_no_child_is_left_behind(tmp_path):
