@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from stoker.api.narrate import event_document
 from stoker.model.event import Event, Recorded
 
 LARGEST = 2 * 2**20
 """Bytes of one file; there are two."""
+GATHERING = 0.01
+"""Seconds that an event waits for others: what it leads to, a worker's start above all, comes first."""
 MOST = 5000
 """Events of the past that are read again."""
 _LAST = 64 * 1024
@@ -54,9 +55,9 @@ class EventLog:
         """Write what comes until cancelled."""
         while True:
             await self._come.wait()
+            await anyio.sleep(GATHERING)
             self._come = anyio.Event()
             self.flush()
-            await anyio.lowlevel.checkpoint()
 
     def flush(self) -> None:
         """Write what waits now."""
