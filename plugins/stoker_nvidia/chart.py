@@ -31,7 +31,7 @@ class FaultChart:
             recovery = (gpu.get("vitals") or {}).get("recovery")
             kind = kind_of(event["xid"], recovery)
             for uuid in _concerned(event, gpu, kind):
-                self._add(uuid, kind, words_of(event["xid"]))
+                self._add(uuid, kind, words_of(event["xid"]), event.get("pid"))
         for uuid, gpu in gpus.items():
             self._count_errors(uuid, gpu)
 
@@ -61,10 +61,10 @@ class FaultChart:
             for each in _parts(uuid, gpu):
                 self._add(each, "memory", what)
 
-    def _add(self, uuid: str, kind: FaultKind, what: str) -> None:
+    def _add(self, uuid: str, kind: FaultKind, what: str, pid: int | None = None) -> None:
         self._serial += 1
         kept = self._faults.setdefault(uuid, deque(maxlen=KEPT))
-        kept.append(DeviceFault(serial=self._serial, kind=kind, what=what))
+        kept.append(DeviceFault(serial=self._serial, kind=kind, what=what, pid=pid))
 
 
 def _concerned(event: Mapping[str, Any], gpu: Mapping[str, Any], kind: FaultKind) -> Iterator[str]:

@@ -5,12 +5,15 @@ stays mapped until its process ends, so that only a new process can follow a dri
 
     python -m stoker_nvidia.child           # serve: each line on stdin is answered with a report
     python -m stoker_nvidia.child --once    # print one report
+
+STOKER_KERNEL_LOG names a file to read in place of /dev/kmsg.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import sys
 
@@ -25,9 +28,10 @@ def main(argv: list[str]) -> int:
         return 2
     if not once:
         _die_with_parent()
+    from stoker_nvidia.kernel_log import KernelLog
     from stoker_nvidia.nvml import Reader
 
-    reader = Reader()
+    reader = Reader(KernelLog(os.environ.get("STOKER_KERNEL_LOG", "/dev/kmsg")))
     while once or sys.stdin.readline():
         sys.stdout.write(json.dumps(reader.report(), separators=(",", ":")) + "\n")
         sys.stdout.flush()

@@ -13,6 +13,8 @@ from typing import Any
 
 import pynvml as n
 
+from stoker_nvidia.kernel_log import KernelLog, place_of
+
 Report = dict[str, Any]
 
 _WHOLE = (
@@ -48,7 +50,8 @@ _ALL = 0xFFFFFFFF
 class Reader:
     """One open NVML. Opened when first asked, again after the driver went away and came back."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: KernelLog | None = None) -> None:
+        self._log = log
         self._open = False
         self._links: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
         self._events: Any = None
@@ -119,7 +122,16 @@ class Reader:
             if whose is not None and event.eventType == _XID:
                 part = [None if i == _ALL else i for i in (event.gpuInstanceId, event.computeInstanceId)]
                 found.append({"uuid": whose, "xid": event.eventData, "part": part})
-        return found
+        return self._with_culprits(found, handles) if found else found
+
+    def _with_culprits(self, events: list[Report], handles: dict[str, Any]) -> list[Report]:
+        """The events with the pids that the kernel log names."""
+        named = self._log.culprits() if self._log is not None else {}
+        for event in events:
+            handle = handles.get(event["uuid"])
+            bus_id = _ask(lambda: n.nvmlDeviceGetPciInfo(handle).busId, "", fatal=()) if handle else ""  # noqa: B023 - called at once
+            event["pid"] = named.get((place_of(bus_id), event["xid"])) if named and bus_id else None
+        return events
 
     def _watch(self, uuid: str, handle: Any) -> None:
         """Have the driver keep the Xids of a GPU, if it does so for this one."""

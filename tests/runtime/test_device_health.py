@@ -46,16 +46,17 @@ class Ward:
         self.health = DeviceHealth(
             store, tasks=tasks, replicas=lambda: self.replicas, publish=self.publish,
             post=self.posted.append, boot=boot,
+            owners=lambda pids, workers: {pid: workers[pid] for pid in pids if pid in workers},
         )  # fmt: skip
 
     def publish(self) -> None:
         self.shown = self.health.over(self.found)
 
-    def tell(self, number: int = 0, *faults: tuple[str, str], **signs: Any) -> None:
+    def tell(self, number: int = 0, *faults: tuple[str, str], pid: int | None = None, **signs: Any) -> None:
         made = []
         for kind, what in faults:
             self.serial += 1
-            made.append(DeviceFault(serial=self.serial, kind=kind, what=what))  # type: ignore[arg-type]
+            made.append(DeviceFault(serial=self.serial, kind=kind, what=what, pid=pid))  # type: ignore[arg-type]
         devices = list(self.found.devices)
         devices[number] = make_device(number, faults=(*devices[number].faults, *made), **signs)
         self.found = replace(self.found, devices=tuple(devices))
@@ -98,6 +99,16 @@ async def test_on_a_shared_device_nobody_is_condemned_and_all_are_named(tmp_path
         w.tell(0, ("app", "Xid 31"))
         assert [type(event) for event in w.posted] == [Notice]
         assert "which of embed-a, embed-b it was" in w.notices()[0]
+
+
+async def test_a_process_that_the_driver_names_decides_who_is_condemned_on_a_shared_device(tmp_path) -> None:
+    async with ward(tmp_path) as w:
+        w.replicas = [make_replica(EMBED, tag, devices=("GPU-0",)) for tag in "ab"]
+        pid = w.replicas[1].handle.pid  # type: ignore[union-attr]
+        w.tell(0, ("app", "Xid 31"), pid=pid)
+        w.tell(0, ("app", "Xid 31"), pid=99_999)
+        assert [e.replica for e in w.posted if isinstance(e, WorkerCondemned)] == ["embed-b"]
+        assert w.notices()[-1] == "GPU 0 (GPU-0): Xid 31 (process 99999)"
 
 
 async def test_a_device_drains_until_its_last_worker_has_left(tmp_path) -> None:

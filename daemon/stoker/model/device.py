@@ -23,11 +23,12 @@ good for sets. `device`, `fatal`: nobody may stay on it; after `fatal` nobody ca
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFault:
     """One fault that a device source has learned of. `what` in words ("Xid 31, GPU memory page fault");
-    `serial` grows, and tells it from all others since the source began."""
+    `serial` grows, and tells it from all others since the source began; `pid` is the process it names."""
 
     serial: int
     kind: FaultKind
     what: str
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class DeviceCare:
             post=post,
             boot=boot_id(),
             let_go=self._let_go,
+            owners=Owners(instance),
         )
         self._gate = DeviceGate(
             tasks=tasks,

@@ -27,13 +27,16 @@ from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey
 from stoker.runtime.store import Store
 
+OwnersOf = Callable[[Iterable[int], Mapping[int, str]], Mapping[int, str]]
+
 NAME = "health"
 """Of the file in the state directory."""
 
 
 class DeviceHealth:
     """`replicas` gives all replicas there are, `publish` has the devices told anew (through `over`); `boot`
-    is the id of this boot; `let_go` lets the driver go for a moment, and says so, where a reset is due."""
+    is the id of this boot; `let_go` lets the driver go for a moment, and says so, where a reset is due;
+    `owners` tells the replica of a process."""
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class DeviceHealth:
         post: Callable[[Event], None],
         boot: str,
         let_go: Callable[[], str] = lambda: "",
+        owners: OwnersOf = lambda pids, workers: {},
     ) -> None:
         self._store = store
         self._tasks = tasks
@@ -53,6 +57,7 @@ class DeviceHealth:
         self._post = post
         self._boot = boot
         self._let_go = let_go
+        self._owners = owners
         self._cases: Mapping[str, Case] | None = None
         """None until the first look: only then it is known what time it is."""
         self._seen: dict[str, int] = {}
@@ -168,14 +173,19 @@ class DeviceHealth:
                 self._note(text, "warning")
 
     def _fault(self, device: Device, fault: DeviceFault) -> None:
-        """Say what the driver reported; where it is the program's doing, replace the worker. The driver does
-        not tell which of several it was."""
+        """Say what the driver reported; where it is the program's doing, replace the worker. Which of several
+        it was is known only if the driver has named a process."""
         mine = [
             replica
             for replica in self._replicas()
             if replica.alive and any(given.uuid == device.uuid for given in replica.reservations)
         ]
         text = f"{_name(device)}: {fault.what}"
+        if fault.pid is not None:
+            text += f" (process {fault.pid})"
+            workers = {replica.handle.pid: replica.id for replica in mine if replica.handle}
+            owner = self._owners([fault.pid], workers).get(fault.pid)
+            mine = [replica for replica in mine if replica.id == owner]
         if fault.kind == "app" and len(mine) == 1:
             (worker,) = mine
             self._post(
