@@ -157,8 +157,8 @@ def _hand_on(controller: str, home: Path) -> None:
         if _has_processes(directory):
             # Not even to be tried: for some controllers the kernel would do it, and then allow nobody below.
             raise UnheldError(
-                f"{directory} has processes of its own, so it cannot hand {controller} on; put the daemon into "
-                "a group below it with DelegateSubgroup=daemon (systemd 254), or use `backend: systemd`"
+                f"{directory} has processes of its own, so it cannot hand {controller} on; put the daemon "
+                "into a group below it with DelegateSubgroup=daemon (systemd 254), or use `backend: systemd`"
             )
         write(control, f"+{controller}")
 
