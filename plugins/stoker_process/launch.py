@@ -13,6 +13,7 @@ from stoker.model.service import Limits
 from stoker.plugin.local import account_of, check_request, find_command, group_of, interpreter_of
 from stoker.plugin.ports import StartRequest
 from stoker_process.fences import Fence
+from stoker_process.numa import cores_near
 from stoker_process.spawner import Birth, Order
 
 _CAP_SYS_RESOURCE = 24
@@ -31,6 +32,8 @@ def order_of(request: StartRequest, log: Callable[[str], None]) -> Order:
         limits=_limits(request.limits, log),
         user=_user(request),
         umask=request.umask,
+        cores=cores_near(request.numa_node),
+        node=request.numa_node,
     )
 
 

@@ -36,6 +36,10 @@ class Order:
     user: tuple[str, int, int] | None = None
     umask: int | None = None
     groups: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
+    """To run on; empty: on any."""
+    node: int | None = None
+    """The NUMA node whose memory it takes first; None: no preference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

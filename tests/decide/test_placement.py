@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stoker.decide.placement import cuda_environment, holders, place, type_matches
+from stoker.decide.placement import cuda_environment, holders, numa_node_of, place, type_matches
 from stoker.model.device import Device, DeviceProcess, Inventory, Reservation, memory_class
 from stoker.model.replica import Replica, WorkerHandle
 from stoker.model.service import Command, Resources, ServiceSpec
@@ -539,3 +539,18 @@ def test_a_set_without_known_links_stays_on_one_numa_node():
     chosen = place(service(gpu=2), devices, [taken])
     assert [r.uuid for r in chosen.reservations] == [gpu(1).uuid, gpu(3).uuid]
     assert "on NUMA node 1" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("nodes", "numa", "expected"),
+    [
+        ((1,), "local", 1),
+        ((1, 1), "local", 1),
+        ((0, 1), "local", None),
+        ((1,), "any", None),
+        ((), "local", None),
+    ],
+)
+def test_a_worker_runs_near_its_devices_if_all_are_on_one_node(nodes, numa, expected):
+    given = [Reservation(uuid=f"GPU-{n}", numa_node=node) for n, node in enumerate(nodes)]
+    assert numa_node_of(Resources(gpu=1, numa=numa), given) == expected

@@ -83,8 +83,12 @@ def test_every_field_is_on_one_side() -> None:
 def test_every_part_of_what_a_replica_needs_counts() -> None:
     values: dict[str, Any] = {
         "gpu": 2.0, "gpu_type": "h100", "gpu_memory": 1, "cpu": 1.0, "memory": 1, "devices": ("GPU-a",),
+        "exclude": ("1",), "numa": "any",
     }  # fmt: skip
-    assert {one.name for one in fields(Resources)} == set(values)
+    wishes = {"or_better", "spread"}
+    assert {one.name for one in fields(Resources)} == set(values) | wishes
+    for name in wishes:
+        assert revision(replace(BASE, resources=Resources(**{name: True}))) == revision(BASE)
     changed = [replace(BASE, resources=Resources(**{name: value})) for name, value in values.items()]
     assert len({revision(spec) for spec in [BASE, *changed]}) == len(values) + 1
 

@@ -222,6 +222,7 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
         exclude=tuple(own.exclude),
         or_better=own.or_better,
         spread=own.spread,
+        numa=own.numa,
     )
 
 

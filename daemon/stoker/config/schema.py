@@ -123,6 +123,8 @@ class ResourcesSection(InstanceTypeSection):
     """Take a GPU that can do all that `gpu_type` can where none of that type is free."""
     spread: Bool = False
     """Put replicas that share GPUs on different ones, so that the loss of one does not end them all."""
+    numa: Literal["local", "any"] = "local"
+    """local: with GPUs, run on the cores of their NUMA node and take its memory first. any: leave it be."""
 
 
 class PolicySection(Section):

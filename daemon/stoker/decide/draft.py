@@ -109,7 +109,9 @@ def _described(answer: Placement, inventory: Inventory) -> Placement:
     for given in answer.reservations:
         device = inventory.get(given.uuid)
         found.append(
-            replace(given, ordinal=device.ordinal, limits=device.limits) if device is not None else given
+            replace(given, ordinal=device.ordinal, limits=device.limits, numa_node=device.numa_node)
+            if device is not None
+            else given
         )
     return replace(answer, reservations=tuple(found))
 

@@ -25,7 +25,7 @@ from stoker.model.quantity import format_bytes
 from stoker.model.replica import Replica
 from stoker.model.service import Pin, Resources, ServiceSpec
 
-__all__ = ["cuda_environment", "holders", "place", "type_matches"]
+__all__ = ["cuda_environment", "holders", "numa_node_of", "place", "type_matches"]
 
 EXHAUSTIVE = 8
 """Up to so many free devices every set is compared (70 sets of 4 out of 8); above, sets are grown."""
@@ -71,6 +71,12 @@ def cuda_environment(reservations: Sequence[Reservation], *, pin: Pin = "uuid") 
     if bounds and bounds[0] is not None:
         found["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = f"0={max(1, bounds[0] // 2**20)}M"
     return found
+
+
+def numa_node_of(need: Resources, reservations: Sequence[Reservation]) -> int | None:
+    """The node near which a worker is to run: that of all its devices; None without one. Pure."""
+    nodes = {given.numa_node for given in reservations}
+    return nodes.pop() if need.numa == "local" and len(nodes) == 1 else None
 
 
 def holders(replicas: Iterable[Replica]) -> dict[str, tuple[str, ...]]:

@@ -108,6 +108,8 @@ class Reservation:
     """The number of the device for CUDA at the time of the start, None where it has none."""
     limits: str = ""
     """What holds the replica to its memory there: `mig`, `mps` or nothing."""
+    numa_node: int | None = None
+    """The node that the device is on, None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,8 @@ class Resources:
     """A GPU that can do all that `gpu_type` can is as welcome."""
     spread: bool = False
     """Replicas that share GPUs go to different ones."""
+    numa: Literal["local", "any"] = "local"
+    """Whether a worker runs on the cores, and with the memory, of its GPUs' NUMA node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,8 @@ def _hash(spec: ServiceSpec) -> str:
         # A wish for the place of later replicas, or none at all: those that run need not be replaced for it.
         if name != "exclude" or not parts["resources"][name]:
             del parts["resources"][name]
+    if parts["resources"]["numa"] == "local":
+        del parts["resources"]["numa"]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -59,6 +59,8 @@ class StartRequest:
     limits: Limits = field(default_factory=Limits)
     """A driver that cannot hold one of them says so once (`PluginContext.log`) and starts the worker."""
     reservations: tuple[Reservation, ...] = ()
+    numa_node: int | None = None
+    """The NUMA node that all its devices are on: its cores and memory are the near ones. A preference."""
 
     def redacted(self) -> str:
         """The command line for logs: never the environment."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stoker.decide.environment import Account, fill, worker_environment
-from stoker.decide.placement import cuda_environment
+from stoker.decide.placement import cuda_environment, numa_node_of
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
@@ -121,6 +121,7 @@ class Launcher:
             tmp_dir=tmp_dir if environ["TMPDIR"] == tmp_dir else "",
             limits=spec.limits,
             reservations=action.reservations,
+            numa_node=numa_node_of(spec.resources, action.reservations),
         )
 
     def adopt(self, endpoint: str) -> None:
