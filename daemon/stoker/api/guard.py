@@ -23,11 +23,11 @@ OPEN = ("/", "/healthz")
 OPEN_BELOW = "/page/"
 FAILURES = 20
 PERIOD = 60.0
-"""Wrong tokens from all peers within so many seconds, beyond which none is looked at any more."""
+"""Wrong tokens from all peers within so many seconds, beyond which further ones are told to wait."""
 
 
 class Refusals:
-    """Counts wrong tokens, so that guessing is slow. `now` gives monotonic seconds."""
+    """Counts wrong tokens, so that guessing is told apart. `now` gives monotonic seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -84,11 +84,11 @@ class Guard:
             return 403, "a page of another site may not talk to this daemon"
         if self._token is None or scope["path"] in OPEN or scope["path"].startswith(OPEN_BELOW):
             return None
+        if self._holds(headers.get("authorization", "")):
+            return None  # whatever others have tried: nobody can lock out those who hold it
         if self._refused.many:
             return 429, "too many wrong tokens; wait a minute"
-        if not self._holds(headers.get("authorization", "")):
-            return 401, "this address wants the daemon's token: `stoker ui` shows it"
-        return None
+        return 401, "this address wants the daemon's token: `stoker ui` shows it"
 
     def _holds(self, authorization: str) -> bool:
         scheme, _, given = authorization.partition(" ")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from stoker.api.problems import BadRequestError
 
@@ -19,10 +19,13 @@ async def read_body(request: Request) -> dict[str, Any]:
     """The JSON object in the body; an empty body is an empty object."""
     body = b""
     with anyio.move_on_after(BODY_SECONDS) as patience:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > LARGEST_BODY:
-                raise BadRequestError(f"the body is larger than {LARGEST_BODY} bytes")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > LARGEST_BODY:
+                    raise BadRequestError(f"the body is larger than {LARGEST_BODY} bytes")
+        except ClientDisconnect:
+            raise BadRequestError("the body ended before it was complete") from None
     if patience.cancelled_caught:
         raise BadRequestError(f"the body did not come within {BODY_SECONDS:g} s")
     if not body.strip():
