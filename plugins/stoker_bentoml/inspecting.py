@@ -109,6 +109,32 @@ def _is_module(module: str, attribute: str) -> bool:
     return found is not None and (own or module.partition(".")[0] not in sys.stdlib_module_names)
 
 
+def _is_project(folder: str) -> bool:
+    """Whether BentoML would find something to load in a directory."""
+    if any(os.path.exists(os.path.join(folder, name)) for name in ("service.py", "bentofile.yaml", "bento.yaml")):
+        return True
+    try:
+        with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8", errors="replace") as file:
+            return "tool.bentoml" in file.read()
+    except OSError:
+        return False
+
+
+def _is_module(module: str, attribute: str) -> bool:
+    """Whether MODULE:ATTRIBUTE may name a service: `abc:123` is a tag, though Python has a module abc."""
+    if attribute and not all(part.isidentifier() for part in attribute.split(".")):
+        return False
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    finally:
+        sys.path.pop(0)
+    own = found is not None and found.origin is not None and found.origin.startswith(os.getcwd() + os.sep)
+    return found is not None and (own or module.partition(".")[0] not in sys.stdlib_module_names)
+
+
 def _in_store(tag: str) -> bool:
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml.exceptions import BentoMLException
