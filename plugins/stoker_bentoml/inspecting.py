@@ -27,8 +27,6 @@ CONFIG_KEYS = frozenset({
 })  # fmt: skip
 """The keys of a decorator's configuration that BentoML acts on; it passes over all others in silence."""
 
-_PROJECT_FILES = ("service.py", "bentofile.yaml", "pyproject.toml", "bento.yaml")
-
 
 class Absent(Exception):
     """What the bento needs is not on this box."""
@@ -82,8 +80,8 @@ def check_presence(target: str) -> None:
     """Raises Absent if there is nothing of that name: no directory, no module, no bento in the store."""
     path = os.path.abspath(os.path.expanduser(target))
     if os.path.isdir(path):
-        if not any(os.path.exists(os.path.join(path, name)) for name in _PROJECT_FILES):
-            raise Absent(f"{path} holds no bento: there is none of {', '.join(_PROJECT_FILES)}")
+        if not _is_project(path):
+            raise Absent(f"{path} holds no bento: no service.py, bentofile.yaml or bento.yaml")
         return
     module = target.partition(":")[0]
     if os.path.isfile(module):
@@ -94,24 +92,11 @@ def check_presence(target: str) -> None:
         raise Absent(f"there is no module {module} in {os.getcwd()}, and no bento {target} in the store")
 
 
-def _is_module(module: str, attribute: str) -> bool:
-    """Whether MODULE:ATTRIBUTE may name a service: `abc:123` is a tag, though Python has a module abc."""
-    if attribute and not all(part.isidentifier() for part in attribute.split(".")):
-        return False
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    finally:
-        sys.path.pop(0)
-    own = found is not None and found.origin is not None and found.origin.startswith(os.getcwd() + os.sep)
-    return found is not None and (own or module.partition(".")[0] not in sys.stdlib_module_names)
-
-
 def _is_project(folder: str) -> bool:
     """Whether BentoML would find something to load in a directory."""
-    if any(os.path.exists(os.path.join(folder, name)) for name in ("service.py", "bentofile.yaml", "bento.yaml")):
+    if any(
+        os.path.exists(os.path.join(folder, name)) for name in ("service.py", "bentofile.yaml", "bento.yaml")
+    ):
         return True
     try:
         with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8", errors="replace") as file:
