@@ -198,6 +198,7 @@ TYPES = [
     [
         (["instance_type: cpu.small"], Resources(cpu=0.5, memory=2 * GI)),
         (["instance_type: cpu.8"], Resources(cpu=4.0, memory=16 * GI)),
+        (["instance_type: cpu.16"], Resources(cpu=8.0, memory=32 * GI)),
         (["instance_type: gpu.any"], Resources(gpu=1.0)),
         (["instance_type: gpu.h100.80g"], Resources(gpu=1.0, gpu_type="h100.80g")),
         (["instance_type: gpu.t4.1"], Resources(gpu=1.0, gpu_type="t4")),

@@ -22,6 +22,7 @@ _GPUS = (
 )  # fmt: skip
 """As the device sources name them."""
 _MIG = re.compile(r"gpu\.(mig\.(?:\d+c\.)?\d+g\.\d+gb(?:\+[a-z.]+)?)(?:\.1)?")
+_CPU = re.compile(r"cpu\.([1-9]\d{1,2})")
 _SIZED = re.compile(r"(gpu\.[a-z0-9]+)\.(\d{1,3}g)(?:\.([1-9]\d?))?")
 _ALIASES = {"gpu.rtxpro6000": "rtxpro6000blackwell"}
 _CPU_SIZES = {1: 2, 2: 2, 3: 6, 4: 8, 5: 10, 6: 12, 7: 14, 8: 16}
@@ -51,6 +52,9 @@ def find_type(name: str, own: Mapping[str, Resources]) -> Resources | None:
     profile = _MIG.fullmatch(name)
     if profile is not None:
         return Resources(gpu=1.0, gpu_type=profile[1])
+    larger = _CPU.fullmatch(name)
+    if larger is not None:
+        return Resources(cpu=int(larger[1]) / 2, memory=int(larger[1]) * 2 * _GI)
     sized = _SIZED.fullmatch(name)
     if sized is not None and sized[1] in CATALOGUE and CATALOGUE[sized[1]].gpu_type is not None:
         return _times(
