@@ -13,9 +13,11 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 from typing import Any
 
 from stoker_bentoml import custom
+from stoker_bentoml.workspace import provide_home
 
 OLDEST = (1, 4, 30)
 TOO_NEW = (2,)
@@ -45,6 +47,7 @@ def main(target: str) -> None:
 def describe(target: str) -> dict[str, Any]:
     """Load the bento and return the document. Never raises."""
     try:
+        provide_home(tempfile.gettempdir())
         check_version()
         check_presence(target)
         from bentoml._internal.service.loader import load

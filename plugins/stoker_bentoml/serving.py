@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from stoker_bentoml import custom, processes
 from stoker_bentoml.guard import Guard
-from stoker_bentoml.workspace import Workspace
+from stoker_bentoml.workspace import Workspace, provide_home
 
 OWN_KEYS = frozenset({"envs", "cmd", "labels", "path_prefix"})
 """Keys of `config_overrides` that are no configuration to BentoML."""
@@ -39,6 +39,7 @@ def main(target: str, name: str, port: int) -> None:
     listener.bind(("127.0.0.1", port))
     workspace = Workspace(plan["owner"], plan["files"])
     try:
+        provide_home(plan["files"])
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = workspace.metrics
         os.environ.setdefault("BENTOML_RESULT_STORE", workspace.results)
         count = worker_count(plan["config"].get("workers"), plan["cpu"])

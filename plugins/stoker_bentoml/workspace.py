@@ -53,6 +53,17 @@ class Workspace:
         shutil.rmtree(self.metrics, ignore_errors=True)
 
 
+def provide_home(base: str) -> None:
+    """BentoML makes itself a directory below HOME; an account without a home gets one for it here."""
+    if "BENTOML_HOME" in os.environ:
+        return
+    try:
+        os.makedirs(os.path.expanduser("~/bentoml"), exist_ok=True)
+    except OSError:
+        home = os.path.join(_own_directory(f"{base}/stoker-bentoml-{os.getuid()}"), "home")
+        os.environ["BENTOML_HOME"] = home
+
+
 def _own_directory(path: str) -> str:
     """That directory, which nobody else may look into. Raises OSError if it is somebody else's."""
     os.makedirs(path, mode=0o700, exist_ok=True)
@@ -93,7 +104,11 @@ def _sweep(base: str) -> None:
     now = os.stat(os.path.join(base, "lock")).st_mtime  # by the clock that files are stamped with
     for name in os.listdir(base):
         path = os.path.join(base, name)
-        shared = name != "lock" and not name.startswith("worker-") and name.partition(".")[0] not in alive
+        shared = (
+            name not in ("lock", "home")
+            and not name.startswith("worker-")
+            and name.partition(".")[0] not in alive
+        )
         if shared and os.stat(path).st_mtime < now - KEPT:
             os.unlink(path)
 

@@ -165,3 +165,26 @@ def test_what_a_service_without_workers_has_not_used_for_long_is_removed(base: P
     first.close()
     Workspace("d/B", str(base.parent)).close()
     assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("home", "declared", "wanted"),
+    [("/proc/none", None, "given"), ("/proc/none", "/x", "/x"), ("own", None, None)],
+)
+def test_an_account_without_a_home_gets_one_for_bentoml(
+    base: Path, tmp_path: Path, home: str, declared: str | None, wanted: str | None
+) -> None:
+    code = (
+        "import os, sys\nfrom stoker_bentoml.workspace import provide_home\nprovide_home(sys.argv[1])\n"
+        "print(os.environ.get('BENTOML_HOME', ''))\n"
+    )
+    environ = {"HOME": str(tmp_path / "own") if home == "own" else home}
+    environ |= {"BENTOML_HOME": declared} if declared else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(base.parent)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == (str(base / "home") if wanted == "given" else wanted or "")
