@@ -57,6 +57,8 @@ SERVICES = (
 )
 DEVICES = 3
 PAUSES = (0.0, 0.0, 0.05, 0.4, 1.0, 3.0, 12.0, 65.0)
+SETTLING = 30.0
+"""Virtual seconds until a daemon has seen the whole box."""
 PEACE = 1200.0
 """Virtual seconds of good luck in which everything must come right."""
 SCRIPTS = (
@@ -83,6 +85,7 @@ class World:
         self.whole = self.box.inventory
         self.desired = wanting(*SERVICES)
         self.daemon: SimulatedDaemon | None = None
+        self.asked = 0
         self.refused: list[str] = []
         self.events: list[Event] = []
         """All that the daemons have seen."""
@@ -96,7 +99,7 @@ class World:
 
     async def play(self, schedule: Schedule) -> None:
         """All deeds, daemon after daemon, then peace; raises AssertionError where a law is broken."""
-        ahead = list(schedule)
+        ahead = [(World.wait, 0), *schedule]
         async with anyio.create_task_group() as requests:
             self._requests = requests
             while ahead:
@@ -111,16 +114,17 @@ class World:
             async with self.simulation.daemon(self.desired) as self.daemon:
                 await self._until_peace(self.daemon)
                 check_peace(self.daemon, self)
+            assert self.asked == self.simulation.router.answered + len(self.refused), "a request is lost"
             requests.cancel_scope.cancel()
 
     async def _live(self, ahead: list[tuple[Deed, int]]) -> None:
         while ahead:
             deed, number = ahead.pop(0)
             deed(self, number)
-            await anyio.sleep(PAUSES[number % len(PAUSES)])
+            await anyio.sleep(SETTLING if deed is World.wait else PAUSES[number % len(PAUSES)])
 
     async def _until_peace(self, daemon: SimulatedDaemon) -> None:
-        await anyio.sleep(30)
+        await anyio.sleep(SETTLING)
         with anyio.move_on_after(PEACE):
             while not self._at_peace(daemon):
                 await anyio.sleep(5)
@@ -143,6 +147,9 @@ class World:
         return self._spawn(request, script)
 
     # -- deeds -----------------------------------------------------------------------------------------
+
+    def wait(self, number: int) -> None:
+        """Let the box come up."""
 
     def die(self, number: int) -> None:
         """At one of the next points at which it touches the world."""
@@ -187,6 +194,23 @@ class World:
         else:
             self.configure(replace(known, restart_token=str(number // 18)))
 
+    def update(self, number: int) -> None:
+        """What an operator does on a good day: a new revision, other bounds, another way to update."""
+        spec = SERVICES[number % len(SERVICES)]
+        known = self.desired.services[spec.key]
+        if number // 3 % 3 == 0:
+            low = 1 + number // 9 % 2
+            self.configure(replace(known, scaling=Scaling(min_replicas=low, max_replicas=low + 1)))
+        elif number // 3 % 3 == 1:
+            names = ("RollingUpdate", "RampedSlowRollout", "BestEffortControlledRollout")
+            update = Update(strategy=names[number // 9 % 3], max_surge=number % 2, max_unavailable=1)
+            self.configure(replace(known, update=update))
+        else:
+            self.configure(replace(known, envs=(("VERSION", str(number // 9)),)))
+
+    def lag(self, number: int) -> None:
+        self.mishaps.lag = (0.0, 0.2, 1.0)[number % 3]
+
     def fill_disk(self, number: int) -> None:
         self.mishaps.disk_full = number % 2 == 0
 
@@ -223,6 +247,7 @@ class World:
     def request(self, number: int) -> None:
         spec = SERVICES[number % len(SERVICES)]
         for _ in range(1 + number // 3 % 5):
+            self.asked += 1
             self._requests.start_soon(self._ask, spec.key, (0.1, 1.0, 5.0)[number % 3])
 
     async def _ask(self, service: str, seconds: float) -> None:
@@ -253,6 +278,11 @@ GPU_FAULTS: tuple[Deed, ...] = (
     World.behave, World.change, World.request, World.slow_driver,
 )  # fmt: skip
 """Starts, stops, crashes, losses of devices and changes of the configuration."""
+OWN_DOING: tuple[Deed, ...] = (
+    World.die, World.die, World.update, World.update, World.lag, World.lose_words, World.silence_nvml,
+    World.request, World.request, World.request,
+)  # fmt: skip
+"""Nothing of this is a worker's fault or a client's: no request may suffer by it."""
 
 
 def outstanding(daemon: SimulatedDaemon) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from simulation.schedules import FAULTS, GPU_FAULTS, Schedule, play
+from simulation.schedules import FAULTS, GPU_FAULTS, OWN_DOING, Schedule, play
 
 MANY = int(os.environ.get("STOKER_SCHEDULES", "0"))
 ANY_TIME = settings(
@@ -45,6 +45,17 @@ def test_whatever_happens_no_law_is_broken_and_all_comes_right(schedule: Schedul
 def test_no_device_has_two_owners_is_missing_or_is_freed_early(schedule: Schedule) -> None:
     told(schedule)
     play(schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0 if MANY else 240)
+@ANY_TIME
+@given(st.lists(st.tuples(st.sampled_from(OWN_DOING), NUMBERS), min_size=4, max_size=30))
+def test_no_request_suffers_by_what_stoker_does_itself(schedule: Schedule) -> None:
+    told(schedule)
+    world = play(schedule)
+    assert world.refused == []
+    assert world.simulation.router.cut == 0
 
 
 def test_schedules_reach_every_corner() -> None:
