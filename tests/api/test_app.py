@@ -122,7 +122,12 @@ def test_a_refused_configuration_lists_every_fault_with_its_place(live: Served, 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/v1/nothing", 404), ("DELETE", "/v1/status", 405), ("GET", "/v1/scale", 405)],
+    [
+        ("GET", "/v1/nothing", 404),
+        ("DELETE", "/v1/status", 405),
+        ("GET", "/v1/scale", 405),
+        ("GET", "/v1/status/", 404),
+    ],
 )
 def test_unknown_routes_are_problems_too(live: Served, method: str, path: str, status: int) -> None:
     assert refused(live.socket, method, path)["status"] == status

@@ -22,8 +22,9 @@ from api.wire import Connection
 from stoker.api import tcp
 from stoker.api.app import build
 from stoker.api.guard import FAILURES, PERIOD, Refusals, foreign, known_host
+from stoker.api.problems import BadRequestError
 from stoker.api.server import LARGEST_HEAD, serve_tcp
-from stoker.errors import StokerError
+from stoker.errors import ConflictError, StokerError
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -124,12 +125,18 @@ def test_addresses(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "box", "box:http", "1.2.3.4:70000", "box:-1"])
 def test_what_is_no_address_is_said(text: str) -> None:
-    with pytest.raises(StokerError, match="HOST:PORT"):
+    with pytest.raises(BadRequestError, match="HOST:PORT"):
         tcp.split_address(text)
 
 
+def test_a_host_that_is_none_is_said() -> None:
+    for host in ("no..such", "x" * 300, "\0"):
+        with pytest.raises(ConflictError, match="cannot listen"):
+            tcp.listen(f"{host}:0")
+
+
 def test_a_port_that_is_taken_is_said() -> None:
-    with closing(tcp.listen("127.0.0.1:0")) as taken, pytest.raises(StokerError, match="in use"):
+    with closing(tcp.listen("127.0.0.1:0")) as taken, pytest.raises(ConflictError, match="in use"):
         tcp.listen(f"127.0.0.1:{taken.getsockname()[1]}")
 
 

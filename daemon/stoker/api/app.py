@@ -25,6 +25,7 @@ def build(facade: DaemonFacade) -> Starlette:
         ],
         exception_handlers={StokerError: _stoker_error, HTTPException: _http_error, Exception: _bug},
     )
+    app.router.redirect_slashes = False  # a path is what it is; a redirect would name a host of the sender's
     app.state.closing = endpoints.closing
     return app
 

@@ -5,7 +5,7 @@ Nothing is counted here and no global registry is touched: the daemon's own stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -29,10 +29,10 @@ def exposition(snapshot: Snapshot, accepted: str = "") -> tuple[bytes, str]:
     registry.register(_SnapshotCollector(snapshot))
     if "application/openmetrics-text" not in accepted:
         return generate_latest(registry), CONTENT_TYPE
-    from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
-    from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+    from prometheus_client.openmetrics import exposition as openmetrics
 
-    return openmetrics(registry), CONTENT_TYPE_LATEST
+    render: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+    return render(registry), openmetrics.CONTENT_TYPE_LATEST
 
 
 class _SnapshotCollector:

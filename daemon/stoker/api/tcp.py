@@ -9,17 +9,18 @@ import socket
 import stat
 from contextlib import suppress
 
-from stoker.errors import StokerError
+from stoker.api.problems import BadRequestError
+from stoker.errors import ConflictError, StokerError
 
 TOKEN_FILE = "token"
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, [HOST]:PORT, :PORT or PORT; without a host this box alone. Raises StokerError. Pure."""
+    """HOST:PORT, [HOST]:PORT, :PORT or PORT; without a host this box alone. Raises BadRequestError. Pure."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     if not port.isdigit() or int(port) > 65535:
-        raise StokerError(f"cannot listen on {text!r}: write HOST:PORT, such as 127.0.0.1:7070")
+        raise BadRequestError(f"cannot listen on {text!r}: write HOST:PORT, such as 127.0.0.1:7070")
     return host, int(port)
 
 
@@ -37,7 +38,7 @@ def loopback(host: str) -> bool:
 
 
 def listen(address: str) -> socket.socket:
-    """A listening socket there. Raises StokerError."""
+    """A listening socket there. Raises BadRequestError or ConflictError."""
     host, port = split_address(address)
     try:
         family, _, _, _, where = socket.getaddrinfo(
@@ -54,8 +55,10 @@ def listen(address: str) -> socket.socket:
         except BaseException:
             listener.close()
             raise
-    except OSError as error:
-        raise StokerError(f"cannot listen on {address}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise ConflictError(
+            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     return listener
 
 
