@@ -56,7 +56,7 @@ class Births:
             await dismantle(fence.directories)
             if cgroup is not None and self._cgroups is not None:
                 self._cgroups.remove(cgroup)
-            await self._scratch.remove(request.tmp_dir)
+            self._scratch.remove(request.tmp_dir)
             raise
         return _record(request, pid, cgroup, fence), pidfd
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ class Discovery:
         """Its directory for temporary files, only if its name says that it was made for that worker."""
         path = procfs.read_variable(pid, "TMPDIR")
         own = f"/stoker-{self._prefix[:-1]}/{mark.rpartition(':')[2]}"
-        return path if path.endswith(own) else ""
+        return path if own in path and re.fullmatch(r"(\.\d+)?", path.partition(own)[2]) else ""
 
 
 def _output_file(pid: int) -> str:

@@ -91,7 +91,7 @@ class ProcessDriver:
         status = self._status(worker)
         await self._trees(worker).clear(worker)
         await dismantle(map(Path, worker.record.fences))
-        await self._scratch.remove(worker.record.tmp_dir)
+        self._scratch.remove(worker.record.tmp_dir)
         self._forget(worker)
         return status
 
@@ -113,7 +113,7 @@ class ProcessDriver:
         """Live workers of an earlier daemon. What dead ones left behind is killed on the way."""
         records, superfluous = await self._discovery.run()
         for path in superfluous:
-            await self._scratch.remove(path)
+            self._scratch.remove(path)
         return [FoundWorker(handle=_handle(record), mark=record.mark) for record in records]
 
     async def recover(self, found: FoundWorker) -> WorkerHandle:

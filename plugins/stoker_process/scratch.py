@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import anyio.to_thread
 
 from stoker.errors import WorkerError
 
+_TRIES = 3
+
 
 class Scratch:
-    """Makes and removes them. All lie in one directory of the instance, which others may not list."""
+    """Makes and removes them. All lie in one directory of the instance, which others may not list.
+
+    They are removed by a thread: on a busy disk even an empty directory takes milliseconds, for which no
+    restart has to wait.
+    """
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._held: dict[str, int] = {}
         """Descriptors of those directories of instances, locked: systemd-tmpfiles leaves alone what is
         locked, however old the files in it are."""
+        self._remover: ThreadPoolExecutor | None = None
+        self._left: list[str] = []
+        """What could not be removed and was not said yet."""
 
     async def make(self, path: str, owner: tuple[int, int] | None) -> None:
         """Make an empty directory that only `owner` (uid, gid; None: the daemon's own user) may enter.
 
         Raises WorkerError.
         """
+        self._complain()
         if not path:
             return
         try:
-            self._hold(os.path.dirname(path))
-            try:
-                os.mkdir(path, 0o700)
-            except FileExistsError:  # of a worker whose daemon died before it could be removed
-                await anyio.to_thread.run_sync(shutil.rmtree, path)
-                os.mkdir(path, 0o700)
+            await self._make_empty(path)
             if owner is not None:
                 os.chown(path, *owner, follow_symlinks=False)
         except OSError as error:
@@ -43,30 +51,51 @@ class Scratch:
                 f"cannot make the directory {path} for temporary files: {error.strerror}"
             ) from error
 
-    async def remove(self, path: str) -> None:
-        """Remove one with all that is in it. What cannot be removed is said and left."""
+    def remove(self, path: str) -> None:
+        """Have one removed soon, with all that is in it. What cannot be removed is said and left."""
         if not path:
             return
-        try:
-            os.rmdir(path)  # the usual case, without a thread
-        except FileNotFoundError:
-            pass
-        except OSError:
-            await anyio.to_thread.run_sync(self._clear, path)
-        self._let_go(os.path.dirname(path))
+        if self._remover is None:
+            self._remover = ThreadPoolExecutor(1, thread_name_prefix="scratch")
+        self._remover.submit(self._remove, path)
 
     def close(self) -> None:
-        """Close the descriptors."""
+        """Finish removing, and close the descriptors."""
+        if self._remover is not None:
+            self._remover.shutdown()
+        self._complain()
         for parent in list(self._held):
-            os.close(self._held.pop(parent))
+            self._let_go(parent)
 
-    def _hold(self, parent: str) -> None:
+    async def _make_empty(self, path: str) -> None:
+        """Raises OSError, WorkerError."""
+        anew = False
+        for _ in range(_TRIES):
+            self._hold(os.path.dirname(path), anew=anew)
+            try:
+                os.mkdir(path, 0o700)
+            except FileNotFoundError:  # the last worker's was removed, and the instance's with it
+                anew = True
+            except FileExistsError:  # of a worker whose daemon died before it could be removed
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, path, ignore_errors=True))
+            else:
+                return
+        raise FileExistsError(errno.EEXIST, "it cannot be emptied")
+
+    def _complain(self) -> None:
+        """Say what the thread could not do; it may not speak itself."""
+        while self._left:
+            self._log(f"cannot remove everything in {self._left.pop()}; remove what is left there")
+
+    def _hold(self, parent: str, *, anew: bool = False) -> None:
         """Have the instance's directory, and nobody else's: its name is no secret, and /tmp is everybody's.
 
         Raises OSError, WorkerError.
         """
         if parent in self._held:
-            return
+            if not anew:
+                return
+            self._let_go(parent)
         try:
             os.mkdir(parent)
         except FileExistsError:
@@ -79,15 +108,17 @@ class Scratch:
         self._held[parent] = descriptor
 
     def _let_go(self, parent: str) -> None:
-        """Remove the instance's directory when it is empty."""
-        try:
-            os.rmdir(parent)
-        except OSError:
-            return  # another worker's is in it
-        if parent in self._held:
-            os.close(self._held.pop(parent))
+        descriptor = self._held.pop(parent, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
-    def _clear(self, path: str) -> None:
+    def _remove(self, path: str) -> None:
+        """In the thread: one directory, and the instance's if it was the last."""
         shutil.rmtree(path, ignore_errors=True)
         if os.path.lexists(path):
-            self._log(f"cannot remove everything in {path}; remove what is left there")
+            self._left.append(path)
+            return
+        try:
+            os.rmdir(os.path.dirname(path))
+        except OSError:
+            return  # another worker's is in it

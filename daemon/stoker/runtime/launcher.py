@@ -6,6 +6,7 @@ process is found here and raised as WorkerError.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import sys
@@ -49,6 +50,7 @@ class Launcher:
     ) -> None:
         self._instance = instance
         self._logs = Path(state_dir) / "logs"
+        self._starts = itertools.count(1)
         self._environ = environ
         self._url = url
         self._ports = ports
@@ -74,7 +76,7 @@ class Launcher:
         cuda = cuda_environment(action.reservations, pin=spec.pin)
         if MPS_LIMIT in cuda and MPS_PIPE in self._environ:
             cuda[MPS_PIPE] = self._environ[MPS_PIPE]
-        tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}"
+        tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}.{next(self._starts)}"
         try:
             command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))
             environ = worker_environment(
