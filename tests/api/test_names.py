@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from api.fakes import GPU, SPARE, snapshot, spec, specs
 from stoker.api.names import resolve_device, resolve_replica, resolve_service
 from stoker.errors import ConflictError, NotFoundError
+from stoker.model.device import Device
 from stoker.model.service import DesiredState
 
 TWO = snapshot(desired=DesiredState(services=specs() | {"chat/infer": spec("infer", "chat")}))
@@ -61,3 +64,14 @@ def test_an_unknown_or_ambiguous_device_is_refused_with_those_there_are() -> Non
         resolve_device(snapshot(), GPU[:-1] + "6")
     with pytest.raises(NotFoundError, match="no device '7'; there are"):
         resolve_device(snapshot(), "7")
+
+
+def test_a_gpu_that_is_cut_stands_for_its_instances() -> None:
+    parts = tuple(
+        Device(uuid=f"MIG-{tag}", name="MIG", index=0, memory_total=1, parent="GPU-cut") for tag in "ab"
+    )
+    known = snapshot()
+    inventory = replace(known.observed.inventory, devices=parts)
+    cut = replace(known, observed=replace(known.observed, inventory=inventory))
+    assert resolve_device(cut, "0") == resolve_device(cut, "GPU-c") == "GPU-cut"
+    assert resolve_device(cut, "MIG-b") == "MIG-b"

@@ -89,9 +89,20 @@ def test_a_device_that_is_not_given_says_why_and_what_to_do(health: str, reason:
     sick = device(health=health, health_reason=reason, health_since_s=125.7)
     assert cell("HEALTH", sick) == f"{health} 2m5s"
     why, what = notes(sick)
-    assert why == f"GPU 0: {health}: {reason}"
+    assert why == (f"GPU 0: {reason}" if reason.startswith(health) else f"GPU 0: {health}: {reason}")
     assert hint in what
     assert [line for line, _ in sick_notes([sick])] == ["", why, what]
+
+
+def test_what_is_the_same_of_mig_instances_is_said_once() -> None:
+    parts = [
+        {**device(0, health="quarantined", health_reason="Xid 95"), "uuid": f"MIG-{tag}", "parent": "GPU-cut"}
+        for tag in "ab"
+    ]
+    assert notes(*parts) == [
+        "MIG-a, MIG-b: quarantined: Xid 95",
+        "MIG-a, MIG-b: reset it, or `stoker gpus release GPU-cut` if it is well; then it is on probation",
+    ]
 
 
 def test_strangers_are_named_and_own_workers_are_not() -> None:

@@ -158,6 +158,17 @@ async def test_the_operator_ends_quarantine_but_not_what_the_driver_still_says(t
         assert not w.health.pardon("GPU-0"), "a lost one can only be marked"
 
 
+async def test_a_gpu_that_is_cut_is_pardoned_with_all_its_instances(tmp_path) -> None:
+    async with ward(tmp_path) as w:
+        fault = DeviceFault(serial=1, kind="device", what="Xid 95")
+        w.found = box(*(make_device(number, parent="GPU-cut", faults=(fault,)) for number in (0, 1)))
+        w.publish()
+        assert w.states() == ["quarantined", "quarantined"]
+        assert w.health.pardon("GPU-cut")
+        assert w.states() == ["probation", "probation"]
+        assert not w.health.pardon("GPU-cut")
+
+
 async def test_a_link_fault_is_told_and_pardoned(tmp_path) -> None:
     async with ward(tmp_path) as w:
         w.tell(0, ("link", "Xid 74"))

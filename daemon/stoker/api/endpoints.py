@@ -245,9 +245,10 @@ class Endpoints:
         """A device without any worker."""
         uuid = self._device(await self._body(request, "release"))
         before = self._facade.snapshot()
-        device, go = before.observed.inventory.get(uuid), self._holders(uuid)
+        devices, go = before.observed.inventory.devices, self._holders(uuid)
+        ill = any(d.health in IN_BED for d in devices if uuid in (d.uuid, d.parent))
         await self._facade.mark_device(uuid, "released")
-        if device is not None and device.health in IN_BED and uuid not in before.marks:
+        if ill and uuid not in before.marks:
             text = f"{uuid}: on probation, and then in use again if it stays well"
             return _done(text, device=uuid, replicas=[])
         more = f"{', '.join(go)} drain and move elsewhere" if go else "no worker was on it"
@@ -292,9 +293,11 @@ class Endpoints:
         return resolve_device(self._facade.snapshot(), requests.text(body, "device"))
 
     def _holders(self, uuid: str) -> list[str]:
-        """Ids of the replicas on a device."""
-        replicas = self._facade.snapshot().observed.replicas.values()
-        return sorted(r.id for r in replicas if any(taken.uuid == uuid for taken in r.reservations))
+        """Ids of the replicas on a device or on the instances it is cut into."""
+        observed = self._facade.snapshot().observed
+        mine = {uuid, *(device.uuid for device in observed.inventory.devices if device.parent == uuid)}
+        found = observed.replicas.values()
+        return sorted(r.id for r in found if any(taken.uuid in mine for taken in r.reservations))
 
     def _explain_service(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()

@@ -46,16 +46,18 @@ def resolve_replica(snapshot: Snapshot, name: str) -> Replica:
 
 def resolve_device(snapshot: Snapshot, name: str) -> str:
     """The UUID of the device that `name` means: a UUID, the beginning of one, or an index. One that is marked
-    is known though it is away.
+    is known though it is away. A GPU that is cut into MIG instances stands for all of them.
 
     Raises NotFoundError naming the nearest one, ConflictError naming all candidates.
     """
     devices = snapshot.observed.inventory.devices
-    known = list(dict.fromkeys([*(device.uuid for device in devices), *snapshot.marks]))
+    parents = dict.fromkeys(device.parent for device in devices if device.parent)
+    known = list(dict.fromkeys([*(device.uuid for device in devices), *parents, *snapshot.marks]))
     if name in known:
         return name
     if name.isdecimal():
-        found = [device.uuid for device in devices if device.index == int(name)]
+        named = [device.parent or device.uuid for device in devices if device.index == int(name)]
+        found = list(dict.fromkeys(named))
     else:
         found = [uuid for uuid in known if uuid.lower().startswith(name.lower())]
     if len(found) == 1:

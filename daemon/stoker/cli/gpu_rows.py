@@ -46,7 +46,7 @@ def _row(device: Document, numbers: Mapping[str, int]) -> tuple[Cell, ...]:
         Cell(f"{format_bytes(used)}/{format_bytes(total)}" if total else ""),
         Cell("" if busy is None else f"{busy:.0%}"),
         Cell(
-            health if since is None else f"{health} {format_duration(float(int(since)))}",
+            f"{health} {format_duration(float(int(since)))}" if since and since >= 1 else health,
             HEALTH_STYLES.get(health, "red"),
         ),
         Cell(_free(device)),
@@ -87,9 +87,17 @@ def _owners(device: Document) -> str:
 
 def device_notes(devices: Sequence[Document]) -> Iterator[tuple[str, str]]:
     """What a row has no room for, each line with its style: why a device is not given, what to do, who else
-    is on it."""
+    is on it. What is the same of several MIG instances is said once."""
+    said: dict[str, tuple[list[str], str]] = {}
     for device in devices:
-        yield from ((f"GPU {device['index']}: {text}", style) for text, style in _notes(device))
+        for text, style in _notes(device):
+            said.setdefault(f"{device['index']} {text}", ([], style))[0].append(_label(device))
+    for key, (labels, style) in said.items():
+        yield f"{', '.join(labels)}: {key.partition(' ')[2]}", style
+
+
+def _label(device: Document) -> str:
+    return device["uuid"][:12] if device.get("parent") else f"GPU {device['index']}"
 
 
 def sick_notes(devices: Sequence[Document]) -> Iterator[tuple[str, str]]:
@@ -103,7 +111,8 @@ def sick_notes(devices: Sequence[Document]) -> Iterator[tuple[str, str]]:
 def _notes(device: Document) -> Iterator[tuple[str, str]]:
     health, reason = device["health"], device.get("health_reason", "")
     if health != "healthy":
-        yield f"{health}: {reason}" if reason else health, HEALTH_STYLES.get(health, "red")
+        text = reason if reason.startswith(health) else f"{health}: {reason}" if reason else health
+        yield text, HEALTH_STYLES.get(health, "red")
         if advice := hint(device):
             yield advice, "dim"
     elif reason:
@@ -119,7 +128,7 @@ def _notes(device: Document) -> Iterator[tuple[str, str]]:
 
 def hint(device: Document) -> str:
     """What becomes of a device that is not healthy, or can be done about it."""
-    name = device["uuid"][:12]
+    name = (device.get("parent") or device["uuid"])[:12]
     if "by the operator" in device.get("health_reason", "") and device["health"] != "probation":
         return f"`stoker gpus uncordon {name}` gives it back"
     return {

@@ -89,7 +89,11 @@ class DeviceCare:
         """Let the driver go, once, when the last worker has left a device that was released."""
         released = self._released()
         self._handed &= released
-        held = {given.uuid for replica in self._replicas() for given in replica.reservations}
+        parents = (
+            {device.uuid: device.parent for device in self._parts.devices.devices} if self._parts else {}
+        )
+        given = {taken.uuid for replica in self._replicas() for taken in replica.reservations}
+        held = {*given, *(parents.get(uuid) for uuid in given)}
         if free := released - self._handed - held:
             self._handed |= free
             self._post(Notice(message=f"{', '.join(sorted(free))}: nobody is on it; {self._let_go()}"))

@@ -85,22 +85,29 @@ class DeviceHealth:
         return charted(inventory, verdict.cases)
 
     def pardon(self, uuid: str) -> bool:
-        """End the quarantine of a device by the operator's word, by way of probation; False if it is in none.
-        Raises ConflictError if the driver still says that it is ill."""
-        case, device = self._known(anyio.current_time()).get(uuid), self._found.get(uuid)
-        if case is None or device is None or case.state not in IN_BED or device.health == "lost":
-            return False
-        if why := objection(device):
+        """End the quarantine of a device, or of all instances of it, by the operator's word, by way of
+        probation; False if it is in none. Raises ConflictError if the driver still says that it is ill."""
+        cases = self._known(anyio.current_time())
+        ill = [
+            device
+            for device in self._found.devices
+            if uuid in (device.uuid, device.parent) and device.health != "lost"
+            if device.uuid in cases and cases[device.uuid].state in IN_BED
+        ]
+        if why := next((objection(device) for device in ill if objection(device)), ""):
             now = self._let_go()
             raise ConflictError(f"{uuid} cannot be used again yet: {why}" + (f"; {now}" if now else ""))
-        self._absolve(uuid, case)
-        return True
+        for device in ill:
+            self._absolve(device.uuid, cases[device.uuid])
+        return bool(ill)
 
     def forgive(self, uuid: str) -> None:
         """Forget what made a device suspect, or unfit for sets, by the operator's word."""
-        case = self._known(anyio.current_time()).get(uuid)
-        if case is not None and case.state not in IN_BED:
-            self._absolve(uuid, case)
+        cases = self._known(anyio.current_time())
+        for device in self._found.devices:
+            case = cases.get(device.uuid)
+            if uuid in (device.uuid, device.parent) and case is not None and case.state not in IN_BED:
+                self._absolve(device.uuid, case)
 
     def after_event(self, event: Event) -> None:
         """Listen to the control loop: the last worker may have left a draining device."""
