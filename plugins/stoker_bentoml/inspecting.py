@@ -66,7 +66,7 @@ def check_version() -> None:
     """Raises Absent without a BentoML that this package knows."""
     if importlib.util.find_spec("bentoml") is None:
         raise Absent(
-            f"BentoML is not installed for {sys.executable}: pip install 'stoker[bentoml]', or name the "
+            f"BentoML is missing: run {sys.executable} -m pip install 'bentoml>=1.4.30,<2', or name the "
             "bento's own Python with `interpreter:`"
         )
     from importlib.metadata import version
