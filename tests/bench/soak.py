@@ -8,6 +8,7 @@ Ends at the first broken law with what the daemon said, exit code 1; else prints
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -29,25 +30,35 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the tally goes as JSON")
     given = parser.parse_args()
     print(f"{given.minutes:g} minutes, seed {given.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
-        environ = {}
-        try:
-            library()
-            environ = FakeBox.preset("2xt4", Path(name) / "nvml.json").environ
-        except CannotBuildError as error:
-            print(f"without devices: {error}")
-        with Box(Path(name), **environ) as box:
-            chaos = Chaos(box, given.seed, gpu=bool(environ))
-            fault = ""
-            try:
-                check_counts(chaos.run(given.minutes * 60))
-            except AssertionError as error:
-                fault = str(error)
-            found = {"seed": given.seed, "broken": fault, **chaos.tally.report()}
-            print(json.dumps(found, indent=1))
-            if given.out:
-                given.out.write_text(json.dumps(found, indent=1) + "\n")
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    fault = run(given, directory)
+    if fault:
+        print(f"what the daemon left is in {directory}")
+    else:
+        shutil.rmtree(directory)
     return 1 if fault else 0
+
+
+def run(given: argparse.Namespace, directory: Path) -> str:
+    """Which law was broken, "" for none."""
+    environ = {}
+    try:
+        library()
+        environ = FakeBox.preset("2xt4", directory / "nvml.json").environ
+    except CannotBuildError as error:
+        print(f"without devices: {error}")
+    with Box(directory, **environ) as box:
+        chaos = Chaos(box, given.seed, gpu=bool(environ))
+        fault = ""
+        try:
+            check_counts(chaos.run(given.minutes * 60))
+        except AssertionError as error:
+            fault = str(error)
+        found = {"seed": given.seed, "broken": fault, **chaos.tally.report()}
+        print(json.dumps(found, indent=1))
+        if given.out:
+            given.out.write_text(json.dumps(found, indent=1) + "\n")
+    return fault
 
 
 if __name__ == "__main__":

@@ -118,12 +118,16 @@ class Clients:
             thread.join(90)
 
     def reachable(self) -> bool:
-        """Whether somebody listens at the address."""
+        """Whether a request is answered: that somebody listens is not enough, for the daemon keeps the
+        address open while there is no router."""
+        connection = http.client.HTTPConnection(self._host, int(self._port), timeout=5)
         try:
-            socket.create_connection((self._host, int(self._port)), 1).close()
-        except OSError:
+            connection.request("GET", "/")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
             return False
-        return True
+        finally:
+            connection.close()
 
     def _send(self) -> None:
         while not self._over.is_set():
@@ -167,6 +171,8 @@ class Tally:
     """Seconds without a router, in all."""
     most: Counter[str] = field(default_factory=Counter)
     """The most living workers of each service at once."""
+    last: list[str] = field(default_factory=list)
+    """The last deeds: when, also by the monotonic clock, and what."""
     daemon_descriptors: list[int] = field(default_factory=list)
     router_descriptors: list[int] = field(default_factory=list)
 
@@ -178,9 +184,10 @@ class Tally:
             "calms": self.calms,
             "answered": self.answered,
             "slowest_s": round(self.slowest, 3),
-            "lost": [failure.what for failure in self.lost],
+            "lost": [failure.what for failure in self.lost[:20]],
             "cut_by_router_kills": self.cut,
             "seconds_without_router": round(self.outage, 2),
+            "last_deeds": self.last,
             "most_workers": dict(self.most),
             "daemon_descriptors": self.daemon_descriptors[:1] + self.daemon_descriptors[-1:],
             "router_descriptors": self.router_descriptors[:1] + self.router_descriptors[-1:],
@@ -210,18 +217,20 @@ class Chaos:
         began = time.monotonic()
         counting = threading.Thread(target=self._count, daemon=True)
         counting.start()
-        with Clients(web) as clients:
-            while time.monotonic() - began < seconds:
-                for _ in range(self.random.randint(2, 6)):
-                    self._deed(clients)
-                    time.sleep(self.random.choice((0.0, 0.1, 0.5, 1.5)))
-                self._calm()
-                self._judge(clients)
-        self._watching.set()
-        counting.join(5)
+        try:
+            with Clients(web) as clients:
+                while time.monotonic() - began < seconds:
+                    for _ in range(self.random.randint(2, 6)):
+                        self._deed(clients)
+                        time.sleep(self.random.choice((0.0, 0.1, 0.5, 1.5)))
+                    self._calm()
+                    self._judge(clients)
+        finally:
+            self._watching.set()
+            counting.join(5)
+            self.tally.seconds = time.monotonic() - began
         self._calm()
         self._judge(clients)
-        self.tally.seconds = time.monotonic() - began
         return self.tally
 
     def _deed(self, clients: Clients) -> None:
@@ -239,6 +248,7 @@ class Chaos:
         }
         (name,) = self.random.choices(list(deeds), [weight for weight, _ in deeds.values()])
         self.tally.deeds[name] += 1
+        self.tally.last = [*self.tally.last[-11:], f"{time.strftime('%T')} {time.monotonic():.2f} {name}"]
         deeds[name][1]()
 
     # -- deeds -----------------------------------------------------------------------------------------
@@ -301,6 +311,9 @@ class Chaos:
         self._write()
 
     def _break_file(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while status_of(self.box) is None and time.monotonic() < deadline:
+            time.sleep(0.05)  # one that begins with a broken file ends, as it should
         self.box.write("services: {web: {comand: [")
         time.sleep(self.random.uniform(0.0, 0.5))
         self._write()
