@@ -61,6 +61,14 @@ def test_decorators_are_the_code_layer(project: Project, bentoml: str) -> None:
     assert str(project.folder / "service.py") in config.watch
 
 
+def test_an_instance_type_of_the_file_stands_above_resources_in_code(project: Project, bentoml: str) -> None:
+    project.write("service.py", SERVICES)
+    project.write("d.yaml", FILE.replace("Inner: {", "Inner: {instance_type: cpu.2, "))
+    assert project.load().desired.services["d/Inner"].resources.cpu == 1.0
+    project.write("d.yaml", FILE.replace("Inner: {", "Inner: {instance_type: t3-small, "))
+    assert project.load().desired.services["d/Inner"].resources.cpu == 0.2
+
+
 def test_a_changed_decorator_is_read_again(project: Project, bentoml: str) -> None:
     project.write("service.py", SERVICES)
     project.write("d.yaml", FILE)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.assemble import Deployment, Project
+from stoker.config.build import OWN_TYPES
 from stoker.config.interpolate import fill
 from stoker.config.launch import variable_name
 from stoker.config.layers import LAUNCH_WAYS, make_layer, merge_layers
@@ -149,7 +150,8 @@ def _with_answer(one: _Named, answer: Mapping[str, Any], findings: Findings) -> 
     for name, service in declared.items():
         file = _shown(one, service["file"])
         source = Source("code", file, os.path.dirname(service["file"]))
-        tree = from_data(_literal(service["values"]), source, service["line"], 1)
+        values = _without_resources(_literal(service["values"]), one.tree, name)
+        tree = from_data(values, source, service["line"], 1)
         defaults = from_data(service["defaults"], Source("built-in default", "the bento's own endpoints"))
         services[name] = tree._replace(value={**defaults.mapping, **tree.mapping})
         where = f"{one.deployment.name}: services.{name} ({file}:{service['line']})"
@@ -160,6 +162,17 @@ def _with_answer(one: _Named, answer: Mapping[str, Any], findings: Findings) -> 
     calls = {name: tuple(service["calls"]) for name, service in declared.items()}
     project = Project(target=one.target, python=one.python, calls=calls)
     return replace(one.deployment, layers=(layer, *one.deployment.layers), project=project)
+
+
+def _without_resources(values: dict[str, Any], tree: Node, service: str) -> dict[str, Any]:
+    """What is declared, without resources where the file names an instance type: that one decides, as in the
+    cloud, where a decorator's resources are a hint."""
+    node, own = find(tree, ("services", service, "instance_type")), find(tree, ("instance_types",))
+    kind = str(node.value or "") if node is not None else ""
+    overrides = values.get("config_overrides", {})
+    if not (kind.startswith(OWN_TYPES) or (own is not None and kind in own.mapping)):
+        return values
+    return {**values, "config_overrides": {key: overrides[key] for key in overrides if key != "resources"}}
 
 
 def _literal(value: Any) -> Any:
