@@ -36,6 +36,7 @@ NEW_WORKERS: dict[str, Any] = {
     "limits": Limits(nofile=1024),
     "envs": (("A", "1"),),
     "secrets": ("hf-token",),
+    "secret_versions": (("hf-token", 1),),
     "inherit_env": ("http_proxy",),
     "user": "svc",
     "group": "crew",

@@ -58,7 +58,7 @@ def reconcile(
         draft.turn_to(pool.key)
         judge(draft, pool, observed, desired)
     if draft.turns_back:
-        return draft.plan()
+        return Plan(actions=draft.plan().actions)  # the next plan follows at once
     needed = _needed_by_others(found, observed)
     for pool in news:
         draft.turn_to(pool.key)
