@@ -33,7 +33,7 @@ DROP_IN = f"""
 [Service]
 Environment=PATH={BIN}:/usr/bin:/bin
 Environment=PYTHONDONTWRITEBYTECODE=1
-WatchdogSec=3s
+WatchdogSec=6s
 TimeoutStopSec=3s
 RestartSec=200ms
 """
@@ -282,7 +282,7 @@ def test_a_daemon_without_a_good_file_waits_for_one_under_the_watchdog(stoker: S
     stoker.write("services: {idle: {comand: sleep 1}}\n")
     stoker.ctl("start")
     daemon, began = stoker.property("MainPID"), time.monotonic()
-    stoker.until(lambda: time.monotonic() - began > 4, "more than the three seconds of the watchdog")
+    stoker.until(lambda: time.monotonic() - began > 7, "more than the six seconds of the watchdog")
     assert stoker.property("MainPID") == daemon, stoker.log()
     stoker.write(FILE)
     stoker.until(lambda: len(stoker.workers()) == 2, "two ready workers")
