@@ -37,11 +37,9 @@ from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_care import DeviceCare
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
-from stoker.runtime.event_log import EventLog
 from stoker.runtime.facade import Facade, Whole
-from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.guarantees import devices_decide, refuse_clash
-from stoker.runtime.journal import Journal
+from stoker.runtime.keepsakes import Keepsakes
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.log_rotation import LogRotation
 from stoker.runtime.measure import RouterLink
@@ -117,11 +115,7 @@ class Daemon:
         secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
         redacted = Redaction(secrets, lookup=self._lookup, post=self._post).post
         self._words = WorkerWords(options.runtime_dir, state=self._state, lookup=self._lookup, post=redacted)
-        self._revisions = GoodRevisions(options.state_dir, self._trouble)
-        self._log = EventLog(options.state_dir, self._trouble)
-        journal = Journal(
-            time.time, past=self._log.past, last_number=self._log.last_number, kept=self._log.add
-        )
+        self._kept = Keepsakes(options.state_dir, self._trouble)
         care = self._bring_parts(registry, context)
         addresses = ServiceAddresses(store, self._trouble)
         self._actuator = Actuator(
@@ -135,7 +129,7 @@ class Daemon:
             post=redacted,
         )
         self._control = ControlLoop(
-            journal=journal,
+            journal=self._kept.journal(time.time),
             perform=self._actuator.perform,
             publish=self._routes.publish,
             addresses=addresses.table,
@@ -213,13 +207,13 @@ class Daemon:
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
-        start(self._log.run)
+        start(self._kept.events.run)
         doors = self.facade.whole.doors
         app = doors.app = build(self.facade)
         await self._tasks.start(serve, app, self._options.socket)
         if self._options.listen:
             await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
-        self._control.state = self._revisions.recall(self._control.state)
+        self._control.state = self._kept.revisions.recall(self._control.state)
         for name in registry.names("device source"):
             start(self._parts.run_devices, name)
         await self._configure()
@@ -242,8 +236,7 @@ class Daemon:
         await self._ending.wait()
         if self._control.state.stopping:
             await self._control.until_empty()
-            self._revisions.clear()
-            self._log.flush()
+            self._kept.close()
             await router.stop(ROUTER_GRACE)
         elif self._ending.successor:
             self._systemd.reloading()
@@ -344,7 +337,7 @@ class Daemon:
 
     def _after_event(self, event: Event) -> None:
         self._words.after(event)
-        self._revisions.follow(self._control.state)
+        self._kept.revisions.follow(self._control.state)
         match event:
             case InventoryChanged():
                 self._autoscaler.box_changed()

@@ -1,0 +1,29 @@
+"""What one daemon leaves to the next beside its store: its events, and what each service was when it was
+good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stoker.runtime.event_log import EventLog
+from stoker.runtime.good_revisions import GoodRevisions
+from stoker.runtime.journal import Journal
+
+
+class Keepsakes:
+    """Those of one state directory. `trouble` is told what cannot be written."""
+
+    def __init__(self, state_dir: str, trouble: Callable[[str], None]) -> None:
+        self.events = EventLog(state_dir, trouble)
+        self.revisions = GoodRevisions(state_dir, trouble)
+
+    def journal(self, wall: Callable[[], float]) -> Journal:
+        """A journal that goes on where the last one ended. `wall` gives seconds since the epoch."""
+        events = self.events
+        return Journal(wall, past=events.past, last_number=events.last_number, kept=events.add)
+
+    def close(self) -> None:
+        """All has ended in good order: the events stay, and what begins next begins with no revision to go
+        back to."""
+        self.revisions.clear()
+        self.events.flush()
