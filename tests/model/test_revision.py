@@ -45,6 +45,7 @@ NEW_WORKERS: dict[str, Any] = {
     "preload": ("torch",),
     "depends": ("tokenize",),
     "restart_token": "1",
+    "pin": "index",
 }
 SAME_WORKERS: dict[str, Any] = {
     "instance_type": "gpu.h100",
@@ -60,6 +61,7 @@ SAME_WORKERS: dict[str, Any] = {
     "standby": 2,
     "slo_wait": 1.0,
     "held": True,
+    "strict_pinning": True,
 }
 
 

@@ -254,7 +254,7 @@ class ServiceSpec(_Remembering):
 
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
-    "preload", "depends", "restart_token", "group", "umask", "secret_versions",
+    "preload", "depends", "restart_token", "group", "umask", "secret_versions", "pin",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
@@ -275,8 +275,6 @@ def _hash(spec: ServiceSpec) -> str:
     parts = {name: _plain(getattr(spec, name)) for name in REVISION_FIELDS}
     parts["launch"]["kind"] = type(spec.launch).__name__
     parts["notify"] = spec.probes.startup is not None and spec.probes.startup.notify
-    if spec.pin != "uuid":
-        parts["pin"] = spec.pin
     for name in ("exclude", "or_better", "spread"):
         # A wish for the place of later replicas, or none at all: those that run need not be replaced for it.
         if name != "exclude" or not parts["resources"][name]:
