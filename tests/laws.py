@@ -48,7 +48,7 @@ def check_start(event: StartRequested, before: ObservedState, desired: DesiredSt
     assert event.revision == revision(spec), f"{event.replica} started with revision {event.revision}"
     mine = [r for r in before.replicas.values() if r.service == event.service and r.phase in ALIVE]
     update = any(r.revision != event.revision for r in before.replicas.values() if r.service == event.service)
-    cap = spec.scaling.max_replicas + (surge_of(spec) if update else 0)
+    cap = spec.scaling.max_replicas + (surge_of(spec) if update else 0) + sum(bool(r.moving) for r in mine)
     assert len(mine) + 1 <= cap, f"{event.replica} would be living worker {len(mine) + 1} of at most {cap}"
     wanted = spec.resources.gpu
     assert sum(r.share for r in event.reservations) == wanted, f"{event.replica} got {event.reservations}"

@@ -15,6 +15,7 @@ from stoker.model.action import (
     ForgetReplica,
     HoldReplica,
     KillReplica,
+    MoveReplica,
     RejectRevision,
     ResumeReplica,
     StartReplica,
@@ -28,6 +29,7 @@ from stoker.model.event import (
     ReplicaAdded,
     ReplicaForgotten,
     ReplicaHeld,
+    ReplicaMoving,
     ReplicaResumed,
     RevisionAccepted,
     RevisionRejected,
@@ -106,6 +108,7 @@ def seeing(*replicas: Replica, **changes: Any) -> ObservedState:
 
 _PLAIN: dict[type[Action], Any] = {
     HoldReplica: ReplicaHeld,
+    MoveReplica: ReplicaMoving,
     ResumeReplica: ReplicaResumed,
     KillReplica: KillSignalled,
     ForgetReplica: ReplicaForgotten,
@@ -131,7 +134,7 @@ def event_of(action: Action, at: float) -> Event:
             return DrainRequested(**who, reason=action.reason, leave=action.leave)
         case StopReplica():
             return StopSignalled(**who, reason=action.reason, leave=action.leave, fault=action.fault)
-        case HoldReplica() | ResumeReplica() | KillReplica() | ForgetReplica():
+        case HoldReplica() | MoveReplica() | ResumeReplica() | KillReplica() | ForgetReplica():
             return _PLAIN[type(action)](**who, reason=action.reason)
         case AcceptRevision():
             return RevisionAccepted(at=at, id="e", service=action.service, revision=action.revision)

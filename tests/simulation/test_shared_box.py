@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from simulated import SimulatedDaemon, Simulation, load
-from stoker.model.event import Notice, TargetChanged
+from stoker.model.event import Notice, StartRequested, TargetChanged
 from stoker.model.service import PolicySpec, Scaling, ServiceSpec, Traffic
 from stoker_fake import FakeBox, Script, fake_devices
 from worlds import make_spec, wanting
@@ -157,3 +157,36 @@ async def test_a_draining_replica_comes_back_before_a_new_one_is_started(simulat
         await anyio.sleep(60)
         assert daemon.phases(a.key) == ["ready", "ready"]
         assert (simulation.router.cut, simulation.router.refused) == (0, 0)
+
+
+async def test_a_share_moves_elsewhere_for_a_whole_gpu_and_no_request_is_lost(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, FakeBox(fake_devices(2)))
+    a, b, c = (make_spec(name, backend="fake", gpu=0.5, traffic=Traffic(concurrency=2)) for name in "abc")
+    whole = make_spec("whole", backend="fake", gpu=1)
+    for spec in (a, b, c):
+        simulation.box.behave(spec.key, Script(ready_after=5))
+    async with simulation.daemon(wanting(a, c)) as daemon, anyio.create_task_group() as tasks:
+        await daemon.until(lambda: bool(daemon.ready(a.key) and daemon.ready(c.key)), within=60)
+        daemon.change(b)
+        await daemon.until(lambda: bool(daemon.ready(b.key)), within=60)
+        daemon.change(replace(c, held=True))
+        await daemon.until(lambda: not daemon.state.of(c.key), within=60)
+        where = [daemon.ready(spec.key)[0].reservations[0].uuid for spec in (a, b)]
+        assert len(set(where)) == 2, "one share on each device"
+        for spec in (a, b):
+            tasks.start_soon(load_of, simulation, spec.key)
+        daemon.change(whole)
+        await daemon.until(lambda: bool(daemon.ready(whole.key)), within=60)
+        assert len(daemon.ready(a.key)) == len(daemon.ready(b.key)) == 1
+        assert len({daemon.ready(spec.key)[0].reservations[0].uuid for spec in (a, b)}) == 1
+        await anyio.sleep(60)
+        assert (simulation.router.cut, simulation.router.refused) == (0, 0)
+        assert len(starts_of(daemon)) == 5, "one move, and nothing more"
+
+
+async def load_of(simulation: Simulation, service: str) -> None:
+    await load(simulation.router, service, rate=2, seconds=0.5, lasting=60)
+
+
+def starts_of(daemon: SimulatedDaemon) -> list[StartRequested]:
+    return [event for event in daemon.watch.events if isinstance(event, StartRequested)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from stoker.decide.lifecycle import InvalidTransitionError, fold
 from stoker.decide.reconcile import reconcile
@@ -46,6 +47,14 @@ def forecast(desired: DesiredState, observed: ObservedState, now: float) -> Fore
     return Forecast(actions=tuple(actions), observed=observed)
 
 
+_PLAIN: dict[type[Action], Any] = {
+    steps.HoldReplica: facts.ReplicaHeld,
+    steps.MoveReplica: facts.ReplicaMoving,
+    steps.ResumeReplica: facts.ReplicaResumed,
+}
+"""Facts of which there is nothing to tell but the reason."""
+
+
 def _assumed(action: Action, now: float) -> Iterator[Event]:
     """The facts that follow from an action when nothing goes wrong."""
     replica, service, reason = action.replica, action.service, action.reason
@@ -54,8 +63,6 @@ def _assumed(action: Action, now: float) -> Iterator[Event]:
             yield facts.ReplicaAdded(
                 at=now, replica=replica, service=service, revision=action.revision, reason=reason
             )
-        case steps.HoldReplica():
-            yield facts.ReplicaHeld(at=now, replica=replica, service=service, reason=reason)
         case steps.StartReplica():
             yield facts.StartRequested(
                 at=now, replica=replica, service=service, reservations=action.reservations,
@@ -69,8 +76,8 @@ def _assumed(action: Action, now: float) -> Iterator[Event]:
                 at=now, replica=replica, service=service, reason=reason, leave=action.leave
             )
             yield facts.ReplicaDrained(at=now, replica=replica, service=service)
-        case steps.ResumeReplica():
-            yield facts.ReplicaResumed(at=now, replica=replica, service=service, reason=reason)
+        case steps.HoldReplica() | steps.MoveReplica() | steps.ResumeReplica():
+            yield _PLAIN[type(action)](at=now, replica=replica, service=service, reason=reason)
         case steps.StopReplica():
             yield facts.StopSignalled(
                 at=now, replica=replica, service=service, reason=reason, leave=action.leave

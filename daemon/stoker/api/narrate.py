@@ -164,6 +164,11 @@ def _(event: facts.DrainRequested) -> str:
 
 
 @_clause.register
+def _(event: facts.ReplicaMoving) -> str:
+    return f"moves to another GPU{_because(event.reason)}"
+
+
+@_clause.register
 def _(event: facts.ReplicaResumed) -> str:
     return f"back in service{_because(event.reason)}"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from stoker.decide.draft import Draft
 from stoker.decide.pool import Pool, is_ready
 from stoker.decide.rollout import bounds
-from stoker.model.action import HoldReplica, StartReplica
+from stoker.model.action import HoldReplica, MoveReplica, StartReplica
 from stoker.model.device import Placement
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
@@ -34,6 +34,8 @@ def admit(draft: Draft, found: Mapping[ServiceKey, Pool], waiting: Iterable[Pool
             placement = draft.place(spec)
             draft.take(replica, placement.reservations)
             reason = _crowded(placement, loading) if placement.placed else placement.reason
+            if not placement.placed:
+                _make_room(draft, spec, replica, found)
             if not reason:
                 alive[pool.key] += 1
                 loading |= {given.uuid: replica.id for given in placement.reservations if given.share < 1}
@@ -41,6 +43,19 @@ def admit(draft: Draft, found: Mapping[ServiceKey, Pool], waiting: Iterable[Pool
                 continue
         if reason != replica.reason:
             draft.act(HoldReplica(replica=replica.id, service=pool.key, reason=reason, cause=replica.cause))
+
+
+def _make_room(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping[ServiceKey, Pool]) -> None:
+    """Where it waits for whole devices on which only shares are: have the fewest of these go elsewhere. One
+    thing at a time: what is on its way out already may be all that it takes."""
+    everyone = [member for pool in found.values() for member in pool.members if member.reservations]
+    if spec.resources.gpu < 1 or any(r.leave or r.phase not in ("ready", "unready") for r in everyone):
+        return
+    settled = {key: pool.spec for key, pool in found.items() if pool.spec is not None and not pool.updating}
+    room = draft.opening(spec, settled)
+    for moved in room.moves if room is not None else ():
+        reason = f"{replica.id} needs its GPU whole"
+        draft.act(MoveReplica(replica=moved.id, service=moved.service, reason=reason, cause=replica.cause))
 
 
 def _start(draft: Draft, pool: Pool, replica: Replica, placement: Placement) -> None:
@@ -124,7 +139,8 @@ def _full(pool: Pool, spec: ServiceSpec, alive: int) -> str:
     """Why no further worker may live now, "" if one may: workers that are still stopping count."""
     update = any(replica.revision != pool.revision for replica in pool.alive)
     surge = bounds(spec.update)[0] if update else 0
-    if alive < spec.scaling.max_replicas + surge:
+    moving = sum(bool(replica.moving) for replica in pool.alive)
+    if alive < spec.scaling.max_replicas + surge + moving:
         return ""
     beyond = f" + {surge} during the update" if surge else ""
     return f"waits for a worker to end: {alive} live, max_replicas is {spec.scaling.max_replicas}{beyond}"

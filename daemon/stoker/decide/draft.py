@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from stoker.decide.defragment import Opening, opening
 from stoker.model.action import Action, Plan, RejectRevision
 from stoker.model.device import Inventory, Placement, Reservation
 from stoker.model.replica import Replica
@@ -84,9 +85,25 @@ class Draft:
         self.lean()
         gone = {replica.id for replica in without}
         others = [replica for replica in self._holders.values() if replica.id not in gone]
-        answer = self._place(spec, self._inventory, others)
+        answer = self._place(spec, self._for(spec), others)
         fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
         return Placement(placed=False, reason=fault) if fault else _described(answer, self._inventory)
+
+    def opening(self, spec: ServiceSpec, services: Mapping[ServiceKey, ServiceSpec]) -> Opening | None:
+        """Which sharers would have to move for a replica of `spec` to have its whole devices."""
+        return opening(spec, self._inventory, list(self._holders.values()), services)
+
+    def _for(self, spec: ServiceSpec) -> Inventory:
+        """The devices as they are for that service: one that is being emptied takes no new sharers."""
+        movers = [holder for holder in self._holders.values() if holder.moving]
+        emptied = {given.uuid: mover for mover in movers for given in mover.reservations}
+        if not emptied or spec.resources.gpu >= 1:
+            return self._inventory
+        devices = [
+            replace(device, withheld=emptied[device.uuid].moving) if device.uuid in emptied else device
+            for device in self._inventory.devices
+        ]
+        return replace(self._inventory, devices=tuple(devices))
 
     def take(self, replica: Replica, reservations: tuple[Reservation, ...]) -> None:
         """Count these devices as taken for the rest of the plan."""

@@ -34,6 +34,7 @@ from stoker.model.event import (
     ReplicaEvent,
     ReplicaForgotten,
     ReplicaHeld,
+    ReplicaMoving,
     ReplicaResumed,
     RevisionAccepted,
     RevisionRejected,
@@ -219,14 +220,15 @@ def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) ->
     return _enter(replica, "draining", event, reason=event.reason, leave=leave, unfit=unfit)
 
 
+def _moving(replica: Replica, event: ReplicaMoving, desired: DesiredState) -> Replica:
+    """It serves on, but no longer fills a wanted place: so another one is started."""
+    del desired
+    return replace(replica, leave=True, moving=event.reason, reason=event.reason, cause=event.id)
+
+
 def _resumed(replica: Replica, event: ReplicaResumed, desired: DesiredState) -> Replica:
     del desired
     return _enter(replica, "ready", event, reason=event.reason, leave=False, drained=False)
-
-
-def _drained(replica: Replica, event: ReplicaDrained, desired: DesiredState) -> Replica:
-    del event, desired
-    return replace(replica, drained=True)
 
 
 def _stopping(replica: Replica, event: StopSignalled, desired: DesiredState) -> Replica:
@@ -401,8 +403,9 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     LivenessFailed: _Rule(_in("ready", "unready"), _liveness_failed),
     WorkerCondemned: _Rule(_in("starting", "ready", "unready"), _condemned),
     DrainRequested: _Rule(_in("starting", "ready", "unready", "draining"), _draining),
+    ReplicaMoving: _Rule(_in("ready"), _moving),
     ReplicaResumed: _Rule(_in("draining"), _resumed),
-    ReplicaDrained: _Rule(_in("draining"), _drained),
+    ReplicaDrained: _Rule(_in("draining"), lambda replica, *_: replace(replica, drained=True)),
     StopSignalled: _Rule(ALIVE, _stopping),
     KillSignalled: _Rule(ALIVE, _killed),
     WorkerExited: _Rule(ALIVE, _exited),

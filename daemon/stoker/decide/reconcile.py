@@ -19,7 +19,7 @@ from stoker.decide import placement, rollout
 from stoker.decide.admission import admit
 from stoker.decide.draft import Draft, Place
 from stoker.decide.memo import Memo
-from stoker.decide.pool import Pool
+from stoker.decide.pool import Pool, is_ready
 from stoker.decide.revisions import judge
 from stoker.model.action import (
     AddReplica,
@@ -218,6 +218,8 @@ def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Invento
         draft.act(StopReplica(**_who(replica), signal=signal, leave=False, reason=sick))
     elif sick:
         draft.act(DrainReplica(**_who(replica), leave=False, reason=sick))
+    elif replica.moving and sum(map(is_ready, pool.counted)) >= pool.wanted:
+        draft.act(DrainReplica(**_who(replica), reason=f"{replica.moving}; another one serves in its place"))
     elif replica.phase == "starting" and pool.spec is not None:
         timeout = pool.spec.probes.startup_timeout
         if draft.due(replica.started + timeout):

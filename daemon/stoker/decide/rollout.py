@@ -70,7 +70,7 @@ def _with_resumed(pool: Pool, planned: Step, sound: Callable[[Replica], bool]) -
 
 
 def _resumable(replica: Replica) -> bool:
-    fit = replica.ready_at is not None and not replica.condemned and not replica.unfit
+    fit = replica.ready_at is not None and not replica.condemned and not replica.unfit and not replica.moving
     return replica.phase == "draining" and replica.leave and fit
 
 

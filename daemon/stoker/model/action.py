@@ -58,6 +58,11 @@ class DrainReplica(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveReplica(Action):
+    """Have another one started elsewhere; when that serves, this one drains and leaves its devices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeReplica(Action):
     """Take one that drains back into the router: it is wanted again, and it is warm."""
 

@@ -146,6 +146,13 @@ class DrainRequested(ReplicaEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaMoving(ReplicaEvent):
+    """Its devices are wanted whole: it leaves them as soon as another one serves in its place."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaResumed(ReplicaEvent):
     """Its drain was called off: it gets requests again."""
 

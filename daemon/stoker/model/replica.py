@@ -83,6 +83,8 @@ class Replica:
     """When its present worker was spawned."""
     drained: bool = False
     """The router has said that nothing is in flight any more."""
+    moving: str = ""
+    """Why it is to leave its devices once another one serves in its place, "" if it may stay."""
     unfit: bool = False
     """It was not ready when it began to drain, or has not been since: it is not taken back."""
     leave: bool = False
