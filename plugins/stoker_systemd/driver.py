@@ -14,6 +14,7 @@ import anyio
 
 from stoker.errors import StokerError, WorkerError
 from stoker.model.load import Usage
+from stoker.model.quantity import format_bytes
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
@@ -206,7 +207,10 @@ def _status(state: Mapping[str, Any], log_path: str) -> ExitStatus:
     oom = state["Result"] == "oom-kill"
     detail = last_line(log_path)
     if oom:
-        detail = "out of memory: used up its limit" if state["MemoryMax"] != _UNSET else "out of memory"
+        limit = state["MemoryMax"]
+        detail = "out of memory"
+        if limit != _UNSET:
+            detail += f": used up its limit of {format_bytes(limit)}"
     if int(state["ExecMainCode"]) == _EXITED:
         return ExitStatus(code=number, detail=detail if number or oom else "", oom=oom)
     return ExitStatus(signal=number, detail=detail, oom=oom)
