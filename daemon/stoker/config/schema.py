@@ -41,7 +41,12 @@ class Section(BaseModel):
     """Base of all mappings in the file: unknown keys are errors, null means "not set here"."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        defer_build=True,  # the whole is built once, when the first file is read, and not each part before it
     )
 
     @model_validator(mode="before")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
 
 from stoker.config.fields import JsonSchema, Kind, fault, wanted
 from stoker.config.tree import found, suggest
@@ -40,6 +39,8 @@ class Timezone(Kind):
     """An IANA time zone that this box knows."""
 
     def check(self, value: Any) -> str:
+        from zoneinfo import ZoneInfo, available_timezones  # only files with a time zone pay for it
+
         if not isinstance(value, str):
             raise wanted('a time zone such as "Europe/Berlin"', value)
         try:
