@@ -73,7 +73,7 @@ class Memo:
 
     def keep(self, seen: Iterable[Pool], observed: ObservedState, draft: Draft) -> None:
         """Remember which of the pools that were looked at have nothing to do. What a pending replica waits
-        for may be anything, and at the end services wait for each other."""
+        for may be anything, and services that end wait for each other."""
         for pool in seen:
             key = pool.key
             self._timed.discard(key)

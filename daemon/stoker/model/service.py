@@ -159,8 +159,9 @@ class Restart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds that the kernel holds; None: no bound of Stoker's. `nofile` is of each process; `pids` (processes
-    and threads), `memory` (bytes, without swap) and `cpu` (cores) are of a worker's whole process tree."""
+    """Bounds that the kernel holds; None: no bound of Stoker's. `nofile` is of each process; `pids`
+    (processes and threads), `memory` (bytes, without swap) and `cpu` (cores) are of a worker's whole
+    process tree."""
 
     nofile: int | None = None
     pids: int | None = None
