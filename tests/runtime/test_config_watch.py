@@ -110,7 +110,7 @@ async def test_polling_serves_where_inotify_is_refused(tmp_path, monkeypatch):
             raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(
-        config_watch, "DirectoryWatch", Refused
+        config_watch, "PathWatch", Refused
     )  # the kernel's refusal cannot be provoked safely
     path = tmp_path / "stoker.yaml"
     path.write_text("old")

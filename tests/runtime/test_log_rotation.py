@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from stoker.api.facade import LogFile
 from stoker.api.logs import LogReader
 from stoker.api.logtext import LogText, part_path, parts_of
+from stoker.model.event import WorkerSpawned
+from stoker.model.replica import WorkerHandle
 from stoker.model.service import LogRules
 from stoker.runtime.log_rotation import Growing, LogRotation, UnrotatableError, remove, rotate
 
@@ -205,3 +208,40 @@ def test_a_tail_reaches_into_the_parts(log: Path, tail: int) -> None:
         seen += more
     found.close()
     assert seen == lines[-tail:]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nothing_is_looked_at_while_nobody_writes(log: Path, anyio_backend: str) -> None:
+    log.write_bytes(b"line\n")
+    looks: list[float] = []
+
+    def growing() -> list[Growing]:
+        looks.append(anyio.current_time())
+        return [Growing(str(log), LogRules())] if looks else []
+
+    async def rested() -> int:
+        """Wait until the looks have ended for much longer than one takes; how many there were."""
+        with anyio.fail_after(20):
+            while not looks or anyio.current_time() - looks[-1] < 0.5:
+                await anyio.sleep(0.01)
+        return len(looks)
+
+    rotation = LogRotation(growing, lambda _: None, longest=0.02)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rotation.run)
+        await anyio.wait_all_tasks_blocked()
+        assert looks == [], "nobody has begun yet"
+        rotation.after_event(
+            WorkerSpawned(
+                replica="web-1", service="demo/web", handle=WorkerHandle(driver="fake", pid=1), endpoint=""
+            )
+        )
+        before = await rested()
+        with log.open("ab") as file:
+            file.write(b"another line\n")
+        with anyio.fail_after(20):
+            while len(looks) == before:
+                await anyio.sleep(0.01)
+        await rested()
+        tasks.cancel_scope.cancel()

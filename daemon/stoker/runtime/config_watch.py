@@ -14,7 +14,7 @@ from pathlib import Path
 
 import anyio
 
-from stoker.runtime.inotify import DirectoryWatch
+from stoker.runtime.inotify import PathWatch
 
 QUIET = 0.02
 """Seconds without further changes after which a burst of writes counts as finished."""
@@ -77,7 +77,7 @@ async def _watching(paths: Sequence[str]) -> AsyncIterator[Callable[[], Awaitabl
     """Give a function that returns at the next stir in the directories of the paths."""
     places = directories(paths)
     try:
-        watch = DirectoryWatch(places)
+        watch = PathWatch(places)
     except OSError:
         yield lambda: _polled(places)
         return

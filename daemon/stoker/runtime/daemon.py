@@ -227,7 +227,9 @@ class Daemon:
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
         start(self._control.run)
-        start(LogRotation(self._actuator.growing_logs, self._trouble).run)
+        rotation = LogRotation(self._actuator.growing_logs, self._trouble)
+        self._control.listen(rotation.after_event)
+        start(rotation.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
         start(self._autoscaler.run_readings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ import anyio
 from anyio import to_thread
 
 from stoker.api.logtext import part_path, parts_of
+from stoker.model.event import Event, WorkerAdopted, WorkerExited, WorkerSpawned
 from stoker.model.service import LogRules
+from stoker.runtime.inotify import FIRST_WRITE, PathWatch
 
 GONE = 20
 """So many logs of replicas that are gone are kept for each service."""
@@ -42,27 +44,73 @@ class Growing:
 
 
 class LogRotation:
-    """Looks after the logs of live workers. `growing` lists them, `note` is told what goes wrong, once."""
+    """Looks after the logs of live workers. `growing` lists them, `note` is told what goes wrong, once.
 
-    def __init__(self, growing: Callable[[], Sequence[Growing]], note: Callable[[str], None]) -> None:
+    While none of them grows nothing wakes up, but for the first write and workers that come or go.
+    """
+
+    def __init__(
+        self,
+        growing: Callable[[], Sequence[Growing]],
+        note: Callable[[str], None],
+        *,
+        longest: float = LONGEST,
+    ) -> None:
         self._growing = growing
         self._note = note
+        self._longest = longest
+        self._grew = False
+        self._others = anyio.Event()
+        """There are other workers since the last look."""
         self._sizes: dict[str, int] = {}
         self._stuck: set[str] = set()
         """Logs on a file system that cannot do it."""
 
     async def run(self) -> None:
-        """Rotate until cancelled. With no worker there is nothing to look at."""
-        pause = LONGEST
+        """Rotate until cancelled."""
+        pause = self._longest
         while True:
+            if not self._grew:
+                await self._stir()
             await anyio.sleep(pause)
-            logs = list(self._growing())
-            if logs or self._sizes:
-                pause = await to_thread.run_sync(self.look, logs, pause)
+            self._others = anyio.Event()
+            pause = await to_thread.run_sync(self.look, list(self._growing()), pause)
+
+    def after_event(self, event: Event) -> None:
+        """Workers come and go."""
+        if isinstance(event, WorkerSpawned | WorkerAdopted | WorkerExited):
+            self._others.set()
+
+    async def _stir(self) -> None:
+        """Wait until a log is written to or there are other workers."""
+        try:
+            watch = PathWatch(self._sizes, FIRST_WRITE)
+        except OSError:
+            return  # no inotify to be had: look from time to time
+        try:
+            # What was written after the last look and before the watch was there is not told.
+            if await to_thread.run_sync(self._stirred) or self._others.is_set():
+                return
+            async with anyio.create_task_group() as tasks:
+
+                async def until(end: Callable[[], Awaitable[object]]) -> None:
+                    await end()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(until, watch.changed)
+                tasks.start_soon(until, self._others.wait)
+        finally:
+            watch.close()
+
+    def _stirred(self) -> bool:
+        try:
+            return any(os.stat(path).st_size != size for path, size in self._sizes.items())
+        except FileNotFoundError:
+            return True
 
     def look(self, logs: Sequence[Growing], elapsed: float) -> float:
         """Rotate what is too large; returns the seconds until the next look. Blocking."""
-        sizes, pause = dict[str, int](), LONGEST
+        sizes, pause = dict[str, int](), self._longest
         living = {log.path for log in logs}
         for folder in {os.path.dirname(path) for path in self._sizes if path not in living}:
             forget_old(folder, living)
@@ -85,8 +133,8 @@ class LogRotation:
             grown = size - self._sizes.get(log.path, size)
             if grown > 0:
                 pause = min(pause, max(0, log.rules.max_size - kept) / (grown / elapsed))
-        self._sizes = sizes
-        return max(SHORTEST, pause)
+        self._grew, self._sizes = sizes != self._sizes, sizes
+        return max(min(SHORTEST, self._longest), pause)
 
 
 def rotate(path: str, rules: LogRules) -> int:
