@@ -109,9 +109,7 @@ async def test_polling_serves_where_inotify_is_refused(tmp_path, monkeypatch):
         def __init__(self, places):
             raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(
-        config_watch, "PathWatch", Refused
-    )  # the kernel's refusal cannot be provoked safely
+    monkeypatch.setattr(config_watch, "PathWatch", Refused)  # the kernel's refusal cannot be provoked safely
     path = tmp_path / "stoker.yaml"
     path.write_text("old")
     assert await seen_after(lambda: path.write_text("newer"), [path])
