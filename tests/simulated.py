@@ -28,7 +28,7 @@ from stoker.model.event import (
 )
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
-from stoker.model.state import DesiredState, ObservedState, RoutingTable
+from stoker.model.state import DesiredState, ObservedState
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext
 from stoker.runtime.actuator import Actuator
@@ -40,6 +40,7 @@ from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.parts import Parts
+from stoker.runtime.routes import RouteFeed
 from stoker.runtime.store import WorkerRecord
 from stoker_fake import FakeBox, FakeProber, FakeRouter
 
@@ -82,8 +83,7 @@ class SimulatedDaemon:
         self._store = MortalStore(directory, mishaps)
         self._revisions = GoodRevisions(str(directory), self._trouble)
         self._journal = Journal(lambda: 0.0)
-        self._table = RoutingTable()
-        self._table_changed = anyio.Event()
+        self._routes = RouteFeed()
         registry = PluginRegistry()
         registry.register("fake", MishapPlugin(box, mishaps))
         registry.register("policies", stoker_policies.plugin)
@@ -103,13 +103,13 @@ class SimulatedDaemon:
             prober=FakeProber(box),
             driver=self._parts.driver,
             lookup=self._lookup,
-            routed=self._routed,
+            routed=self._routes.knows,
             post=self._post,
         )
         self.control = ControlLoop(
             journal=self._journal,
             perform=mishaps.perform(self._actuator.perform),
-            publish=self._publish,
+            publish=self._routes.publish,
             addresses=lambda desired: dict.fromkeys(desired.services, ("127.0.0.1", 1)),
             serial=life * 1000,
         )
@@ -134,7 +134,7 @@ class SimulatedDaemon:
         start = self._tasks.start_soon
         start(self.router.run, LossyLink(self._link, self.mishaps))
         start(self._parts.run_devices, "fake")
-        start(self._route)
+        start(self._routes.run, self.router)
         start(self.control.run)
         start(self.autoscaler.run)
         start(self.autoscaler.run_usage)
@@ -199,22 +199,8 @@ class SimulatedDaemon:
     def _post(self, event: Event) -> None:
         self.control.post(event)
 
-    def _publish(self, table: RoutingTable) -> None:
-        self._table = table
-        self._table_changed.set()
-
-    async def _route(self) -> None:
-        while True:
-            await self._table_changed.wait()
-            self._table_changed = anyio.Event()
-            await self.router.apply(self._table)
-
     def _lookup(self, service: ServiceKey) -> ServiceSpec | None:
         return self.control.desired.services.get(service)
-
-    def _routed(self, replica: str) -> bool:
-        routes = self.control.routes.routes.values()
-        return any(replica == worker.id for route in routes for worker in route.workers)
 
     def _after_event(self, event: Event) -> None:
         self.watch.after(event, self.control.state, self.control.desired)

@@ -13,7 +13,8 @@ class RouteFeed:
 
     def __init__(self) -> None:
         self._table = RoutingTable()
-        self._known: frozenset[str] = frozenset()
+        self._known: frozenset[str] | None = None
+        """None: nothing was published yet. The router may still go by the table of the daemon before."""
         self._changed = anyio.Event()
 
     def publish(self, table: RoutingTable) -> None:
@@ -24,7 +25,7 @@ class RouteFeed:
 
     def knows(self, replica: str) -> bool:
         """Whether the router may have requests in flight to that replica."""
-        return replica in self._known
+        return self._known is None or replica in self._known
 
     async def run(self, router: Router) -> None:
         """Serve until cancelled."""
