@@ -83,14 +83,16 @@ class CgroupTrees:
     async def clear(self, worker: Worker) -> None:
         """Kill what is left in the worker's directory, wait until it is empty, remove it."""
         if worker.cgroup is not None:
-            await self.empty(worker.cgroup)
+            await self.empty(worker.cgroup, worker.dying)
             # A process leaves its cgroup shortly before its end.
             await until_gone(still_running(worker.dying), self._log)
 
-    async def empty(self, directory: Path) -> None:
-        """Kill all that is in a directory and remove it."""
+    async def empty(self, directory: Path, dying: list[Stat] | None = None) -> None:
+        """Kill all that is in a directory and remove it; whom that hits is added to `dying`."""
         while _populated(directory):
             members = _members(directory)
+            if dying is not None:
+                dying += _processes(directory)
             kill_members(directory)
             await until_gone(members, self._log)
             if not members:

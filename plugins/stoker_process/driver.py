@@ -198,6 +198,8 @@ class ProcessDriver:
 
     def _forget(self, worker: Worker) -> None:
         if self._orphans.come_to_us:
+            # A zombie of v1 may be out of its cgroup already, and tells nothing else of where it came from.
+            self._orphans.expect(worker.mark, worker.dying)
             self._orphans.collect()
             self._orphans.forget(worker.mark)
         # The zombie was kept until now: it reserves the pid, and with it the names of session and group.
