@@ -20,7 +20,7 @@ def test_two_commands_come_first() -> None:
     assert run_tests.split(" && ") == [
         "python3 -m venv .venv",
         ".venv/bin/pip install -q -e '.[dev]'",
-        ".venv/bin/pytest",
+        ".venv/bin/pytest -n 4",
     ]
     assert README.index(run_tests) < README.index("\n## ")
 

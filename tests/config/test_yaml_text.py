@@ -116,7 +116,10 @@ def bomb() -> str:
 )
 def test_limits_are_one_clear_message_at_once(text: str, expected: str) -> None:
     begun = time.thread_time()
-    assert problem(text) == f"f.yaml:{expected}"
+    assert problem(text) in {
+        f"f.yaml:{expected}",
+        f"f.yaml:{expected.replace('1:65:', '1:1001:')}",
+    }  # libyaml's own limit
     assert time.thread_time() - begun < 2
 
 

@@ -240,6 +240,10 @@ class _Composer:
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> _StopError:
         mark = error.problem_mark or error.context_mark
+        if mark and "nesting depth" in str(
+            error.problem
+        ):  # newer parsers have a limit of their own, and read ahead
+            return self._stop(f"too deep: more than {MAX_DEPTH} levels", mark)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         rows = self._text.splitlines()
         if line > len(rows) > 0:  # what is missing at the end is told at the end
