@@ -240,9 +240,7 @@ class _Composer:
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> _StopError:
         mark = error.problem_mark or error.context_mark
-        if mark and "nesting depth" in str(
-            error.problem
-        ):  # newer parsers have a limit of their own, and read ahead
+        if mark and "nesting depth" in str(error.problem):  # libyaml 0.2.6 has a limit too, and reads ahead
             return self._stop(f"too deep: more than {MAX_DEPTH} levels", mark)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         rows = self._text.splitlines()
