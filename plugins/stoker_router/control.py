@@ -2,6 +2,8 @@
 
     > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 1, "pid": 9, "instance": "x"}
     > {"op": "apply", "id": 7, "routes": [...]}  < {"op": "applied", "id": 7}
+    > {"op": "inherit", "id": 8, "path": "..."}  < {"op": "applied", "id": 8}; what is sent to who connects to
+                                                 that unix socket, an open address, is for the next table
     > {"op": "stop", "grace": 10, "patience": 0} < (the connection closes at the end)
     < {"op": "sample" | "demand" | "drained" | "bound" | "trouble", ...}
     > {"op": "record", "instance": "x", "services": ["a/b"]}
@@ -21,7 +23,7 @@ import json
 import os
 from typing import Any, cast
 
-from stoker_router.inheritance import hand_over
+from stoker_router.inheritance import collect, hand_over
 from stoker_router.lifetime import Lifetime
 from stoker_router.program import Program
 from stoker_router.protocol import MAX_LINE, VERSION
@@ -99,6 +101,8 @@ class Session(asyncio.Protocol):
                     self._program.stop(float(request["grace"]), float(request.get("patience", 0.0)))
                 case "record":
                     self._record(request)
+                case "inherit":
+                    self._inherit(request)
                 case "sockets":
                     self._hand_over(request)
                 case other:
@@ -131,6 +135,15 @@ class Session(asyncio.Protocol):
             hand_over(self._transport.get_extra_info("socket").fileno(), self._program.listening())
         except OSError:
             self._transport.abort()
+
+    def _inherit(self, request: dict[str, Any]) -> None:
+        if not self._ours:
+            raise ValueError("inherit without a good hello")
+        try:
+            self._program.inherited.add(collect(request["path"]))
+        except OSError as error:
+            raise ValueError(f"nothing to inherit: {error}") from error
+        self.push({"op": "applied", "id": request["id"]})
 
     def _apply(self, request: dict[str, Any]) -> None:
         if not self._ours:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from stoker_router.protocol import SOCKETS_PER_MESSAGE
+
+PATIENCE = 2.0
+"""Seconds for what is handed over to arrive; it was sent before."""
 
 
 class Inheritance:
@@ -16,6 +19,10 @@ class Inheritance:
 
     def __init__(self, descriptors: Sequence[int] = ()) -> None:
         self._sockets: dict[tuple[str, int], socket.socket] = {}
+        self.add(descriptors)
+
+    def add(self, descriptors: Iterable[int]) -> None:
+        """Have these too; they are this object's from now on."""
         for fd in descriptors:
             os.set_inheritable(fd, False)  # noqa: FBT003 - its signature
             sock = socket.socket(fileno=fd)
@@ -53,3 +60,12 @@ def hand_over(connection: int, listening: Sequence[Open]) -> None:
             more = start + SOCKETS_PER_MESSAGE < len(listening)
             line = json.dumps({"op": "sockets", "services": [one[:3] for one in batch], "more": more})
             socket.send_fds(raw, [line.encode() + b"\n"], [one.fd for one in batch])
+
+
+def collect(path: str) -> list[int]:
+    """The listening sockets that somebody hands over at this unix socket, who waits for us there. Raises
+    OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.settimeout(PATIENCE)
+        door.connect(path)
+        return list(socket.recv_fds(door, 1, SOCKETS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.protocol import VERSION
-from stoker_router.sockets import SocketCopies, fetch
+from stoker_router.sockets import SocketCopies, copy_of, fetch, send_to_next
 from stoker_router.wire import decode_records, decode_sample, encode_table
 
 HELLO_TIMEOUT = 10.0
@@ -33,6 +34,8 @@ SWAP_PATIENCE = 5.0
 """Seconds in which connections to such a program may still send a request."""
 SETTLE = 0.02
 """Seconds after an address was opened before the sockets are fetched: addresses are opened in bursts."""
+GIVE_PATIENCE = 2.0
+"""Seconds for the program to take an open address from here."""
 STOP_PATIENCE = 5.0
 """Seconds beyond the grace after which a program that was told to stop is killed."""
 
@@ -156,6 +159,35 @@ class ProgramLink:
             if channel.pid and not await launch.gone(channel.pid, timeout=grace + STOP_PATIENCE):
                 launch.kill(channel.pid)
                 await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+
+    def listening(self, service: ServiceKey) -> int | None:
+        """See stoker.plugin.ports.HandingRouter."""
+        return self._sockets.duplicate(service)
+
+    async def inherit(self, service: ServiceKey, fd: int) -> None:
+        """See stoker.plugin.ports.HandingRouter. A program that does not run yet is born with it."""
+        self._sockets.add(service, copy_of(fd))
+        if self._channel is not None:
+            await self._give(self._channel, fd)
+
+    async def _give(self, channel: Channel, fd: int) -> None:
+        path = f"{launch.control_path(self._context)}.give"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            door.bind(path)
+            door.listen(1)
+            door.settimeout(GIVE_PATIENCE)
+            try:
+                self._serial += 1
+                done = self._waiting[self._serial] = anyio.Event()
+                await channel.send({"op": "inherit", "id": self._serial, "path": path})
+                await anyio.to_thread.run_sync(send_to_next, door, fd)
+                await done.wait()
+            except (ChannelClosed, OSError) as error:
+                raise RouterError(f"the router did not take over an open address: {error}") from error
+            finally:
+                os.unlink(path)
 
     # --- reaching a program -------------------------------------------------------------------------------
 

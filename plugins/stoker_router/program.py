@@ -28,7 +28,7 @@ class Program:
         self, loop: asyncio.AbstractEventLoop, sample_every: float, inherited: Inheritance | None = None
     ) -> None:
         self._loop = loop
-        self._inherited = inherited or Inheritance()
+        self.inherited = inherited or Inheritance()
         self._hangups = HangupWatch(loop)
         self.reports = Reports(loop, sample_every)
         self.services: dict[str, Service] = {}
@@ -61,12 +61,17 @@ class Program:
                     name,
                     self.reports,
                     partial(Client, self._loop, service, self._hangups),
-                    inherited=self._inherited,
+                    inherited=self.inherited,
                 )
             service.configure(route)
-            self._listeners[name].configure(route)
-        if self._inherited:
-            self._loop.call_later(UNCLAIMED, self._inherited.close)
+            service.closed = route.leaving
+            if route.leaving:
+                self._listeners[name].close()
+                service.last_requests()
+            else:
+                self._listeners[name].configure(route)
+        if self.inherited:
+            self._loop.call_later(UNCLAIMED, self.inherited.close)
 
     def record(self, services: Iterable[str], recorder: Recorder) -> None:
         """Tell each request of these services to the recorder from now on."""

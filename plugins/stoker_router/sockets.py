@@ -57,6 +57,20 @@ class SocketCopies:
         if self._closed:
             self._close_all()
 
+    def add(self, service: ServiceKey, copy: Copy) -> None:
+        """Have this one too; it is ours to close."""
+        before = self._copies.pop(service, None)
+        if before is not None:
+            os.close(before.fd)
+        self._copies[service] = copy
+        if self._closed:
+            self._close_all()
+
+    def duplicate(self, service: ServiceKey) -> int | None:
+        """A descriptor of that one, the caller's to close; None if there is none."""
+        copy = self._copies.get(service)
+        return None if copy is None else os.dup(copy.fd)
+
     def duplicates(self) -> list[int]:
         """A descriptor of each for the next program; the caller closes them."""
         return [os.dup(copy.fd) for copy in self._copies.values()]
@@ -110,3 +124,16 @@ def _receive(door: socket.socket, found: dict[ServiceKey, Copy]) -> bool:
 
 def _paired(message: Any, fds: list[int]) -> Iterator[tuple[tuple[str, str, int], int]]:
     return zip(message["services"], fds, strict=True)
+
+
+def copy_of(fd: int) -> Copy:
+    """A copy of a listening socket that somebody else has open. Raises OSError."""
+    with socket.socket(fileno=os.dup(fd)) as found:
+        host, port = found.getsockname()[:2]
+        return Copy(host, port, os.dup(fd))
+
+
+def send_to_next(door: socket.socket, fd: int) -> None:
+    """Send the descriptor to whoever connects next. Blocks for as long as the door waits; raises OSError."""
+    with door.accept()[0] as connection:
+        socket.send_fds(connection, [b"."], [fd])

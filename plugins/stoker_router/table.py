@@ -29,6 +29,7 @@ class RouteConfig(NamedTuple):
     retry: str = "idempotent"
     protocol: str = "http"
     held: str = ""
+    leaving: bool = False
     workers: tuple[WorkerConfig, ...] = ()
 
 

@@ -29,6 +29,7 @@ def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
         "retry": route.retry,
         "protocol": route.protocol,
         "held": route.held,
+        "leaving": route.leaving,
         "workers": [
             {
                 "id": worker.id,

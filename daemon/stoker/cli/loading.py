@@ -45,6 +45,7 @@ def load(
     )
     effective = load_config(request, to_run=to_run)
     parts.check(effective.desired)
+    parts.check_routers(effective)
     return replace(effective, notices=(*effective.notices, *parts.remarks(effective)))
 
 

@@ -194,8 +194,9 @@ class TrafficSection(Section):
     """Requests that may wait; more are refused with 503."""
     max_concurrency: Annotated[int, Whole(1, 10_000_000, 100)] | None = None
     """Requests of the whole service at a time, queued ones included; more are refused."""
-    protocol: Literal["http", "grpc"] = "http"
-    """What the service speaks."""
+    protocol: Literal["http", "h2", "grpc"] = "http"
+    """What the service speaks: HTTP/1.1 and WebSocket, HTTP/2 without TLS, or gRPC. The last two select a
+    router that speaks them, for this service alone."""
     retry: Literal["idempotent", "always", "never"] = "idempotent"
     """Which requests go to another replica if one dies before it has answered."""
 
@@ -395,7 +396,7 @@ class BoxSection(Section):
     idle: Literal["fill", "release"] = "release"
     """Spare devices: fill them with replicas, or leave them free."""
     router: Annotated[str, Text("the name of a router", "stoker", r"[A-Za-z0-9_-]+")] = "stoker"
-    """What carries the requests."""
+    """What carries the requests: stoker, or haproxy for heavy traffic."""
     cpu: Cores | None = None
     """Cores that the services share. Default: those that the daemon may use."""
     memory: Bytes | None = None

@@ -65,7 +65,8 @@ class WorkerRoute:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One service's address and the workers behind it. `held` says why there will be none, "" if it is
-    worth waiting."""
+    worth waiting. `leaving`: another router has the address now; take no new connections there, answer what
+    is here and close each connection after its next answer."""
 
     service: ServiceKey
     host: str
@@ -77,6 +78,7 @@ class Route:
     retry: str = "idempotent"
     protocol: str = "http"
     held: str = ""
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,15 @@ def stoker_routers() -> Mapping[str, RouterFactory]:  # type: ignore[empty-body]
 
 
 @spec
+def stoker_router_shortfalls() -> Mapping[str, Shortfalls]:  # type: ignore[empty-body]
+    """What routers cannot do, by the name that `box.router` uses: said by `stoker check` where it is asked
+    for. A service whose `traffic.protocol` is among it is given to a router that speaks the protocol.
+
+    .. versionadded:: 0.1
+    """
+
+
+@spec
 def stoker_policies() -> Mapping[str, PolicyFactory]:  # type: ignore[empty-body]
     """Scaling policies by the name that `scaling.policy.metric` uses.
 

@@ -24,6 +24,7 @@ KINDS = {
     "shortfalls": "stoker_driver_shortfalls",
     "device source": "stoker_device_sources",
     "router": "stoker_routers",
+    "router shortfalls": "stoker_router_shortfalls",
     "policy": "stoker_policies",
     "event sink": "stoker_event_sinks",
     "application": "stoker_applications",

@@ -197,6 +197,21 @@ class Router(Protocol):
 
 
 @runtime_checkable
+class HandingRouter(Router, Protocol):
+    """A router that can give an open address to another one, and take one, so that a service changes its
+    router while requests come in. Without it the address is closed and opened again."""
+
+    def listening(self, service: ServiceKey) -> int | None:
+        """A descriptor of the service's listening socket, the caller's to close; None if there is none."""
+        ...
+
+    async def inherit(self, service: ServiceKey, fd: int) -> None:
+        """Serve that service at this listening socket once a table asks for its address. Called before that
+        table; the descriptor stays the caller's, who closes it afterwards. Raises RouterError."""
+        ...
+
+
+@runtime_checkable
 class RecordingRouter(Router, Protocol):
     """A router that can also tell each request as it ends."""
 
@@ -312,8 +327,8 @@ class EventSink(Protocol):
 
 WorkerDriverFactory = Callable[[PluginContext], WorkerDriver]
 Shortfalls = Callable[[ServiceSpec], Mapping[str, str]]
-"""Pure: the keys of a service, dotted ("probes.startup.notify"), that a driver cannot honour as it is asked
-to, with words that go on from the driver's name: "has no such thing; use ..."."""
+"""Pure: the keys of a service, dotted ("probes.startup.notify"), that a driver or router cannot honour as it
+is asked to, with words that go on from its name: "has no such thing; use ..."."""
 DeviceSourceFactory = Callable[[PluginContext], DeviceSource]
 RouterFactory = Callable[[PluginContext], Router]
 PolicyFactory = Callable[[PluginContext], Policy]

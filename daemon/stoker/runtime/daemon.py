@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import anyio
@@ -50,6 +50,8 @@ from stoker.runtime.past import Past
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.redaction import Redaction
+from stoker.runtime.router_choice import RouterChoice
+from stoker.runtime.routers import Routers
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
@@ -220,8 +222,7 @@ class Daemon:
         await self._adopt()
         for observer in self._options.observers:
             start(self._observe, observer)
-        router = self._parts.router(self._control.desired.box.router)
-        self.facade.router = router
+        router = self.facade.router = self._routers()
         start(router.run, self.facade.past.link)
         start(self._routes.run, router)
         for name in registry.names("event sink"):
@@ -245,6 +246,23 @@ class Daemon:
             return True
         self._systemd.stopping()
         return False
+
+    def _routers(self) -> Routers:
+        first, there = self._control.desired.box.router, self._parts.registry.names("router")
+        before = [name for name in self._store.read("routers") if name != first and name in there]
+        return Routers(
+            make=self._parts.router, choose=self._router_of, known=[first, *before], keep=self._keep_routers
+        )
+
+    def _keep_routers(self, names: Sequence[str]) -> None:
+        try:
+            self._store.write("routers", dict.fromkeys(names, True))
+        except OSError as error:
+            self._trouble(f"cannot record the routers in use: {error}")
+
+    def _router_of(self, service: ServiceKey) -> str | None:
+        spec, box = self._lookup(service), self._control.desired.box
+        return None if spec is None else RouterChoice(self._parts.registry, box.router).of(spec)
 
     async def _configure(self) -> None:
         """Load the first configuration. In the foreground a bad one is the end; a system daemon waits for a
@@ -324,14 +342,14 @@ class Daemon:
 
     def _apply(self, desired: DesiredState) -> None:
         before = self._control.desired
-        if before.generation and before.box.router != desired.box.router:
-            message = f"box.router: {desired.box.router} takes effect when the daemon is started next"
-            self._post(Notice(message=message, severity="warning"))
         self._control.configure(desired)
+        if before.generation and before.box.router != desired.box.router:
+            self._routes.publish(self._control.routes)  # the same table, for other routers
         self._autoscaler.reconsider()
 
     def _check(self, effective: EffectiveConfig) -> None:
         self._parts.check(effective.desired)
+        self._parts.check_routers(effective)
         refuse_clash(effective, self._parts.devices, before=self._configuration.effective)
 
     async def _observe(self, observer: Observer) -> None:

@@ -27,7 +27,8 @@ from stoker.plugin.ports import (
     WorkerDriver,
 )
 from stoker.runtime.journal import Journal
-from stoker.runtime.shortfalls import remarks
+from stoker.runtime.router_choice import RouterChoice
+from stoker.runtime.shortfalls import problem_at_router, remarks
 
 CLOSING = 5.0
 """Seconds a driver gets to close."""
@@ -51,6 +52,7 @@ class Parts:
         self._overlay = overlay
         self._drivers: dict[str, WorkerDriver] = {}
         self._applications: dict[str, Application] = {}
+        self._routers: dict[str, Router] = {}
         self._sources: dict[str, DeviceSource] = {}
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
@@ -94,9 +96,10 @@ class Parts:
         return made
 
     def router(self, name: str) -> Router:
-        """The router of that name. Raises PluginError."""
-        made: Router = self._make("router", name)
-        return made
+        """The router of that name, the same one every time. Raises PluginError."""
+        if name not in self._routers:
+            self._routers[name] = self._make("router", name)
+        return self._routers[name]
 
     def application(self, name: str) -> Application | None:
         """What knows the projects of that kind, the same one every time; None where no plugin does. Raises
@@ -124,6 +127,22 @@ class Parts:
         if problems:
             raise ConfigError(*problems)
 
+    def check_routers(self, effective: EffectiveConfig) -> None:
+        """Raise ConfigError if a router that a service needs cannot be made here, at what asks for it."""
+        first = effective.desired.box.router
+        choice = RouterChoice(self.registry, first)
+        problems: dict[str, ConfigProblem] = {}
+        for spec in effective.desired.services.values():
+            name = choice.of(spec)
+            try:
+                self.router(name)
+            except PluginError as error:
+                asked = spec if name != first else None  # else the box as a whole
+                key = spec.key if asked else ""
+                problems.setdefault(key, problem_at_router(effective, asked, str(error)))
+        if problems:
+            raise ConfigError(*problems.values())
+
     def remarks(self, effective: EffectiveConfig) -> tuple[str, ...]:
         """What services ask for and their drivers cannot do."""
         return tuple(remarks(effective, self.registry))
@@ -132,6 +151,8 @@ class Parts:
         factory = self.registry.factory(kind, name)
         try:
             return factory(self._context)
+        except PluginError as error:
+            raise PluginError(f"{kind} {name!r} cannot be used here: {error}") from error
         except Exception as error:  # the factory is a stranger's code
             raise PluginError(f"{kind} {name!r} cannot be made: {type(error).__name__}: {error}") from error
 

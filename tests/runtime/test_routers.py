@@ -1,0 +1,255 @@
+"""Several routers in one daemon: who has which service, what is heard of whom, how a service moves."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from stoker.config.load import load
+from stoker.config.sources import ConfigRequest
+from stoker.errors import ConfigError, PluginError, RouterError
+from stoker.model.load import LoadSample
+from stoker.model.service import ServiceSpec
+from stoker.model.state import Route, RoutingTable, WorkerRoute
+from stoker.plugin import impl
+from stoker.plugin.manager import PluginRegistry
+from stoker.plugin.ports import PluginContext, Router, RouterEvents
+from stoker.runtime import routers as module
+from stoker.runtime.parts import Parts
+from stoker.runtime.router_choice import RouterChoice
+from stoker.runtime.routers import Routers
+from stoker.runtime.shortfalls import remarks
+
+pytestmark = pytest.mark.anyio
+
+
+class Part:
+    """A router that only remembers; it can hand a socket over."""
+
+    def __init__(self, name: str, fd: int | None = None) -> None:
+        self.name = name
+        self.fd = fd
+        self.tables: list[RoutingTable] = []
+        self.inherited: list[str] = []
+        self.events: RouterEvents
+        self.stopped = 0.0
+
+    async def run(self, events: RouterEvents) -> None:
+        self.events = events
+        await anyio.sleep_forever()
+
+    async def apply(self, table: RoutingTable) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.tables.append(table)
+
+    async def stop(self, grace: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.stopped = grace
+
+    def listening(self, service: str) -> int | None:
+        return None if self.fd is None else os.dup(self.fd)
+
+    async def inherit(self, service: str, fd: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        assert os.fstat(fd)
+        self.inherited.append(service)
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        return self.tables[-1].routes if self.tables else {}
+
+
+class Heard:
+    """What reaches the daemon."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, ...]] = []
+
+    def sample(self, sample: LoadSample) -> None:
+        self.said.append(("sample", sample.service, str(sample.arrivals)))
+
+    def demand(self, service: str) -> None:
+        self.said.append(("demand", service))
+
+    def drained(self, replica: str) -> None:
+        self.said.append(("drained", replica))
+
+    def bound(self, service: str, host: str, port: int) -> None:
+        self.said.append(("bound", service))
+
+    def trouble(self, service: str, message: str) -> None:
+        self.said.append(("trouble", message))
+
+
+def table(*services: str, draining: bool = False) -> RoutingTable:
+    worker = WorkerRoute(id="w-1", endpoint="127.0.0.1:9", draining=draining)
+    return RoutingTable(
+        routes={name: Route(service=name, host="127.0.0.1", port=1, workers=(worker,)) for name in services}
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():
+            await anyio.sleep(0.002)
+
+
+@asynccontextmanager
+async def running(routers: Routers) -> AsyncIterator[Heard]:
+    heard = Heard()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(routers.run, heard)
+        await anyio.wait_all_tasks_blocked()
+        yield heard
+        tasks.cancel_scope.cancel()
+
+
+async def test_each_router_hears_of_its_own_services_only() -> None:
+    parts = {name: Part(name) for name in ("a", "b")}
+    kept: list[list[str]] = []
+    routers = Routers(
+        make=lambda name: parts[name],
+        choose=lambda service: service[-1],
+        known=["a"],
+        keep=lambda names: kept.append(list(names)),
+    )
+    async with running(routers) as heard:
+        assert kept == [["a"]], "the other is not made before it is needed"
+        await routers.apply(table("x/a", "y/b"))
+        await until(lambda: bool(parts["a"].tables and parts["b"].tables))
+        assert set(parts["a"].routes) == {"x/a"}
+        assert set(parts["b"].routes) == {"y/b"}
+        assert kept[-1] == ["a", "b"]
+        parts["b"].events.sample(LoadSample(service="x/a", start=0, end=1, arrivals=7))
+        parts["a"].events.sample(LoadSample(service="x/a", start=0, end=1, arrivals=3))
+        assert heard.said == [("sample", "x/a", "3")], "the load is told by the one that has the service"
+    await routers.stop(3.0)
+    assert [part.stopped for part in parts.values()] == [3.0, 3.0]
+
+
+async def test_a_router_that_cannot_be_made_leaves_the_service_where_it_is() -> None:
+    good, names = Part("a"), {"x/s": "a"}
+
+    def make(name: str) -> Router:
+        if name != "a":
+            raise PluginError("it is not installed")
+        return good
+
+    routers = Routers(make=make, choose=lambda service: names[service], known=["a"])
+    async with running(routers) as heard:
+        await routers.apply(table("x/s"))
+        names["x/s"] = "b"
+        await routers.apply(table("x/s"))
+        await routers.apply(table("x/s"))
+        await until(lambda: bool(good.tables))
+        assert set(good.routes) == {"x/s"}
+        assert heard.said == [("trouble", "it is not installed")], "once"
+
+
+async def test_a_service_moves_with_its_socket_and_is_drained_when_both_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "LOOK", 0.005)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        parts = {"a": Part("a", sock.fileno()), "b": Part("b")}
+        names = {"x/s": "a"}
+        routers = Routers(make=lambda name: parts[name], choose=names.get, known=["a"])
+        async with running(routers) as heard:
+            await routers.apply(table("x/s"))
+            await until(lambda: "x/s" in parts["a"].routes)
+            parts["a"].events.sample(LoadSample(service="x/s", start=0, end=1, in_flight=1))
+            names["x/s"] = "b"
+            await routers.apply(table("x/s", draining=True))
+            await until(lambda: "x/s" in parts["b"].routes)
+            assert parts["b"].inherited == ["x/s"]
+            await until(lambda: parts["a"].routes["x/s"].leaving)
+            assert not parts["b"].routes["x/s"].leaving
+            heard.said.clear()
+            parts["b"].events.drained("w-1")
+            assert heard.said == [], "the first one still has a request there"
+            parts["a"].events.sample(LoadSample(service="x/s", start=1, end=2))
+            await until(lambda: "x/s" not in parts["a"].routes)
+            assert heard.said == [("drained", "w-1")]
+            del names["x/s"]  # it is configured no more: nobody else gets it
+            await routers.apply(table("x/s", draining=True))
+            await anyio.wait_all_tasks_blocked()
+            assert "x/s" in parts["b"].routes
+
+
+async def test_single_requests_are_refused_where_a_router_cannot_tell_them() -> None:
+    routers = Routers(make=Part, choose=lambda service: "a", known=["a"])
+    async with running(routers):
+        await routers.apply(table("x/s"))
+        with pytest.raises(RouterError, match="these services: a"):
+            async for _ in routers.record(["x/s"]):
+                pass
+
+
+# --- which one --------------------------------------------------------------------------------------------
+
+FILE = """box: {router: plain}
+services:
+  web: {command: sleep 600}
+  call:
+    command: sleep 600
+    traffic: {protocol: grpc}
+"""
+
+
+class Plugin:
+    """Two routers; the one that speaks gRPC can be taken away."""
+
+    there = True
+
+    @impl
+    def stoker_routers(self) -> Mapping[str, Callable[[PluginContext], Part]]:
+        return {"plain": lambda context: Part("plain"), "rich": self.rich}
+
+    @impl
+    def stoker_router_shortfalls(self) -> Mapping[str, Callable[[ServiceSpec], Mapping[str, str]]]:
+        return {"plain": self.plain_lacks, "rich": lambda spec: {"traffic.max_queue": "counts roughly"}}
+
+    def plain_lacks(self, spec: ServiceSpec) -> Mapping[str, str]:
+        return {"traffic.protocol": "does not"} if spec.traffic.protocol != "http" else {}
+
+    def rich(self, context: PluginContext) -> Part:
+        if not self.there:
+            raise PluginError("it needs a program; install it")
+        return Part("rich")
+
+
+def test_the_protocol_chooses_for_that_service_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text(FILE)
+    registry, plugin = PluginRegistry(), Plugin()
+    registry.register("routers", plugin)
+    effective = load(ConfigRequest(files=(str(tmp_path / "app.yaml"),)))
+    choice = RouterChoice(registry, "plain")
+    found = {name: choice.of(spec) for name, spec in effective.desired.services.items()}
+    assert found == {"app/web": "plain", "app/call": "rich"}
+    (said,) = remarks(effective, registry)
+    assert said.endswith("app.yaml:6:5: services.call.traffic.max_queue: router rich counts roughly")
+
+
+@pytest.mark.parametrize(("first", "place"), [("plain", "6:15"), ("rich", "1:7")])
+def test_a_missing_router_is_told_at_what_chose_it(tmp_path: Path, first: str, place: str) -> None:
+    (tmp_path / "app.yaml").write_text(FILE.replace("plain", first))
+    registry, plugin = PluginRegistry(), Plugin()
+    plugin.there = False
+    registry.register("routers", plugin)
+    effective = load(ConfigRequest(files=(str(tmp_path / "app.yaml"),)))
+    parts = Parts(
+        registry, PluginContext(instance="i", state_dir="", runtime_dir=""), post=lambda event: None
+    )
+    with pytest.raises(ConfigError) as caught:
+        parts.check_routers(effective)
+    (problem,) = caught.value.problems
+    assert f"app.yaml:{place}: " in str(problem)
+    assert str(problem).endswith("router 'rich' cannot be used here: it needs a program; install it")
