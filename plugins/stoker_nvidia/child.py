@@ -1,4 +1,5 @@
-"""The process that talks to the driver: one line in, one line of JSON out, until standard input ends.
+"""The process that talks to the driver: one line in, one line of JSON out, until standard input ends. The
+line says for how many seconds it may wait for a single GPU.
 
 It is apart from the daemon because a call into a sick driver may hang or crash, and because a library
 stays mapped until its process ends, so that only a new process can follow a driver upgrade.
@@ -18,6 +19,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+ONCE = 20.0
+"""Seconds that a GPU may take where there is only one question: it may have to wake up."""
 
 
 def main(argv: list[str]) -> int:
@@ -29,11 +32,12 @@ def main(argv: list[str]) -> int:
     if not once:
         _die_with_parent()
     from stoker_nvidia.kernel_log import KernelLog
-    from stoker_nvidia.nvml import Reader
+    from stoker_nvidia.nvml import PATIENCE, Reader
 
     reader = Reader(KernelLog(os.environ.get("STOKER_KERNEL_LOG", "/dev/kmsg")))
-    while once or sys.stdin.readline():
-        sys.stdout.write(json.dumps(reader.report(), separators=(",", ":")) + "\n")
+    while line := str(ONCE) if once else sys.stdin.readline():
+        report = reader.report(float(line) if line.strip() else PATIENCE)
+        sys.stdout.write(json.dumps(report, separators=(",", ":")) + "\n")
         sys.stdout.flush()
         if once:
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,30 +33,38 @@ def inventory_of(report: Mapping[str, Any], last: Inventory) -> Inventory:
     """The inventory that a report tells of. Pure.
 
     `last` is the one before: GPUs that it knows and that the report can no longer open are kept as lost,
-    and if the whole driver fails, its devices are kept as they were.
+    and if the whole driver fails, its devices are kept as they were. So are those of a GPU that does not
+    answer, as unreachable.
     """
     if "error" in report:
         return _failed(report["error"], report["text"], last)
     gpus: list[Mapping[str, Any]] = report["gpus"]
+    silent = [gpu for gpu in gpus if "hangs" in gpu]
+    if silent and len(silent) == len(gpus):
+        return unreachable("no GPU answers the NVIDIA driver", last)
+    gpus = [gpu for gpu in gpus if "hangs" not in gpu]
     shut = {gpu["index"]: gpu for gpu in gpus if "error" in gpu}
     codes = {gpu["error"] for gpu in shut.values()}
     if shut and len(shut) == len(gpus) and codes <= set(_EVERYWHERE):
         first = next(iter(shut.values()))
         return _failed(first["error"], first["text"], last)
     devices = [device for gpu in gpus if "error" not in gpu for device in _devices(gpu)]
-    links, ordinals = _links(report.get("links", ())), _ordinals(gpus, shut)
+    links, ordinals = _links(report.get("links", ())), _ordinals(report["gpus"], shut)
     devices = [
         replace(device, links=links.get(device.uuid, ()), ordinal=ordinals.get(device.uuid))
         for device in devices
     ]
-    missing = _missing(last, gpus, shut)
-    notes = _notes(gpus, shut, missing)
-    devices = sorted([*devices, *missing], key=lambda device: device.index)
-    if not devices:
+    kept, nameless = _kept(last, silent, {device.uuid for device in devices})
+    missing = _missing(last, gpus, shut, kept)
+    notes = _notes(gpus, shut, missing, nameless)
+    devices = sorted([*devices, *kept, *missing], key=lambda device: device.index)
+    if not devices and not nameless:
         return Inventory(
             state="none", reason=notes or "the NVIDIA driver shows no GPU", driver=_driver(report)
         )
-    return Inventory(state="ok", reason=notes, devices=tuple(devices), driver=_driver(report))
+    return Inventory(
+        state="ok", reason=notes, devices=tuple(devices), driver=_driver(report), nameless=len(nameless)
+    )
 
 
 def bounded_by_mps(inventory: Inventory) -> Inventory:
@@ -157,10 +165,34 @@ def _ordinals(gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any]) -> dic
     working = [gpu for gpu in gpus if gpu["index"] not in shut]
     if any("instances" in gpu for gpu in working):
         return {}
-    return {gpu["uuid"]: number for number, gpu in enumerate(working)}
+    return {gpu["uuid"]: number for number, gpu in enumerate(working) if "uuid" in gpu}
 
 
-def _missing(last: Inventory, gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any]) -> list[Device]:
+def _kept(
+    last: Inventory, silent: Iterable[Mapping[str, Any]], shown: Collection[str]
+) -> tuple[list[Device], list[int]]:
+    """The devices of GPUs that do not answer, as they were last seen, and the indices of those of which
+    nothing is known. One that does not even tell its UUID is the known one with the same index."""
+    found: list[Device] = []
+    nameless = []
+    for gpu in silent:
+        uuid = gpu.get("uuid")
+        same = [
+            device
+            for device in last.devices
+            if (uuid in (device.uuid, device.parent) if uuid else device.index == gpu["index"])
+            and device.uuid not in shown
+            and device.health != "lost"
+        ]
+        if not same:
+            nameless.append(gpu["index"])
+        found += [replace(d, health="unreachable", health_reason="it does not answer") for d in same]
+    return found, nameless
+
+
+def _missing(
+    last: Inventory, gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any], kept: Iterable[Device]
+) -> list[Device]:
     """The devices that are known and cannot be used, as lost. A GPU whose MIG mode was switched is not.
 
     A GPU that cannot be opened mostly does not tell its UUID. It is then the missing one with the same
@@ -168,6 +200,7 @@ def _missing(last: Inventory, gpus: Iterable[Mapping[str, Any]], shut: Mapping[i
     """
     opened = {gpu["uuid"]: gpu for gpu in gpus if "error" not in gpu}
     shown = {uuid for gpu in opened.values() for uuid in (gpu["uuid"], *_instance_uuids(gpu))}
+    shown |= {device.uuid for device in kept}
     gone = [d for d in last.devices if d.uuid not in shown and d.parent not in opened]
     strangers = {gpu["uuid"]: gpu for gpu in shut.values() if "uuid" in gpu}
     for device in gone:
@@ -197,7 +230,12 @@ def _device_error(gpu: Mapping[str, Any]) -> str:
     return _DEVICE_ERRORS.get(gpu["error"], f"{gpu['text']} (NVML error {gpu['error']})")
 
 
-def _notes(gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any], lost: Iterable[Device]) -> str:
+def _notes(
+    gpus: Iterable[Mapping[str, Any]],
+    shut: Mapping[int, Any],
+    lost: Iterable[Device],
+    nameless: Iterable[int],
+) -> str:
     """What the list of devices does not show."""
     known = {device.index for device in lost}
     notes = [f"GPU {i} cannot be opened: {_device_error(gpu)}" for i, gpu in shut.items() if i not in known]
@@ -206,6 +244,7 @@ def _notes(gpus: Iterable[Mapping[str, Any]], shut: Mapping[int, Any], lost: Ite
         for gpu in gpus
         if "instances" in gpu and not gpu["instances"]
     ]
+    notes += [f"GPU {index} has not answered yet" for index in nameless]
     return "; ".join(notes)
 
 

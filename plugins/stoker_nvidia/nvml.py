@@ -1,18 +1,22 @@
 """Ask NVML for everything the daemon wants to know, as plain JSON values. Runs in the child process only.
 
 Nothing here raises for a sick GPU or driver: an error of the library is the whole answer
-(`{"error": 18, "text": ...}`), an error of one GPU is that GPU's entry. Imports stay few, because this
-process is to be small.
+(`{"error": 18, "text": ...}`), an error of one GPU is that GPU's entry, and so is a GPU that does not answer
+(`{"hangs": 4.2}`). Imports stay few, because this process is to be small.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pynvml as n
 
+from stoker_nvidia.guard import Guard, HangsError
 from stoker_nvidia.kernel_log import KernelLog, place_of
 
 Report = dict[str, Any]
@@ -45,27 +49,39 @@ _MANY = 64
 _XID = n.nvmlEventTypeXidCriticalError
 _ALL = 0xFFFFFFFF
 """In place of the id of an instance: all of them."""
+PATIENCE = 2.0
+"""Seconds that one GPU may take to answer, if the daemon does not say."""
+_LEAST = 4
+"""What one GPU takes the others are given less, down to this part of it: if all of them hang, the report must
+still come in time."""
 
 
 class Reader:
-    """One open NVML. Opened when first asked, again after the driver went away and came back."""
+    """One open NVML. Opened when first asked, again after the driver went away and came back. What is asked
+    of a single GPU is guarded: one that hangs costs its own reading."""
 
     def __init__(self, log: KernelLog | None = None) -> None:
         self._log = log
         self._open = False
-        self._links: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+        self._guard = Guard()
+        self._uuids: dict[int, str] = {}
+        """By index, as they were last told."""
+        self._links: tuple[tuple[str, ...], list[tuple[str, str, int]]] = ((), [])
         self._events: Any = None
+        self._xids: list[Report] = []
+        """Told by the driver and not yet by us."""
         self._watched: dict[int, str] = {}
         self._told: dict[int, str] = {}
         """UUID by handle, also of GPUs that are lost: the last word of one comes after it cannot be asked."""
 
-    def report(self) -> Report:
-        """All GPUs as they are now, or why they cannot be seen. Never raises for what NVML answers."""
+    def report(self, patience: float = PATIENCE) -> Report:
+        """All GPUs as they are now, or why they cannot be seen. Never raises for what NVML answers. A GPU may
+        take `patience` seconds."""
         try:
             if not self._open:
                 n.nvmlInit()
                 self._open = True
-            return self._read()
+            return self._read(patience)
         except n.NVMLError as error:
             self.close()
             return {"error": error.value, "text": str(error)}
@@ -74,82 +90,120 @@ class Reader:
             return {"error": n.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "text": str(error)}
 
     def close(self) -> None:
-        """Shut NVML down; a driver that is gone has nothing left to shut down."""
-        with contextlib.suppress(n.NVMLError):
-            n.nvmlShutdown()  # frees the event set too
+        """Shut NVML down; a driver that is gone has nothing left to shut down, and one that somebody is still
+        waiting for must not lose its footing: the end of this process closes it."""
+        if not self._guard.hanging:
+            with contextlib.suppress(n.NVMLError):
+                n.nvmlShutdown()  # frees the event set too
         self._open = False
         self._events = None
-        self._watched, self._told = {}, {}
+        self._watched, self._told, self._uuids = {}, {}, {}
 
-    def _read(self) -> Report:
+    def _read(self, patience: float) -> Report:
         handles: dict[str, Any] = {}
         gpus = []
-        for index in range(n.nvmlDeviceGetCount()):
+        began = time.monotonic()
+        count = n.nvmlDeviceGetCount()
+        if self._events is None and count:
+            self._events = _ask(n.nvmlEventSetCreate, fatal=_WHOLE)
+        for index in range(count):
+            left = max(patience / _LEAST, began + patience - time.monotonic())
             entry: Report = {"index": index}
             try:
-                handle = n.nvmlDeviceGetHandleByIndex(index)
-                entry["uuid"] = n.nvmlDeviceGetUUID(handle)
-                entry |= _gpu(handle)
-                handles[entry["uuid"]] = handle
-            except n.NVMLError as error:
-                if error.value in _WHOLE:
-                    raise
-                entry |= {"error": error.value, "text": str(error)}
+                found, handle = self._guard.ask(index, partial(self._look_at, index), left)
+                entry |= found
+                if handle is not None:
+                    handles[entry["uuid"]] = handle
+                    self._uuids[index] = entry["uuid"]
+            except HangsError as error:
+                entry |= {"hangs": round(error.seconds, 1), "stuck": error.stuck}
+                if index in self._uuids:
+                    entry["uuid"] = self._uuids[index]
             gpus.append(entry)
+        self._forget_those_away(handles, gpus)
         return {
             "driver": _ask(n.nvmlSystemGetDriverVersion),
             "gpus": gpus,
-            "links": self._joints(handles),
-            "events": self._xids(handles),
+            "links": self._joints(handles, patience),
+            "events": self._news(handles, gpus, patience),
         }
 
-    def _xids(self, handles: dict[str, Any]) -> list[Report]:
-        """The Xids since the last report; of a GPU only those after it was first seen.
+    def _look_at(self, index: int) -> tuple[Report, Any]:
+        """One GPU and its handle, None if it cannot be used. Raises NVMLError if the driver cannot."""
+        entry: Report = {}
+        try:
+            handle = n.nvmlDeviceGetHandleByIndex(index)
+            entry["uuid"] = n.nvmlDeviceGetUUID(handle)
+            entry |= _gpu(handle)
+            if self._events is not None and _address(handle) not in self._watched:
+                self._watch(entry["uuid"], handle)
+        except n.NVMLError as error:
+            if error.value in _WHOLE:
+                raise
+            return entry | {"error": error.value, "text": str(error)}, None
+        return entry, handle
 
-        The driver queues them, so asking at each report is enough: no thread, no wake-up between reports.
-        """
-        for key in self._watched.keys() - {_address(handle) for handle in handles.values()}:
-            del self._watched[key]  # one that was away is registered anew when it is back
-        for uuid, handle in handles.items():
-            if _address(handle) not in self._watched:
-                self._watch(uuid, handle)
-        found: list[Report] = []
-        while self._events is not None and len(found) < _MANY:
-            event = _ask(lambda: n.nvmlEventSetWait_v2(self._events, _AT_ONCE), fatal=_WHOLE)
-            if event is None:
-                break
-            whose = self._told.get(_address(event.device))
-            if whose is not None and event.eventType == _XID:
-                part = [None if i == _ALL else i for i in (event.gpuInstanceId, event.computeInstanceId)]
-                found.append({"uuid": whose, "xid": event.eventData, "part": part})
-        return self._with_culprits(found, handles) if found else found
-
-    def _with_culprits(self, events: list[Report], handles: dict[str, Any]) -> list[Report]:
-        """The events with the pids that the kernel log names."""
-        named = self._log.culprits() if self._log is not None else {}
-        for event in events:
-            handle = handles.get(event["uuid"])
-            bus_id = _ask(lambda: n.nvmlDeviceGetPciInfo(handle).busId, "", fatal=()) if handle else ""  # noqa: B023 - called at once
-            event["pid"] = named.get((place_of(bus_id), event["xid"])) if named and bus_id else None
-        return events
+    # -- Xids ------------------------------------------------------------------------------------------
 
     def _watch(self, uuid: str, handle: Any) -> None:
         """Have the driver keep the Xids of a GPU, if it does so for this one."""
-        if self._events is None:
-            self._events = _ask(n.nvmlEventSetCreate, fatal=_WHOLE)
-        if self._events is None:
-            return
         self._told[_address(handle)] = self._watched[_address(handle)] = uuid
         if _ask(lambda: n.nvmlDeviceGetSupportedEventTypes(handle), 0, fatal=()) & _XID:
             _ask(lambda: n.nvmlDeviceRegisterEvents(handle, _XID, self._events), fatal=())
 
-    def _joints(self, handles: dict[str, Any]) -> list[tuple[str, str, int]]:
+    def _forget_those_away(self, handles: dict[str, Any], gpus: Iterable[Report]) -> None:
+        """One that was away is registered anew when it is back; one that hangs is not away."""
+        here = {_address(handle) for handle in handles.values()}
+        hanging = {gpu.get("uuid") for gpu in gpus if "hangs" in gpu}
+        for address, uuid in list(self._watched.items()):
+            if address not in here and uuid not in hanging:
+                del self._watched[address]
+
+    def _news(self, handles: dict[str, Any], gpus: Iterable[Report], patience: float) -> list[Report]:
+        """The Xids since the last report; of a GPU only those after it was first seen.
+
+        The driver queues them, so asking at each report is enough: no thread, no wake-up between reports.
+        """
+        with contextlib.suppress(HangsError):
+            self._guard.ask("events", self._fetch, patience / _LEAST)
+        found, self._xids = self._xids, []
+        return self._with_culprits(found, gpus) if found else found
+
+    def _fetch(self) -> None:
+        """Take the driver's queue over. What comes late is told with the next report."""
+        for _ in range(_MANY):
+            event = None
+            if self._events is not None:
+                event = _ask(lambda: n.nvmlEventSetWait_v2(self._events, _AT_ONCE), fatal=_WHOLE)
+            if event is None:
+                return
+            whose = self._told.get(_address(event.device))
+            if whose is not None and event.eventType == _XID:
+                part = [None if i == _ALL else i for i in (event.gpuInstanceId, event.computeInstanceId)]
+                self._xids.append({"uuid": whose, "xid": event.eventData, "part": part})
+
+    def _with_culprits(self, events: list[Report], gpus: Iterable[Report]) -> list[Report]:
+        """The events with the pids that the kernel log names."""
+        named = self._log.culprits() if self._log is not None else {}
+        places = {gpu["uuid"]: gpu["bus_id"] for gpu in gpus if gpu.get("bus_id")}
+        for event in events:
+            bus_id = places.get(event["uuid"])
+            event["pid"] = named.get((place_of(bus_id), event["xid"])) if named and bus_id else None
+        return events
+
+    # -- links -----------------------------------------------------------------------------------------
+
+    def _joints(self, handles: dict[str, Any], patience: float) -> list[tuple[str, str, int]]:
         """The link score of each pair. Asked once per set of GPUs: it is the board that decides."""
         key = tuple(handles)
-        if key not in self._links:
+        if key != self._links[0]:
             pairs = [(a, b) for i, a in enumerate(key) for b in key[i + 1 :]]
-            self._links = {key: [(a, b, _score(handles[a], handles[b])) for a, b in pairs]}
-        return self._links[key]
+            ask = lambda: [(a, b, _score(handles[a], handles[b])) for a, b in pairs]  # noqa: E731 - used once
+            try:
+                self._links = (key, self._guard.ask("links", ask, patience))
+            except HangsError:  # those that are known; the others count as far apart until it answers
+                return [joint for joint in self._links[1] if {*joint[:2]} <= {*key}]
+        return self._links[1]
 
 
 def _gpu(handle: Any) -> Report:

@@ -1,7 +1,8 @@
 """The device source: keeps a child process that asks NVML, and says what it learns.
 
 The child is asked once per period and answers in one line. One that does not answer in time is killed
-and replaced; meanwhile the devices stay as they were last seen, as `unreachable`.
+and replaced; meanwhile the devices stay as they were last seen, as `unreachable`. One that reports a GPU
+that hangs is replaced too, after a while: a call cannot be called off, and a new process may get through.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,12 +41,16 @@ _GRACE = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Seconds. A box without GPUs is asked only every `idle_period`. The first answer of a new child may
-    take `start_timeout`: so long it can take to open eight GPUs without persistence mode."""
+    take `start_timeout`: so long it can take to open eight GPUs without persistence mode. A single GPU has
+    `gpu_timeout`; a child in which one hangs for longer than `renewal` is replaced, after that ever less
+    often."""
 
     period: float = 5.0
     idle_period: float = 30.0
     timeout: float = 10.0
     start_timeout: float = 60.0
+    gpu_timeout: float = 2.0
+    renewal: float = 60.0
     backoff: float = 1.0
     max_backoff: float = 30.0
 
@@ -72,6 +77,10 @@ class _LetGo(Exception):
     """The driver is to be closed for a while."""
 
 
+class _Renewal(Exception):
+    """A new child is to try its luck with a GPU that hangs."""
+
+
 class NvidiaSource:
     """The DeviceSource named `nvidia`. `command` starts the child; tests give their own."""
 
@@ -83,6 +92,8 @@ class NvidiaSource:
         self._last = Inventory()
         self._published: Inventory | None = None
         self._failures = 0
+        self._renewals = 0
+        """Children that were replaced since a GPU began to hang."""
         self._asked = self._answered = 0
         self._wanted = anyio.Event()
         self._rest_until = -math.inf
@@ -98,7 +109,7 @@ class NvidiaSource:
                 await self._rest(publish)
             try:
                 await self._serve(publish)
-            except _LetGo:
+            except (_LetGo, _Renewal):
                 continue
             except _ChildFailed as failure:
                 self._failures += 1
@@ -151,7 +162,11 @@ class NvidiaSource:
         try:
             await self._converse(_Conversation(process), publish)
         finally:
-            await _end(process)
+            if not await _end(process):
+                self._say(unreachable("the NVML process hangs in the kernel", self._last), publish)
+                await process.wait()
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
 
     async def _converse(self, child: _Conversation, publish: Publish) -> None:
         wait = self._timing.timeout
@@ -159,7 +174,7 @@ class NvidiaSource:
         while True:
             self._asked += 1
             self._wanted = anyio.Event()
-            report = await child.ask(within=wait)
+            report = await child.ask(self._patience(), within=wait)
             if report is None and patience > wait:
                 silence = f"the NVIDIA driver has not answered for {format_duration(wait)}"
                 limit = format_duration(patience)
@@ -177,19 +192,39 @@ class NvidiaSource:
             if anyio.current_time() < self._rest_until:
                 raise _LetGo
 
+    def _patience(self) -> float:
+        """How long the child may wait for one GPU. Where none is known yet, one may have to wake up, and is
+        better waited for than missed."""
+        if self._last.devices:
+            return self._timing.gpu_timeout
+        return max(self._timing.gpu_timeout, self._timing.start_timeout / 3)
+
     def _take(self, report: Mapping[str, Any], publish: Publish) -> None:
         """Publish what the report tells. Raises _ChildFailed if a new process may learn more."""
         self._chart.read(report)
         inventory = self._chart.over(inventory_of(report, self._last))
         if mps_runs(self._context.environ):
             inventory = bounded_by_mps(inventory)
-        self._say(inventory, publish)
+        self._say(_dated(inventory, self._last), publish)
         if inventory.state == "unreachable":
             raise _ChildFailed(inventory.reason)
         self._failures, self._told = 0, ""
         self._answered = self._asked
         news, self._news = self._news, anyio.Event()
         news.set()
+        self._renew(report)
+
+    def _renew(self, report: Mapping[str, Any]) -> None:
+        """Raise _Renewal if the child has waited long enough for a GPU. One that waits in the kernel could
+        not be ended: it would take all others with it."""
+        hanging = [gpu for gpu in report.get("gpus", ()) if "hangs" in gpu]
+        if not hanging:
+            self._renewals = 0
+        elif not any(gpu.get("stuck") for gpu in hanging):
+            after = self._timing.renewal * 2.0 ** min(self._renewals, 6)
+            if max(gpu["hangs"] for gpu in hanging) > after:
+                self._renewals += 1
+                raise _Renewal
 
     def _say(self, inventory: Inventory, publish: Publish) -> None:
         self._last = inventory
@@ -210,10 +245,11 @@ class _Conversation:
         self._lines = BufferedByteReceiveStream(process.stdout)
         self._last_words = ""
 
-    async def ask(self, *, within: float) -> dict[str, Any] | None:
-        """One report, None if it takes longer than `within` seconds. Raises _ChildFailed."""
+    async def ask(self, patience: float, *, within: float) -> dict[str, Any] | None:
+        """One report, for which the child may wait `patience` seconds for a GPU; None if it takes longer than
+        `within` seconds. Raises _ChildFailed."""
         try:
-            await self._stdin.send(b"\n")
+            await self._stdin.send(b"%g\n" % patience)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             await self._died()
         return await self.answer(within=within)
@@ -274,14 +310,24 @@ async def inventory_once(context: PluginContext) -> Inventory:
     return found[0]
 
 
-async def _end(process: Process) -> None:
-    """Kill and reap. A process that hangs inside the kernel cannot be killed: as long as it is there, no
-    second one is started to hang beside it."""
+def _dated(inventory: Inventory, last: Inventory) -> Inventory:
+    """With the time since when each device that does not answer has not done so."""
+    if all(device.health != "unreachable" for device in inventory.devices):
+        return inventory
+    known = {d.uuid: d.health_since for d in last.devices if d.health == "unreachable"}
+    now = anyio.current_time()
+    devices = (
+        replace(d, health_since=known.get(d.uuid, now)) if d.health == "unreachable" else d
+        for d in inventory.devices
+    )
+    return replace(inventory, devices=tuple(devices))
+
+
+async def _end(process: Process) -> bool:
+    """Kill and reap. A process that hangs inside the kernel cannot be killed, and is False: as long as it is
+    there, no second one is started to hang beside it."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     with anyio.move_on_after(_GRACE, shield=True):
         await process.wait()
-    if process.returncode is None:
-        await process.wait()
-    with anyio.CancelScope(shield=True):
-        await process.aclose()
+    return process.returncode is not None

@@ -43,6 +43,8 @@ def test_without_marks_nothing_changes() -> None:
         ("cordoned", "suspect", "cordoned"),
         ("cordoned", "quarantined", "quarantined"),
         ("cordoned", "lost", "lost"),
+        ("cordoned", "unreachable", "cordoned"),
+        ("released", "unreachable", "quarantined"),
         ("released", "healthy", "quarantined"),
         ("released", "draining", "quarantined"),
         ("released", "lost", "lost"),
@@ -52,6 +54,32 @@ def test_the_stricter_word_stands(mark, health, expected) -> None:
     there = box(make_device(0, health=health), 1)
     over = overlay(there, {"GPU-0": mark})
     assert [device.health for device in over.devices] == [expected, "healthy"]
+
+
+def test_a_device_that_does_not_answer_keeps_its_case_until_it_does() -> None:
+    silent = make_device(0, health="unreachable", health_reason="it does not answer")
+
+    def at(now, device, cases, *faults, users=frozenset()):
+        news = {"GPU-0": faults} if faults else {}
+        return step(cases, box(device), news, now, users={"GPU-0": users}).cases
+
+    def seen(device, cases):
+        (found,) = charted(box(device), cases).devices
+        return found.health, found.health_reason
+
+    cases = at(0.0, silent, {})
+    assert seen(silent, cases) == ("unreachable", "it does not answer")
+    ill = {"GPU-0": Case(state="quarantined", reason="Xid 95", away=True, illnesses=1)}
+    assert at(1.0, silent, ill)["GPU-0"].state == "quarantined", "not cured before it speaks"
+    assert seen(silent, ill)[0] == "quarantined"
+    assert at(2.0, make_device(0), ill)["GPU-0"].state == "probation"
+    hung = DeviceFault(serial=1, kind="device", what="Xid 119")
+    cases = at(3.0, silent, {}, hung, users=frozenset({"app/a"}))
+    assert seen(silent, cases)[0] == "draining", "its faults are heard all the same"
+    assert at(4.0, silent, cases)["GPU-0"].state == "quarantined"
+    watched = {"GPU-0": Case(state="suspect", reason="x", since=0.0, strikes=((1.0, "memory 1"),))}
+    assert seen(silent, watched) == ("unreachable", "it does not answer")
+    assert "does not answer" in objection(silent)
 
 
 def test_the_reason_says_who_and_keeps_what_was_known() -> None:

@@ -380,6 +380,16 @@ def test_a_worker_on_a_dead_device_is_moved(inventory: Inventory, reason: str) -
     assert isinstance(only(plan(wanting(spec), seeing(starting, inventory=inventory))), StopReplica)
 
 
+@pytest.mark.parametrize(
+    "inventory",
+    [box(make_device(0, health="unreachable")), replace(box(1), nameless=1), replace(box(), nameless=1)],
+)
+def test_a_worker_on_a_device_of_which_nothing_is_known_stays(inventory: Inventory) -> None:
+    spec = make_spec(gpu=1)
+    worker = make_replica(spec, devices=("GPU-0",))
+    assert plan(wanting(spec), seeing(worker, inventory=inventory)).actions == ()
+
+
 @pytest.mark.parametrize("state", ["unreachable", "none"])
 def test_while_the_driver_does_not_answer_nobody_is_touched_and_none_is_placed(state: Any) -> None:
     spec, plain = make_spec(gpu=1, replicas=(2, 2)), make_spec("plain")

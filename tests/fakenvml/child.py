@@ -33,8 +33,9 @@ def serving(environ: dict[str, str]):
         child.stdout.close()
 
 
-def ask(child) -> dict:
-    child.stdin.write(b"\n")
+def ask(child, patience: float | None = None) -> dict:
+    """The child's next report; `patience` is what it may wait for one GPU."""
+    child.stdin.write(b"\n" if patience is None else b"%g\n" % patience)
     child.stdin.flush()
     assert select.select([child.stdout], [], [], 20)[0], "no answer"
     return json.loads(child.stdout.readline())

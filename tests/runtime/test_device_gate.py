@@ -164,6 +164,35 @@ async def test_a_driver_that_is_silent_does_not_hold_a_device_for_ever() -> None
         assert "the driver does not answer for GPU-0" in b.notices()[0]
 
 
+@pytest.mark.parametrize("what", ["the driver", "the device"])
+async def test_what_is_not_known_is_not_given_on(what: str) -> None:
+    """As long as there is no answer for a device patience does not run, and nothing is taken for free."""
+    async with bench(patience=0.02) as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10)
+        b.tell()
+        known = b.real
+        silent = replace(known.devices[0], health="unreachable")
+        b.real = (
+            replace(known, state="unreachable")
+            if what == "the driver"
+            else replace(known, devices=(silent, known.devices[1]))
+        )
+        b.tell()
+        b.end("infer-a")
+        assert b.withheld() == [True, False]
+        await anyio.sleep(0.1)  # long after patience
+        assert b.withheld() == [True, False]
+        assert b.notices() == []
+        b.real = known
+        b.tell()
+        assert b.withheld() == [True, False], "it is still there"
+        b.shows(0)
+        b.tell()
+        await b.until_withheld([False, False])
+
+
 async def test_workers_without_a_gpu_pass_freely_and_ask_nobody() -> None:
     async with bench() as b:
         b.run("web-a", 10)

@@ -138,6 +138,38 @@ def test_a_sick_gpu_loses_its_worker_stays_out_over_a_restart_and_comes_back_by_
     assert nvml_processes(gpus.path) == [], "nor does it outlive an orderly end"
 
 
+def test_a_gpu_that_hangs_keeps_its_worker_and_the_others_are_watched_as_before(tmp_path):
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
+        box.write(deployment(2))
+        box.up()
+        workers = {replica["devices"][0]: replica for replica in box.ready("infer", 2)}
+        hung, well = gpus.uuids
+
+        def health():
+            return {device["uuid"]: device["health"] for device in box.status()["devices"]}
+
+        gpus.hang("*", 600_000, dev=hung)
+        box.until(lambda: health() == {hung: "unreachable", well: "healthy"}, "the GPU is unreachable")
+        shown = box.run("gpus").stdout
+        assert "GPU 0: unreachable: it does not answer" in shown
+        assert "its workers stay" in shown
+        box.write(deployment(3))
+        box.until(lambda: box.replicas("infer", "pending"), "a third replica")
+        assert "GPU 0 is unreachable (it does not answer)" in box.replicas("infer", "pending")[0]["reason"]
+
+        gpus.xid(well, 31)
+        box.until(
+            lambda: any(
+                r["devices"] == [well] and r["restarts"] == 1 for r in box.replicas("infer", "ready")
+            ),
+            "the other GPU is still listened to",
+        )
+        gpus.hang("*", None, dev=hung)
+        box.until(lambda: health() == {hung: "healthy", well: "healthy"}, "it answers", seconds=40)
+        assert workers[hung]["pid"] in [replica["pid"] for replica in box.replicas("infer", "ready")]
+
+
 def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_are_told(tmp_path):
     gpus = fake_box("2xt4", tmp_path)
     with Box(tmp_path, **gpus.environ) as box:

@@ -133,6 +133,7 @@ def hint(device: Document) -> str:
         return f"`stoker gpus uncordon {name}` gives it back"
     return {
         "suspect": f"its workers stay, no new one comes; `stoker gpus uncordon {name}` clears it",
+        "unreachable": "its workers stay, no new one comes; see the kernel log (dmesg)",
         "draining": "its workers move elsewhere",
         "quarantined": f"reset it, or `stoker gpus release {name}` if it is well; then it is on probation",
         "probation": "it is watched for a while before it gets workers again",

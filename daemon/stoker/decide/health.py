@@ -7,7 +7,8 @@ Faults come from the device source with their class (`FaultKind`). One that is t
 bed: its workers leave (draining), then nobody is on it (quarantined). It gets up again only when it was reset
 as far as can be seen (it was away and is back, the driver no longer asks for a recovery, the box was booted)
 or the operator says so, and is then watched for a while (probation). Faults of programs make it suspect only
-when they come from several services in a short time.
+when they come from several services in a short time. One that does not answer (unreachable, by the driver's
+word) keeps its workers and its state until it does.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def pardon(case: Case, now: float) -> Case:
 
 def objection(device: Device) -> str:
     """Why a device cannot be pardoned, "" if it can. Pure."""
-    if device.health == "lost":
-        return f"it is lost ({device.health_reason})"
+    if device.health in ("lost", "unreachable"):
+        return f"it is {device.health} ({device.health_reason})"
     return device.ailing
 
 
@@ -192,6 +193,8 @@ def _in_bed(case: Case, device: Device, now: float, users: frozenset[ServiceKey]
         case = _enter(case, "quarantined", case.reason, now)
     if device.ailing or case.state == "draining" or not (case.away or case.asked):
         return case
+    if device.health == "unreachable":
+        return case
     how = "it is back" if case.away else "the driver no longer asks for a recovery"
     cured = _enter(case, "probation", f"{how} (was: {case.reason})", now)
     return replace(cured, away=False, asked=False, unlinked="")
@@ -263,7 +266,7 @@ def _charted(device: Device, cases: Mapping[str, Case]) -> Device:
     unlinked = "; ".join(text for text in (case.unlinked, device.unlinked) if text)
     if device.health == "lost":
         return replace(device, health_since=case.since, unlinked=unlinked)
-    if case.state == "healthy":
+    if case.state == "healthy" or (device.health == "unreachable" and case.state not in IN_BED):
         return replace(device, unlinked=unlinked)
     reason = "; ".join(text for text in (case.reason, device.health_reason) if text)
     return replace(

@@ -90,6 +90,12 @@ def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:
     )
 
 
+def answers(inventory: Inventory, devices: Iterable[str]) -> bool:
+    """Whether what is told of these devices is of now; of one that is not there all is known. Pure."""
+    found = (inventory.get(uuid) for uuid in devices)
+    return inventory.state == "ok" and all(d is None or d.health != "unreachable" for d in found)
+
+
 def withhold(inventory: Inventory, departures: Iterable[Departure]) -> Inventory:
     """The inventory without free devices on which a worker that has ended may still be. Pure."""
     why: dict[str, str] = {}

@@ -94,7 +94,7 @@ def _hopeless(need: Resources, inventory: Inventory) -> str:
         return "above 1 only whole GPUs can be given; write 1, 2, 3 ..."
     if inventory.state != "ok":
         return inventory.reason or "no GPU can be seen"
-    return "" if inventory.devices else "this box shows no GPU"
+    return "" if inventory.devices else inventory.reason or "this box shows no GPU"
 
 
 # --- choosing ---------------------------------------------------------------------------------------------

@@ -245,6 +245,8 @@ def _sick_device(replica: Replica, inventory: Inventory) -> str:
         return ""
     for reservation in replica.reservations:
         device = inventory.get(reservation.uuid)
+        if device is None and inventory.nameless:
+            continue  # it may be one of those that have not said yet who they are
         if device is None:
             return f"device {reservation.uuid} is no longer there"
         if device.health in UNUSABLE:

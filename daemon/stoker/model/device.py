@@ -9,9 +9,12 @@ MEMORY_CLASSES = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 1
 """Sizes under which GPUs are sold, in GiB. What a driver reports is a little less: firmware and ECC take
 their part (an "80 GB" H100 has 79.6 GiB, a "16 GB" T4 has 15.0)."""
 
-Health = Literal["healthy", "suspect", "cordoned", "draining", "quarantined", "probation", "lost"]
+Health = Literal[
+    "healthy", "suspect", "unreachable", "cordoned", "draining", "quarantined", "probation", "lost"
+]
 """Only a healthy device is given to new workers. On a draining, quarantined or lost one no worker stays; on
-the others those that run there go on (`cordoned`: by the operator's wish)."""
+the others those that run there go on (`cordoned`: by the operator's wish; `unreachable`: it does not answer,
+all else that is said of it is of before)."""
 
 
 FaultKind = Literal["note", "app", "memory", "link", "device", "fatal"]
@@ -91,6 +94,8 @@ class Inventory:
     reason: str = "no device source has reported yet"
     devices: tuple[Device, ...] = ()
     driver: str = ""
+    nameless: int = 0
+    """GPUs that have not answered yet since they are looked at. A device that is missing may be one."""
 
     def get(self, uuid: str) -> Device | None:
         """The device of that UUID, None if it is not there."""

@@ -7,13 +7,14 @@ has ended. Nothing here wakes a box at rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Astray, Departure, Holder, astray, still_there, withhold
+from stoker.decide.pinning import Astray, Departure, Holder, answers, astray, still_there, withhold
 from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
@@ -64,6 +65,8 @@ class DeviceGate:
         self._strict = strict
         self._judge = judge
         self._found = Inventory()
+        self._news = anyio.Event()
+        """Set when the driver is heard of again."""
         self._holders: dict[str, Holder] = {}
         self._pids: dict[str, frozenset[int]] = {}
         self._told: set[tuple[str, int, str]] = set()
@@ -73,6 +76,8 @@ class DeviceGate:
     def over(self, inventory: Inventory) -> Inventory:
         """The inventory with the owner of each process, and without the devices that are not free yet."""
         self._found = self._identify(inventory, self._workers())
+        news, self._news = self._news, anyio.Event()
+        news.set()
         return withhold(self._found, self._departures.values())
 
     def _workers(self) -> dict[int, str]:
@@ -137,7 +142,7 @@ class DeviceGate:
         holder = self._holders.pop(replica, None)
         pids = self._pids.pop(replica, frozenset())
         self._told = {key for key in self._told if key[0] != replica}
-        if holder is None or not holder.devices or self._found.state != "ok":
+        if holder is None or not holder.devices or self._found.state == "none":
             return
         if holder.pid is not None:
             pids |= {holder.pid}
@@ -148,20 +153,27 @@ class DeviceGate:
         self._tasks.start_soon(self._see_off, self._serial, departure)
 
     async def _see_off(self, serial: int, departure: Departure) -> None:
-        """Ask the driver until the worker is gone from its devices, or patience ends."""
-        pause = FIRST_PAUSE
-        with anyio.move_on_after(self._patience) as patience:
-            while True:
+        """Ask the driver until the worker is gone from its devices, or patience ends. As long as it does not
+        answer for them nothing is known, and nothing is given on."""
+        pause, ends_at = FIRST_PAUSE, math.inf
+        while True:
+            news = self._news
+            with anyio.move_on_after(self._patience) as looking:
                 await self._refresh()
-                departure = replace(departure, looked=True)
-                self._departures[serial] = departure
-                if not still_there(self._found, departure):
-                    break
-                self._publish()
-                await anyio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+            if not answers(self._found, departure.devices):
+                await news.wait()
+                continue
+            ends_at = min(ends_at, anyio.current_time() + self._patience)
+            overdue = looking.cancelled_caught or anyio.current_time() >= ends_at
+            departure = replace(departure, looked=not looking.cancelled_caught)
+            self._departures[serial] = departure
+            if overdue or not still_there(self._found, departure):
+                break
+            self._publish()
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         del self._departures[serial]
-        if patience.cancelled_caught:
+        if overdue:
             self._post(
                 Notice(message=self._overdue(departure), severity="warning", service=departure.service)
             )

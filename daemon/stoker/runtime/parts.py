@@ -215,7 +215,11 @@ def join(inventories: Mapping[str, Inventory]) -> Inventory:
     """Several sources' inventories as one: all devices; `ok` if any source is. Pure."""
     order = {"ok": 0, "unreachable": 1, "none": 2}
     found = sorted(inventories.values(), key=lambda inventory: order[inventory.state])
-    return replace(found[0], devices=tuple(device for inventory in found for device in inventory.devices))
+    return replace(
+        found[0],
+        devices=tuple(device for inventory in found for device in inventory.devices),
+        nameless=sum(inventory.nameless for inventory in found),
+    )
 
 
 def _words(inventory: Inventory) -> str:

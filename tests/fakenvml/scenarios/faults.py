@@ -146,6 +146,26 @@ def hanging_call(box: FakeBox) -> None:
 
 
 @scenario("2xt4")
+def hanging_call_is_let_go(box: FakeBox) -> None:
+    first, second = gpus(2)
+    box.hang("nvmlDevice*", 60_000, dev=1)
+    done = []
+
+    def ask_second() -> None:
+        done.append(n.nvmlDeviceGetTemperature(second, 0))
+        done.append(n.nvmlDeviceGetHandleByIndex(1))
+
+    thread = threading.Thread(target=ask_second)
+    thread.start()
+    assert n.nvmlDeviceGetTemperature(first, 0), "a GPU that hangs does not hold up the other"
+    assert n.nvmlDeviceGetHandleByIndex(0)
+    assert not done
+    box.hang("nvmlDevice*", None, dev=1)
+    thread.join(timeout=20)
+    assert len(done) == 2
+
+
+@scenario("2xt4")
 def driver_unloaded_and_upgraded(box: FakeBox) -> None:
     n.nvmlInit()
     box.driver(loaded=False)

@@ -220,6 +220,27 @@ void leave(call_t *c) {
     }
 }
 
+static long hang_of(const jv *owner, const char *fn) {
+    jv *v = rule(j_get(owner, "hang_ms"), fn);
+    return v && v->i > 0 ? (long)v->i : 0;
+}
+
+void stall(const char *fn, const char *uuid) { /* holding mu; uuid NULL: what is said of all devices */
+    char u[96];
+    snprintf(u, sizeof u, "%s", uuid ? uuid : "");
+    for (long slept = 0;;) {
+        jv *device = NULL;
+        const jv *owner = !uuid ? root() : mig_by_uuid(u, &device) ? device : dev_by_uuid(u);
+        long left = hang_of(owner, fn) - slept, step = left < 20 ? left : 20;
+        if (left <= 0) return;
+        pthread_mutex_unlock(&mu);
+        nap(step);
+        pthread_mutex_lock(&mu);
+        load_state();
+        slept += step;
+    }
+}
+
 int enter(call_t *c, const char *fn, nvmlDevice_t h, int need_init) {
     memset(c, 0, sizeof *c);
     c->fn = fn;
@@ -227,14 +248,7 @@ int enter(call_t *c, const char *fn, nvmlDevice_t h, int need_init) {
     pthread_mutex_lock(&mu);
     c->locked = 1;
     load_state();
-    jv *hang = rule(j_get(root(), "hang_ms"), fn);
-    if (hang && hang->i > 0) {
-        long ms = (long)hang->i;
-        pthread_mutex_unlock(&mu);
-        nap(ms);
-        pthread_mutex_lock(&mu);
-        load_state();
-    }
+    stall(fn, NULL);
     if (need_init && initcount <= 0) return c->rc = E_UNINIT;
     int e = errcode(rule(j_get(root(), "errors"), fn));
     if (e) return c->rc = e;
@@ -250,17 +264,10 @@ int enter(call_t *c, const char *fn, nvmlDevice_t h, int need_init) {
     for (int i = 0; i < ndev; i++)
         if (devs[i] == c->d) c->idx = i;
     c->p = preset_of(c->d);
-    hang = rule(j_get(c->d, "hang_ms"), fn);
-    if (hang && hang->i > 0) {
-        long ms = (long)hang->i;
-        char u[96];
-        snprintf(u, sizeof u, "%s", h->uuid);
-        pthread_mutex_unlock(&mu);
-        nap(ms);
-        pthread_mutex_lock(&mu);
-        load_state();
-        c->m = h->mig ? mig_by_uuid(u, &c->d) : NULL;
-        if (!h->mig) c->d = dev_by_uuid(u);
+    if (hang_of(c->d, fn)) {
+        stall(fn, h->uuid);
+        c->m = h->mig ? mig_by_uuid(h->uuid, &c->d) : NULL;
+        if (!h->mig) c->d = dev_by_uuid(h->uuid);
         if (!c->d || (h->mig && !c->m)) return c->rc = E_LOST;
         c->p = preset_of(c->d);
     }

@@ -69,6 +69,9 @@ jv *mig_by_uuid(const char *uuid, jv **parent);
 int fieldll(const jv *object, const char *key, long long fallback, long long *out); /* null: NOT_SUPPORTED */
 int put(char *to, uint length, const char *text);
 void nap(long milliseconds);
+
+/* Sleeps, without the lock that is held, as long as "hang_ms" of that device (NULL: of all) says so. */
+void stall(const char *fn, const char *uuid);
 ull now_us(void);
 
 /* --- one call --- */

@@ -96,7 +96,11 @@ EXPORT nvmlReturn_t nvmlDeviceGetCount(uint *n) {
     return nvmlDeviceGetCount_v2(n);
 }
 
-static int hand(call_t *c, jv *d, nvmlDevice_t *out) { /* errors met while opening a device */
+static int hand(call_t *c, jv *d, nvmlDevice_t *out) { /* errors and hangs met while opening a device */
+    char uuid[96];
+    snprintf(uuid, sizeof uuid, "%s", j_str(d, "uuid", ""));
+    stall(c->fn, uuid);
+    if (!(d = dev_by_uuid(uuid))) return E_LOST;
     c->uuid = j_str(d, "uuid", "");
     int e = errcode(rule(j_get(d, "errors"), c->fn));
     if (e) return e;

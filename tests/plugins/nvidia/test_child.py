@@ -132,6 +132,71 @@ def test_a_gpu_lost_in_the_middle_of_reading_is_one_entry_too(tmp_path):
     assert "error" not in second
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo*",
+        "nvmlDeviceGetComputeRunningProcesses*", "nvmlDeviceGetFieldValues", "nvmlDeviceGetMigMode", "*",
+    ],
+)  # fmt: skip
+def test_a_gpu_that_hangs_costs_its_own_reading(function, tmp_path):
+    box = fake_box("8xh100", tmp_path)
+    with serving(box.environ) as child:
+        assert all("error" not in gpu for gpu in ask(child)["gpus"])
+        box.hang(function, 60_000, dev=3)
+        box.proc(0, 41, GIB)
+        box.proc(7, 42, GIB)
+        gpus = ask(child, patience=0.4)["gpus"]
+        assert [gpu["index"] for gpu in gpus if "hangs" in gpu] == [3]
+        assert gpus[3]["uuid"] == box.uuids[3]
+        assert gpus[0]["processes"], "read before it"
+        assert gpus[7]["processes"] == [[42, GIB]], "read after it"
+        box.xid(5, 31)
+        began = time.monotonic()
+        report = ask(child, patience=10.0)
+        assert time.monotonic() - began < 5, "it is not waited for again"
+        assert report["gpus"][3]["hangs"] >= gpus[3]["hangs"]
+        assert [event["uuid"] for event in report["events"]] == [box.uuids[5]]
+        box.hang(function, None, dev=3)
+        until(lambda: "hangs" not in ask(child)["gpus"][3])
+        box.xid(3, 31)
+        assert [event["uuid"] for event in ask(child)["events"]] == [box.uuids[3]], "told once"
+
+
+def test_gpus_that_hang_at_the_start_are_told_from_those_that_are_gone(tmp_path):
+    box = fake_box("4xa100", tmp_path)
+    for number in (1, 2):
+        box.hang("*", 60_000, dev=number)
+    with serving(box.environ) as child:
+        gpus = ask(child, patience=0.4)["gpus"]
+        assert ["hangs" in gpu for gpu in gpus] == [False, True, True, False]
+        assert [gpu.get("uuid") for gpu in gpus] == [box.uuids[0], None, None, box.uuids[3]]
+        assert psutil.Process(child.pid).num_threads() <= 4
+        box.hang("*", None, dev=1)
+        box.hang("*", None, dev=2)
+        until(lambda: all("hangs" not in gpu for gpu in ask(child)["gpus"]))
+        until(lambda: psutil.Process(child.pid).num_threads() == 2)
+
+
+def test_links_that_cannot_be_asked_now_cost_nothing_else(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    box.hang("nvmlDeviceGetP2PStatus", 60_000)
+    with serving(box.environ) as child:
+        report = ask(child, patience=0.3)
+        assert (len(report["gpus"]), report["links"]) == (2, [])
+        box.hang("nvmlDeviceGetP2PStatus", None)
+        until(lambda: len(ask(child)["links"]) == 1)
+
+
+def test_it_ends_with_its_input_while_a_gpu_hangs(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    box.hang("*", 60_000, dev=0)
+    with serving(box.environ) as child:
+        assert "hangs" in ask(child, patience=0.2)["gpus"][0]
+        child.stdin.close()
+        assert child.wait(timeout=10) == 0
+
+
 def test_it_follows_changes_and_a_driver_that_goes_and_comes(tmp_path):
     box = fake_box("2xt4", tmp_path)
     with serving(box.environ) as child:
@@ -232,7 +297,7 @@ def test_it_is_small(tmp_path):
             ask(child)
         process = psutil.Process(child.pid)
         assert process.memory_info().rss < 40 * 2**20
-        assert process.num_threads() == 1
+        assert process.num_threads() == 2, "one waits, one asks"
 
 
 def test_it_ends_with_its_input(tmp_path):

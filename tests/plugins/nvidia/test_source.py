@@ -264,6 +264,90 @@ async def test_a_hanging_call_is_an_alarm_and_its_process_is_replaced(tmp_path):
         assert not hung.is_running()
 
 
+async def test_a_gpu_that_hangs_is_unreachable_and_the_others_go_on(tmp_path):
+    box = fake_box("8xh100", tmp_path)
+    box.proc(3, 4242, GIB)
+    async with watching(box, gpu_timeout=0.3) as seen:
+        before = await seen.state("ok")
+        box.hang("*", 60_000, dev=3)
+        await seen.until(lambda now: now.devices[3].health == "unreachable")
+        box.proc(7, 4243, GIB)
+        now = await seen.until(lambda now: bool(now.devices[7].processes))
+        assert (now.state, now.reason) == ("ok", "")
+        assert seen.health().count("healthy") == 7
+        silent = now.devices[3]
+        assert silent.health_reason == "it does not answer"
+        assert silent.health_since is not None
+        known = (before.devices[3].uuid, before.devices[3].processes, before.devices[3].memory_used)
+        assert (silent.uuid, silent.processes, silent.memory_used) == known, "as it was last seen"
+        assert [d.ordinal for d in now.devices] == list(range(8)), "CUDA counts it still"
+        box.hang("*", None, dev=3)
+        await seen.until(lambda _: seen.health() == ["healthy"] * 8)
+    assert {inventory.state for inventory in seen.all} == {"ok"}
+
+
+async def test_a_process_in_which_a_gpu_hangs_is_replaced_in_silence(tmp_path):
+    box = fake_box("a100-mig7", tmp_path)
+    with box.edit() as state:
+        other = dict(state["devices"][0], uuid="GPU-other", bus="00000000:0A:00.0", mig=None)
+        state["devices"].append(other)
+    async with watching(box, gpu_timeout=0.2, renewal=0.5) as seen:
+        await seen.state("ok")
+        (first,) = children()
+        box.hang("*", 60_000, dev=0)
+        await seen.until(lambda _: seen.health() == ["unreachable"] * 7 + ["healthy"])
+        await until(lambda: children() and first not in children())
+        box.proc(1, 4243, GIB)
+        await seen.until(lambda now: bool(now.devices[-1].processes))
+        assert seen.health() == ["unreachable"] * 7 + ["healthy"], "the new one does not know its UUID"
+        box.hang("*", None, dev=0)
+        await seen.until(lambda _: seen.health() == ["healthy"] * 8)
+    assert {inventory.state for inventory in seen.all} == {"ok"}
+
+
+async def test_a_process_that_hangs_in_the_kernel_is_left_alone():
+    stuck = script(
+        "import sys\n"
+        "for line in sys.stdin:\n"
+        '    print(\'{"driver":"1","gpus":[{"index":0,"hangs":900,"stuck":true},\'\n'
+        '          \'{"index":1,"error":15,"text":"x"}]}\', flush=True)'
+    )
+    async with watching({}, command=stuck, renewal=0.01) as seen:
+        now = await seen.state("ok")
+        assert now.nameless == 1
+        assert "GPU 0 has not answered yet" in now.reason
+        (child,) = [
+            p for p in psutil.Process().children() if "for line in sys.stdin" in " ".join(p.cmdline())
+        ]
+        await anyio.sleep(0.3)
+        assert child.is_running()
+
+
+async def test_a_box_on_which_no_gpu_answers_is_unreachable(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    async with watching(box, gpu_timeout=0.2) as seen:
+        await seen.state("ok")
+        for number in (0, 1):
+            box.hang("*", 60_000, dev=number)
+        silent = await seen.state("unreachable")
+        assert silent.reason == "no GPU answers the NVIDIA driver"
+        assert [device.uuid for device in silent.devices] == box.uuids
+        for number in (0, 1):
+            box.hang("*", None, dev=number)
+        await seen.state("ok")
+
+
+async def test_a_gpu_that_hangs_from_the_start_is_not_taken_for_gone(tmp_path):
+    box = fake_box("2xt4", tmp_path)
+    box.hang("*", 60_000, dev=1)
+    async with watching(box, gpu_timeout=0.2, start_timeout=0.9, timeout=20.0) as seen:
+        now = await seen.state("ok")
+        assert (len(now.devices), now.nameless, now.reason) == (1, 1, "GPU 1 has not answered yet")
+        box.hang("*", None, dev=1)
+        whole = await seen.until(lambda now: len(now.devices) == 2)
+        assert (whole.nameless, whole.reason) == (0, "")
+
+
 async def test_a_slow_start_is_said_and_waited_for():
     slow = script(
         "import sys, time\n"

@@ -50,6 +50,8 @@ def command(context: click.Context, output: str) -> None:
         say(f"the devices cannot be seen now: {inventory['reason']}", "red")
     elif not document["devices"]:
         say(f"no GPUs: {inventory['reason']}" if inventory["reason"] else "no GPUs")
+    elif inventory["reason"]:
+        say(inventory["reason"], "yellow")
 
 
 @command.command()
