@@ -94,11 +94,10 @@ class NvidiaSource:
         self._failures = 0
         self._renewals = 0
         """Children that were replaced since a GPU began to hang."""
-        self._asked = self._answered = 0
+        self._questions = _Questions()
         self._wanted = anyio.Event()
         self._rest_until = -math.inf
         self._rests = anyio.Event()
-        self._news = anyio.Event()
         self._told = ""
         """The last reason that was logged: a lasting trouble is not logged at every try."""
 
@@ -124,10 +123,8 @@ class NvidiaSource:
     async def refresh(self) -> None:
         """Ask now instead of at the end of the period; returns when a question put after this call was
         answered."""
-        question = self._asked + 1
         self._wanted.set()
-        while self._answered < question:
-            await self._news.wait()
+        await self._questions.next_answer()
 
     async def let_go(self, seconds: float) -> None:
         """End the child, and with it every handle on the driver, for so long; returns when it has ended. A
@@ -172,7 +169,7 @@ class NvidiaSource:
         wait = self._timing.timeout
         patience = self._timing.start_timeout
         while True:
-            self._asked += 1
+            self._questions.put += 1
             self._wanted = anyio.Event()
             report = await child.ask(self._patience(), within=wait)
             if report is None and patience > wait:
@@ -209,9 +206,7 @@ class NvidiaSource:
         if inventory.state == "unreachable":
             raise _ChildFailed(inventory.reason)
         self._failures, self._told = 0, ""
-        self._answered = self._asked
-        news, self._news = self._news, anyio.Event()
-        news.set()
+        self._questions.answered()
         self._renew(report)
 
     def _renew(self, report: Mapping[str, Any]) -> None:
@@ -232,6 +227,27 @@ class NvidiaSource:
         if differs(shown, self._published):
             self._published = shown
             publish(shown)
+
+
+class _Questions:
+    """How many questions were put, and the wait for the answer of one that is still to come."""
+
+    def __init__(self) -> None:
+        self.put = 0
+        self._answered = 0
+        self._news = anyio.Event()
+
+    def answered(self) -> None:
+        """All that were put are answered."""
+        self._answered = self.put
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    async def next_answer(self) -> None:
+        """Return when a question that is put after this call was answered."""
+        question = self.put + 1
+        while self._answered < question:
+            await self._news.wait()
 
 
 class _Conversation:

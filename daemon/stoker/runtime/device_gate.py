@@ -71,7 +71,6 @@ class DeviceGate:
         self._pids: dict[str, frozenset[int]] = {}
         self._told: set[tuple[str, int, str]] = set()
         self._departures: dict[int, Departure] = {}
-        self._serial = 0
 
     def over(self, inventory: Inventory) -> Inventory:
         """The inventory with the owner of each process, and without the devices that are not free yet."""
@@ -146,11 +145,11 @@ class DeviceGate:
             return
         if holder.pid is not None:
             pids |= {holder.pid}
-        self._serial += 1
+        serial = max(self._departures, default=0) + 1
         departure = Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids)
-        self._departures[self._serial] = departure
+        self._departures[serial] = departure
         self._publish()
-        self._tasks.start_soon(self._see_off, self._serial, departure)
+        self._tasks.start_soon(self._see_off, serial, departure)
 
     async def _see_off(self, serial: int, departure: Departure) -> None:
         """Ask the driver until the worker is gone from its devices, or patience ends. As long as it does not
