@@ -1,6 +1,6 @@
 """Questions that may hang, each with a time to be answered in.
 
-A call into a driver cannot be called off. So the question is put in a helper thread; one that does not come
+A call into a driver cannot be called off. So the question is put in a thread of its own; one that does not come
 back in time is left to itself, and the next question is put in another. What hangs is not asked again until
 it has come back.
 """
@@ -30,13 +30,13 @@ class Guard:
     """Puts questions one after the other; of each key at most one is under way."""
 
     def __init__(self) -> None:
-        self._helper: _Helper | None = None
-        self._hanging: dict[Hashable, _Helper] = {}
+        self._asker: _Asker | None = None
+        self._hanging: dict[Hashable, _Asker] = {}
 
     @property
     def hanging(self) -> bool:
         """Whether a question is under way that nobody waits for."""
-        self._hanging = {key: helper for key, helper in self._hanging.items() if not helper.back.is_set()}
+        self._hanging = {key: asker for key, asker in self._hanging.items() if not asker.back.is_set()}
         return bool(self._hanging)
 
     def ask(self, key: Hashable, question: Callable[[], Any], within: float) -> Any:
@@ -44,16 +44,16 @@ class Guard:
         seconds, and at once if the last one of that key is still under way. What comes late is not told."""
         if self.hanging and key in self._hanging:
             raise self._hanging[key].hangs()
-        helper = self._helper = self._helper or _Helper()
-        helper.put(question)
-        if not helper.back.wait(within):
-            self._helper, self._hanging[key] = None, helper
-            helper.release()
-            raise helper.hangs()
-        return helper.answer()
+        asker = self._asker = self._asker or _Asker()
+        asker.put(question)
+        if not asker.back.wait(within):
+            self._asker, self._hanging[key] = None, asker
+            asker.release()
+            raise asker.hangs()
+        return asker.answer()
 
 
-class _Helper:
+class _Asker:
     """A thread that answers until it is released."""
 
     def __init__(self) -> None:
