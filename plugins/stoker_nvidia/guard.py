@@ -1,8 +1,8 @@
 """Questions that may hang, each with a time to be answered in.
 
-A call into a driver cannot be called off. So the question is put in a thread of its own; one that does not come
-back in time is left to itself, and the next question is put in another. What hangs is not asked again until
-it has come back.
+A call into a driver cannot be called off. So the question is put in a thread of its own; one that does not
+come back in time is left to itself, and the next question is put in another. What hangs is not asked again
+until it has come back.
 """
 
 from __future__ import annotations
