@@ -18,6 +18,7 @@ from stoker_process.launch import birth_error, fenced, order_of
 from stoker_process.records import Record
 from stoker_process.scratch import Scratch
 from stoker_process.spawner import Birth, Order, Spawner
+from stoker_process.templates import Templates
 from stoker_process.worker import end_marked
 
 
@@ -39,6 +40,7 @@ class Births:
         self._call_orphans = call_orphans
         self._log = log
         self._spawner = Spawner()
+        self._templates = Templates(self._order, cgroups, call_orphans=call_orphans, log=log)
 
     async def of(self, request: StartRequest) -> tuple[Record, int]:
         """Have the process made, in a cgroup of its own where that can be; returns its record and a pidfd.
@@ -60,8 +62,9 @@ class Births:
             raise
         return _record(request, pid, cgroup, fence), pidfd
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """End what makes the processes; they themselves go on."""
+        await self._templates.aclose()
         self._spawner.close()
 
     async def _spawn(
@@ -70,7 +73,9 @@ class Births:
         """The pid, and the cgroup that it was born in after all. Raises WorkerError."""
         log = open_log(request.log_path)
         try:
-            birth = await self._order(order, log, cgroup)
+            birth = await self._templates.fork(request, order, log, cgroup)
+            if birth is None:
+                birth = await self._order(order, log, cgroup)
             if birth.step == "clone" and cgroup is not None:
                 if birth.pid:
                     _bury(birth.pid)

@@ -158,7 +158,7 @@ class ProcessDriver:
                 os.close(worker.pidfd)
                 worker.pidfd = None
         self._workers.clear()
-        self._births.close()
+        await self._births.aclose()
         self._scratch.close()
         self._records.close()
         await anyio.lowlevel.checkpoint()

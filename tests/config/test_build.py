@@ -250,13 +250,10 @@ def test_the_box_and_several_files(box: Box) -> None:
 
 
 def test_what_has_no_effect_is_noticed(box: Box) -> None:
-    box.write(
-        "stoker.yaml", document("envs: {PORT: 1, HF_TOKEN: x}", "secrets: [hf-token]", "preload: [torch]")
-    )
+    box.write("stoker.yaml", document("envs: {PORT: 1, HF_TOKEN: x}", "secrets: [hf-token]"))
     assert box.load().notices == (
         "stoker: services.web.envs.PORT has no effect: Stoker sets this variable itself",
         "stoker: services.web.envs.HF_TOKEN has no effect: the secret hf-token takes its place",
-        "stoker: services.web.preload has no effect without `python:`",
     )
 
 

@@ -105,8 +105,6 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         message = "a service's name is made of letters, digits, . - and _, at most 63 of them"
         report.add(path, message, key=True)
     _check_variables(section, path, context)
-    if section.preload and section.python is None:
-        context.notices.append(f"{'.'.join(path)}.preload has no effect without `python:`")
     scaling = _scaling(section.scaling, path, context, promised=section.slo.wait is not None)
     return ServiceSpec(
         deployment=context.deployment,

@@ -61,6 +61,9 @@ class StartRequest:
     reservations: tuple[Reservation, ...] = ()
     numa_node: int | None = None
     """The NUMA node that all its devices are on: its cores and memory are the near ones. A preference."""
+    preload: tuple[str, ...] = ()
+    """Python modules that a process may have imported from which the worker is then forked. A preference: a
+    driver that cannot do so for this command says why and executes it."""
 
     def redacted(self) -> str:
         """The command line for logs: never the environment."""

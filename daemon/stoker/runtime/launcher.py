@@ -17,12 +17,14 @@ from stoker.decide.environment import Account, fill, worker_environment
 from stoker.decide.placement import cuda_environment, numa_node_of
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
-from stoker.model.service import BentoService, Command, ServiceKey, ServiceSpec
+from stoker.model.service import BentoService, Command, PythonTarget, ServiceKey, ServiceSpec
 from stoker.plugin.ports import Application, ApplicationCommand, ApplicationStart, StartRequest
 from stoker.runtime.addresses import WorkerPorts
 from stoker.runtime.secret_files import SecretFiles
 
 TMP = "/tmp"
+SERVER = "stoker.asgi"
+"""The module that serves an application, run as a program."""
 MPS_LIMIT, MPS_PIPE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_PIPE_DIRECTORY"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -124,6 +126,7 @@ class Launcher:
             limits=spec.limits,
             reservations=action.reservations,
             numa_node=numa_node_of(spec.resources, action.reservations),
+            preload=_preload(spec),
         )
 
     def adopt(self, endpoint: str) -> None:
@@ -155,9 +158,15 @@ class Launcher:
                 message = f"{spec.key}: the plugin that serves bentos is not loaded; see `stoker plugins`"
                 raise WorkerError(message, permanent=True)
             return application.command(spec, start)
-        server = (sys.executable, "-m", "stoker.asgi")
+        server = (sys.executable, "-m", SERVER)
         argv = (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
         return ApplicationCommand(argv=argv)
+
+
+def _preload(spec: ServiceSpec) -> tuple[str, ...]:
+    """What to import before a replica is forked: the modules asked for, and what serves an application."""
+    served = spec.preload and isinstance(spec.launch, PythonTarget)
+    return (*spec.preload, SERVER) if served else spec.preload
 
 
 def _port(endpoint: str) -> int:

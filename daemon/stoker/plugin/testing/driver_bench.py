@@ -183,7 +183,7 @@ def start_in_a_daemon_that_dies(bench: Bench, *argv: str) -> tuple[str, int]:
     task = {
         "factory": bench.factory,
         "context": {"instance": bench.instance, **bench.places, "options": dict(bench.options)},
-        "request": {name: getattr(request, name) for name in (*_TEXTS, "argv", "environ")},
+        "request": {name: getattr(request, name) for name in (*_TEXTS, *_LISTS, "environ")},
     }
     daemon = subprocess.Popen(
         [sys.executable, "-c", FIRST_DAEMON],
@@ -201,13 +201,14 @@ def start_in_a_daemon_that_dies(bench: Bench, *argv: str) -> tuple[str, int]:
     return request.mark, pid
 
 
+_LISTS = ("argv", "preload")
 _TEXTS = ("replica", "service", "mark", "working_dir", "log_path", "endpoint")
 
 
 def first_daemon() -> None:
     """The other process: start what standard input asks for, print the pid, wait to be killed."""
     task = json.loads(sys.stdin.readline())
-    request = StartRequest(**(task["request"] | {"argv": tuple(task["request"]["argv"])}))
+    request = StartRequest(**(task["request"] | {name: tuple(task["request"][name]) for name in _LISTS}))
 
     async def serve() -> None:
         driver = make_driver(task["factory"], PluginContext(**task["context"], log=_to_stderr))
