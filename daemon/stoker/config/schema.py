@@ -351,8 +351,8 @@ class ServiceSection(Section):
     standby: Annotated[int, Whole(0, 10_000, 1)] = 0
     """Warm replicas beyond need."""
     preload: list[ModuleName] = Field(default=[], examples=[["torch"]])
-    """Python services: modules that one process imports, from which replicas are then forked: they start sooner
-    and share that memory. For `python:`, `python -m MODULE` and `python FILE.py`."""
+    """Python services: modules that one process imports, from which replicas are then forked. They start
+    sooner and share that memory. For `python:`, `python -m MODULE` and `python FILE.py`."""
     envs: Envs = Field(default={}, examples=[{"LOG_LEVEL": "info"}])
     """Variables of this service; a mapping or a list of {name, value}."""
     env_file: EnvFiles = Field(default=[], examples=["web.env"])
