@@ -18,8 +18,9 @@ from stoker.model.state import RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
 from stoker_router.channel import Channel, ChannelClosed
+from stoker_router.holding import Holding
 from stoker_router.protocol import VERSION
-from stoker_router.sockets import SocketCopies, copy_of, fetch, send_to_next
+from stoker_router.sockets import Copy, SocketCopies, copy_of, fetch, send_to_next
 from stoker_router.wire import decode_records, decode_sample, encode_table
 
 HELLO_TIMEOUT = 10.0
@@ -59,6 +60,8 @@ class ProgramLink:
         self._stopped = False
         self._sockets = SocketCopies()
         """What bridges the end of a program: its listening sockets stay open here."""
+        self._holding = Holding(context)
+        self._depositing = anyio.Lock()
         self._replaced = 0
         """The pid of a program that was swapped for this one, until that is said."""
         self._rebound = anyio.Event()
@@ -80,6 +83,7 @@ class ProgramLink:
             await self._run(events)
         finally:
             self._sockets.close()
+            self._holding.leave()
 
     async def _run(self, events: RouterEvents) -> None:
         backoff, said, lost = FIRST_BACKOFF, "", 0
@@ -114,7 +118,8 @@ class ProgramLink:
         """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once, for
         it will be the first thing the next one hears."""
         self._table = table
-        self._sockets.keep_only(table)
+        if self._sockets.keep_only(table):
+            await self._deposit()
         if self._channel is None:
             return
         try:
@@ -143,6 +148,8 @@ class ProgramLink:
         self._stopped = True
         self._sockets.close()
         try:
+            async with self._depositing:
+                await anyio.to_thread.run_sync(self._holding.end)
             channel = await Channel.open(launch.control_path(self._context))
         except RouterError:
             return  # where no socket can be there is no program
@@ -194,6 +201,8 @@ class ProgramLink:
     async def _reach(self) -> Channel:
         """A connection to a program that serves us: the one that runs, or a new one. Raises RouterError."""
         path = launch.control_path(self._context)
+        if not self._sockets.services:
+            self._take(await anyio.to_thread.run_sync(self._holding.withdraw))
         channel = await Channel.open(path)
         if channel is None:
             channel = await self._launch(path)
@@ -207,7 +216,7 @@ class ProgramLink:
 
     async def _launch(self, path: str, *, replace: bool = False) -> Channel:
         """A connection to a new program, which has the sockets of the one before. Raises RouterError."""
-        inherited = self._sockets.duplicates()
+        inherited = [copy.fd for copy in self._sockets.duplicates().values()]
         try:
             await launch.start(self._context, path, inherited, replace=replace)
         finally:
@@ -299,10 +308,26 @@ class ProgramLink:
             fetched = await anyio.to_thread.run_sync(fetch, path, self._context.instance)
         except (OSError, ValueError):
             return  # it has ended, or is too old to know: then there is nothing to bridge with
-        self._ports |= {service: (copy.host, copy.port) for service, copy in fetched.items()}
-        self._sockets.take(fetched)
+        self._take(fetched)
+        await self._deposit()
+
+    def _take(self, copies: dict[ServiceKey, Copy]) -> None:
+        self._ports |= {service: (copy.host, copy.port) for service, copy in copies.items()}
+        self._sockets.take(copies)
         if self._table is not None:
             self._sockets.keep_only(self._table)
+
+    async def _deposit(self) -> None:
+        """Have the holder hold what we hold."""
+        async with self._depositing:
+            if self._stopped:
+                return
+            copies = self._sockets.duplicates()
+            try:
+                await anyio.to_thread.run_sync(self._holding.deposit, copies, self.pid)
+            finally:
+                for copy in copies.values():
+                    os.close(copy.fd)
 
     async def _send_table(self, channel: Channel, table: RoutingTable) -> anyio.Event:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""

@@ -1,4 +1,4 @@
-"""The daemon's copies of the program's listening sockets.
+"""The daemon's copies of the program's listening sockets. (`holder` has others, if the daemon dies as well.)
 
 As long as one copy is open the kernel goes on taking connections, so a program that crashed, or is replaced
 by another version, is bridged: clients wait in the backlog until the next program, which inherits the copies,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker_router.protocol import SOCKETS_PER_MESSAGE
 
+_DESCRIPTOR = struct.Struct("i")
 PATIENCE = 2.0
 """Seconds for the program to hand them over."""
 
@@ -42,13 +44,15 @@ class SocketCopies:
         """Of which there is a copy."""
         return frozenset(self._copies)
 
-    def keep_only(self, table: RoutingTable) -> None:
+    def keep_only(self, table: RoutingTable) -> bool:
         """Close those that the table asks for no more, before the program hears of it: it could not open an
-        address of which a copy is left."""
+        address of which a copy is left. Returns whether there were any."""
+        before = len(self._copies)
         for service, copy in list(self._copies.items()):
             route = table.routes.get(service)
             if route is None or route.host != copy.host or route.port not in (0, copy.port):
                 os.close(self._copies.pop(service).fd)
+        return len(self._copies) < before
 
     def take(self, fetched: dict[ServiceKey, Copy]) -> None:
         """Have these in place of all others. They are ours to close."""
@@ -71,9 +75,9 @@ class SocketCopies:
         copy = self._copies.get(service)
         return None if copy is None else os.dup(copy.fd)
 
-    def duplicates(self) -> list[int]:
-        """A descriptor of each for the next program; the caller closes them."""
-        return [os.dup(copy.fd) for copy in self._copies.values()]
+    def duplicates(self) -> dict[ServiceKey, Copy]:
+        """Copies of the copies, to hand on; the caller closes them."""
+        return {service: copy._replace(fd=os.dup(copy.fd)) for service, copy in self._copies.items()}
 
     def close(self) -> None:
         """Close all, and take no more."""
@@ -99,7 +103,7 @@ def fetch(path: str, instance: str) -> dict[ServiceKey, Copy]:
             door.sendall(json.dumps({"op": "sockets", "instance": instance}).encode() + b"\n")
             more = True
             while more:
-                more = _receive(door, found)
+                more = receive_copies(door, found)
     except BaseException:
         for copy in found.values():
             os.close(copy.fd)
@@ -107,9 +111,9 @@ def fetch(path: str, instance: str) -> dict[ServiceKey, Copy]:
     return found
 
 
-def _receive(door: socket.socket, found: dict[ServiceKey, Copy]) -> bool:
-    """Add what one message brings; whether there are more to come."""
-    line, fds, _, _ = socket.recv_fds(door, 1 << 16, SOCKETS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC)
+def receive_copies(door: socket.socket, found: dict[ServiceKey, Copy]) -> bool:
+    """Add what one message brings; whether there are more to come. Raises OSError, ValueError."""
+    line, fds = _receive(door)
     try:
         message = json.loads(line)
         more = bool(message["more"])
@@ -120,6 +124,19 @@ def _receive(door: socket.socket, found: dict[ServiceKey, Copy]) -> bool:
         raise ValueError(f"the router handed over no sockets: {error}") from error
     found.update(rows)
     return more
+
+
+def _receive(door: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and its descriptors, which no child inherits. (`socket.recv_fds` of Python 3.11 forgets the
+    flag that sees to that.) Raises OSError."""
+    room = socket.CMSG_LEN(SOCKETS_PER_MESSAGE * _DESCRIPTOR.size)
+    line, ancillary, _, _ = door.recvmsg(1 << 16, room, socket.MSG_CMSG_CLOEXEC)
+    found: list[int] = []
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(data) - len(data) % _DESCRIPTOR.size
+            found += [fd for (fd,) in _DESCRIPTOR.iter_unpack(data[:whole])]
+    return line, found
 
 
 def _paired(message: Any, fds: list[int]) -> Iterator[tuple[tuple[str, str, int], int]]:

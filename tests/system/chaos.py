@@ -86,9 +86,11 @@ class Failure:
 
 @dataclass(slots=True)
 class Outage:
-    """A router's death: from its kill until its address answers again."""
+    """A router's death: from its kill until its address answers again. What it had in its hands when it `died`
+    is cut; what came after that waits for the next one, for the address is never closed."""
 
     began: float
+    died: float = float("inf")
     ended: float = float("inf")
 
 
@@ -166,7 +168,7 @@ class Tally:
     lost: list[Failure] = field(default_factory=list)
     """Requests that failed though no router died under them."""
     cut: int = 0
-    """Requests that failed because the router died under them or was not back yet."""
+    """Requests that failed because the router died under them."""
     outage: float = 0.0
     """Seconds without a router, in all."""
     most: Counter[str] = field(default_factory=Counter)
@@ -295,7 +297,10 @@ class Chaos:
             self._outages.append(outage)
             _signal(pid, signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE
-            while _state(pid) not in ("Z", "X", "") or not clients.reachable():
+            while _state(pid) not in ("Z", "X", ""):
+                time.sleep(0.001)
+            outage.died = time.monotonic()
+            while not clients.reachable():
                 assert time.monotonic() < deadline, f"no router again\n{self.box.output()}"
                 time.sleep(0.005)
             outage.ended = time.monotonic()
@@ -411,12 +416,12 @@ class Chaos:
             assert counts[-1] <= counts[0] + slack, f"descriptors of {pid} grow: {counts}"
 
     def _judge(self, clients: Clients) -> None:
-        """Which failures of requests a router's death explains."""
+        """Which failures of requests a router's death explains: no later ones."""
         self.tally.answered, self.tally.slowest = clients.answered, clients.slowest
         explained = [
             failure
             for failure in clients.failures
-            if any(failure.began <= o.ended and failure.ended >= o.began for o in self._outages)
+            if any(failure.began <= o.died and failure.ended >= o.began for o in self._outages)
         ]
         self.tally.cut = len(explained)
         self.tally.lost = [failure for failure in clients.failures if failure not in explained]

@@ -23,6 +23,7 @@ from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.ports import PluginContext
 from stoker_router import launch
 from stoker_router.channel import Channel
+from stoker_router.holding import Holding
 from stoker_router.link import ProgramLink
 
 PATIENCE = 15.0
@@ -479,7 +480,8 @@ async def program_pid(made: PluginContext) -> int:
 
 
 async def end_program(made: PluginContext) -> None:
-    """kill -9, whatever state it is in."""
+    """kill -9, whatever state it is in; and the end of the process that holds its sockets."""
+    Holding(made).end()
     pid = await program_pid(made)
     if pid:
         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,183 @@
+"""The daemon's side of `holder`: deposits the listening sockets, withdraws those of the daemon before.
+
+All of it blocks, for a few seconds at the very worst: call it in a thread. What goes wrong here costs the
+second net only, which is why nothing is raised but RouterError where there can be no sockets at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stoker.model.service import ServiceKey
+from stoker.plugin.ports import PluginContext
+from stoker_router import holder, launch
+from stoker_router.protocol import SOCKETS_PER_MESSAGE
+from stoker_router.sockets import PATIENCE, Copy, receive_copies
+
+
+class Holding:
+    """The line to the holder, which is started when there is something to hold."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self._line: socket.socket | None = None
+        self._held: frozenset[tuple[ServiceKey, str, int]] = frozenset()
+        """What the holder has of us."""
+        self._watched = 0
+        """The program whose end it knows of."""
+
+    def deposit(self, copies: Mapping[ServiceKey, Copy], program: int) -> None:
+        """Have these held, in place of all others, and the end of that process watched."""
+        wanted = frozenset((service, copy.host, copy.port) for service, copy in copies.items())
+        if self._line is None and not copies:
+            return
+        if wanted == self._held and program == self._watched and self._lives():
+            return
+        if self._open(begin=True):
+            self._keep(list(copies.items()))
+            self._watch(program)
+            self._held, self._watched = (wanted, program) if self._line is not None else (frozenset(), 0)
+
+    def withdraw(self) -> dict[ServiceKey, Copy]:
+        """Copies of what is held for the instance; they are the caller's to close. {} if there is nothing."""
+        found: dict[ServiceKey, Copy] = {}
+        if not self._open(begin=False):
+            return found
+        try:
+            self._send({"op": "sockets"}, ())
+            while self._line is not None and receive_copies(self._line, found):
+                pass
+        except (OSError, ValueError):
+            self.leave()
+        return found
+
+    def end(self) -> None:
+        """End it, with all that it holds."""
+        if self._open(begin=False):
+            answer = self._ask({"op": "end"})
+            self.leave()
+            _reap(int(answer.get("pid", 0)))
+        Path(self._path).unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Hang up. The holder goes on, for the next daemon."""
+        if self._line is not None:
+            self._line.close()
+        self._line, self._held, self._watched = None, frozenset(), 0
+
+    def _keep(self, copies: Sequence[tuple[ServiceKey, Copy]]) -> None:
+        for start in range(0, max(len(copies), 1), SOCKETS_PER_MESSAGE):
+            batch = copies[start : start + SOCKETS_PER_MESSAGE]
+            places = [(service, copy.host, copy.port) for service, copy in batch]
+            request = {"op": "keep", "services": places, "first": start == 0}
+            self._ask(request, [copy.fd for _, copy in batch])
+
+    def _watch(self, program: int) -> None:
+        try:
+            pidfd = os.pidfd_open(program) if program else None
+        except OSError:
+            return  # it has just ended; the next is told of soon
+        if pidfd is not None:
+            self._ask({"op": "watch"}, [pidfd])
+            os.close(pidfd)
+
+    # -- the line --------------------------------------------------------------------------------------
+
+    @property
+    def _path(self) -> str:
+        """Raises RouterError."""
+        return f"{launch.control_path(self._context).removesuffix('.sock')}.keep"
+
+    def _lives(self) -> bool:
+        """Whether the holder that we know still listens to us."""
+        if self._line is None:
+            return False
+        return not select.select([self._line], [], [], 0)[0]  # it says nothing unasked: readable is the end
+
+    def _open(self, *, begin: bool) -> bool:
+        """Be connected; with `begin` to a new holder if there is none."""
+        if not self._lives():
+            self.leave()
+            self._line = self._connect() or (self._begin() if begin else None)
+        return self._line is not None
+
+    def _connect(self) -> socket.socket | None:
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line.settimeout(PATIENCE)
+        try:
+            line.connect(self._path)
+        except OSError:
+            line.close()
+            return None
+        return line
+
+    def _begin(self) -> socket.socket | None:
+        """Start a holder. Its socket is there before it, so that nobody has to wait."""
+        beside = f"{self._path}.new"
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                Path(beside).unlink(missing_ok=True)
+                listener.bind(beside)
+                os.chmod(beside, 0o600)
+                listener.listen()
+                os.replace(beside, self._path)
+                _spawn(listener, self._context)
+        except OSError:
+            return None
+        return self._connect()
+
+    def _send(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Raises OSError."""
+        if self._line is not None:
+            line = json.dumps({**request, "instance": self._context.instance}).encode()
+            socket.send_fds(self._line, [line], descriptors)
+
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        """The answer; {} if there is none, and no line any more then."""
+        if self._line is None:
+            return {}
+        try:
+            self._send(request, descriptors)
+            answer: dict[str, Any] = json.loads(self._line.recv(4096))
+            if "error" in answer:
+                raise ValueError(answer["error"])
+        except (OSError, ValueError):
+            self.leave()
+            return {}
+        return answer
+
+
+def _spawn(listener: socket.socket, context: PluginContext) -> None:
+    """Raises OSError."""
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", holder.__file__, context.instance, context.state_dir],
+        {"STOKER_ROLE": "holder"},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+    )
+
+
+def _reap(pid: int) -> None:
+    """Take it away if it is our child; it is about to end."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        select.select([pidfd], [], [], PATIENCE)
+        os.close(pidfd)
+    with contextlib.suppress(OSError):
+        os.waitpid(pid, os.WNOHANG)
