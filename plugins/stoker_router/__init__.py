@@ -25,17 +25,18 @@ Laws, each held by a test in `tests/plugins/router`:
     gap.
 8.  At rest nothing runs: there is a timer only while there is something to wait for.
 9.  No orphan: without daemon and routes, or when the state directory is gone, the program ends by itself.
-10. The listening sockets outlive the program: the daemon holds copies, which the next one inherits. A program
-    that is killed fails the requests in its hands and no other; one of another version finishes what it has
-    while its successor serves.
+10. The listening sockets outlive the program: the daemon holds copies, which the next one inherits, and so
+    does a process that does nothing else, for when the daemon dies as well. A program that is killed fails
+    the requests in its hands and no other; one of another version finishes what it has while its successor
+    serves. With daemon and program gone the addresses stay open for half a minute, no longer.
 
 The modules, from the inside out. Pure: `head` and `framing` (HTTP/1.1 heads and bodies), `answers`, `meter`
 (the books), `table`. A request's way: `client` (a client's connection) > `service` (admission, `line`,
 limits) > `worker` (pool and choice) > `exchange` (one request) > `upstream` (a worker's connection). Around
 it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports`
 (what is told), `recording` (each request, for who wants to know), `control` (the socket), `program` (the
-table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `sockets`, `launch`, `wire`,
-`plugin`; `protocol` is shared. The program imports nothing of the daemon and starts in a tenth of a
+table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `sockets`, `holding` (the line
+to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program imports nothing of the daemon and starts in a tenth of a
 second.
 
 Not spoken: HTTP/2, gRPC, TLS (`protocol: grpc` asks for another router). One process serves all services

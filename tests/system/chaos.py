@@ -86,8 +86,8 @@ class Failure:
 
 @dataclass(slots=True)
 class Outage:
-    """A router's death: from its kill until its address answers again. What it had in its hands when it `died`
-    is cut; what came after that waits for the next one, for the address is never closed."""
+    """A router's death: from its kill until its address answers again. What it had in its hands when it
+    `died` is cut; what came after that waits for the next one, for the address is never closed."""
 
     began: float
     died: float = float("inf")
