@@ -36,8 +36,8 @@ limits) > `worker` (pool and choice) > `exchange` (one request) > `upstream` (a 
 it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports`
 (what is told), `recording` (each request, for who wants to know), `control` (the socket), `program` (the
 table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `sockets`, `holding` (the line
-to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program imports nothing of the daemon and starts in a tenth of a
-second.
+to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program
+imports nothing of the daemon and starts in a tenth of a second.
 
 Not spoken: HTTP/2, gRPC, TLS (`protocol: grpc` asks for another router). One process serves all services
 with over half the throughput of HAProxy on one core (`tests/bench/bench_router.py`).
