@@ -35,8 +35,8 @@ The modules, from the inside out. Pure: `head` and `framing` (HTTP/1.1 heads and
 limits) > `worker` (pool and choice) > `exchange` (one request) > `upstream` (a worker's connection). Around
 it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports`
 (what is told), `recording` (each request, for who wants to know), `control` (the socket), `program` (the
-table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `sockets`, `holding` (the line
-to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program
+table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `bridge` (`sockets`; `holding`, the
+line to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program
 imports nothing of the daemon and starts in a tenth of a second.
 
 Not spoken: HTTP/2, gRPC, TLS (`protocol: grpc` asks for another router). One process serves all services

@@ -17,10 +17,10 @@ from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
+from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
-from stoker_router.holding import Holding
 from stoker_router.protocol import VERSION
-from stoker_router.sockets import Copy, SocketCopies, copy_of, fetch, send_to_next
+from stoker_router.sockets import copy_of, send_to_next
 from stoker_router.wire import decode_records, decode_sample, encode_table
 
 HELLO_TIMEOUT = 10.0
@@ -58,10 +58,8 @@ class ProgramLink:
         self._waiting: dict[int, anyio.Event] = {}
         """Callers of `apply` who wait for the program's word, by the serial number of their table."""
         self._stopped = False
-        self._sockets = SocketCopies()
-        """What bridges the end of a program: its listening sockets stay open here."""
-        self._holding = Holding(context)
-        self._depositing = anyio.Lock()
+        self._bridge = Bridge(context)
+        """Over the end of a program: its listening sockets stay open."""
         self._replaced = 0
         """The pid of a program that was swapped for this one, until that is said."""
         self._rebound = anyio.Event()
@@ -75,15 +73,14 @@ class ProgramLink:
     @property
     def bridged(self) -> frozenset[ServiceKey]:
         """Services whose address would stay open if the program ended now."""
-        return self._sockets.services
+        return self._bridge.copies.services
 
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
         try:
             await self._run(events)
         finally:
-            self._sockets.close()
-            self._holding.leave()
+            self._bridge.leave()
 
     async def _run(self, events: RouterEvents) -> None:
         backoff, said, lost = FIRST_BACKOFF, "", 0
@@ -118,8 +115,7 @@ class ProgramLink:
         """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once, for
         it will be the first thing the next one hears."""
         self._table = table
-        if self._sockets.keep_only(table):
-            await self._deposit()
+        await self._bridge.keep_only(table, self.pid)
         if self._channel is None:
             return
         try:
@@ -146,10 +142,8 @@ class ProgramLink:
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""
         self._stopped = True
-        self._sockets.close()
         try:
-            async with self._depositing:
-                await anyio.to_thread.run_sync(self._holding.end)
+            await self._bridge.end()
             channel = await Channel.open(launch.control_path(self._context))
         except RouterError:
             return  # where no socket can be there is no program
@@ -169,11 +163,11 @@ class ProgramLink:
 
     def listening(self, service: ServiceKey) -> int | None:
         """See stoker.plugin.ports.HandingRouter."""
-        return self._sockets.duplicate(service)
+        return self._bridge.copies.duplicate(service)
 
     async def inherit(self, service: ServiceKey, fd: int) -> None:
         """See stoker.plugin.ports.HandingRouter. A program that does not run yet is born with it."""
-        self._sockets.add(service, copy_of(fd))
+        self._bridge.copies.add(service, copy_of(fd))
         if self._channel is not None:
             await self._give(self._channel, fd)
 
@@ -201,8 +195,7 @@ class ProgramLink:
     async def _reach(self) -> Channel:
         """A connection to a program that serves us: the one that runs, or a new one. Raises RouterError."""
         path = launch.control_path(self._context)
-        if not self._sockets.services:
-            self._take(await anyio.to_thread.run_sync(self._holding.withdraw))
+        self._ports |= await self._bridge.recall()
         channel = await Channel.open(path)
         if channel is None:
             channel = await self._launch(path)
@@ -216,7 +209,7 @@ class ProgramLink:
 
     async def _launch(self, path: str, *, replace: bool = False) -> Channel:
         """A connection to a new program, which has the sockets of the one before. Raises RouterError."""
-        inherited = [copy.fd for copy in self._sockets.duplicates().values()]
+        inherited = [copy.fd for copy in self._bridge.copies.duplicates().values()]
         try:
             await launch.start(self._context, path, inherited, replace=replace)
         finally:
@@ -230,7 +223,7 @@ class ProgramLink:
     async def _swap(self, old: Channel, path: str) -> Channel:
         """Put a program of this version in the place of one of another: it takes over the sockets, the old
         one finishes what it has. Raises RouterError."""
-        await self._fetch_sockets(path)
+        self._ports |= await self._bridge.fetch(path, self.pid)
         new = await self._launch(path, replace=True)
         try:
             with suppress(ChannelClosed):
@@ -301,33 +294,7 @@ class ProgramLink:
             await self._rebound.wait()
             await anyio.sleep(SETTLE)
             self._rebound = anyio.Event()
-            await self._fetch_sockets(launch.control_path(self._context))
-
-    async def _fetch_sockets(self, path: str) -> None:
-        try:
-            fetched = await anyio.to_thread.run_sync(fetch, path, self._context.instance)
-        except (OSError, ValueError):
-            return  # it has ended, or is too old to know: then there is nothing to bridge with
-        self._take(fetched)
-        await self._deposit()
-
-    def _take(self, copies: dict[ServiceKey, Copy]) -> None:
-        self._ports |= {service: (copy.host, copy.port) for service, copy in copies.items()}
-        self._sockets.take(copies)
-        if self._table is not None:
-            self._sockets.keep_only(self._table)
-
-    async def _deposit(self) -> None:
-        """Have the holder hold what we hold."""
-        async with self._depositing:
-            if self._stopped:
-                return
-            copies = self._sockets.duplicates()
-            try:
-                await anyio.to_thread.run_sync(self._holding.deposit, copies, self.pid)
-            finally:
-                for copy in copies.values():
-                    os.close(copy.fd)
+            self._ports |= await self._bridge.fetch(launch.control_path(self._context), self.pid)
 
     async def _send_table(self, channel: Channel, table: RoutingTable) -> anyio.Event:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""
