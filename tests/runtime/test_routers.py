@@ -40,8 +40,10 @@ class Part:
         self.inherited: list[str] = []
         self.events: RouterEvents
         self.stopped = 0.0
+        self.runs = 0
 
     async def run(self, events: RouterEvents) -> None:
+        self.runs += 1
         self.events = events
         await anyio.sleep_forever()
 
@@ -130,6 +132,7 @@ async def test_each_router_hears_of_its_own_services_only() -> None:
         parts["b"].events.sample(LoadSample(service="x/a", start=0, end=1, arrivals=7))
         parts["a"].events.sample(LoadSample(service="x/a", start=0, end=1, arrivals=3))
         assert heard.said == [("sample", "x/a", "3")], "the load is told by the one that has the service"
+        assert [part.runs for part in parts.values()] == [1, 1]
     await routers.stop(3.0)
     assert [part.stopped for part in parts.values()] == [3.0, 3.0]
 

@@ -112,11 +112,11 @@ class Routers:
         """See stoker.plugin.ports.Router."""
         self.events = events
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            for name in self._known:
-                self._member(name)
             for member in self._members.values():
                 self._begin(member, tasks)
+            self._tasks = tasks  # from now on a member begins as soon as it is made
+            for name in self._known:
+                self._member(name)
             await anyio.sleep_forever()
 
     async def apply(self, table: RoutingTable) -> None:
