@@ -18,8 +18,8 @@ from stoker.model.quantity import format_bytes
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
+from stoker.plugin.processes import boot_id, measure, start_time
 from stoker_systemd.bus import BusError, BusLostError
-from stoker_systemd.processes import boot_id, measure, start_time
 from stoker_systemd.starts import Preparation, failure
 from stoker_systemd.systemd import Systemd
 from stoker_systemd.units import object_path, prefix, unit_name

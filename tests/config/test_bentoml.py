@@ -111,10 +111,10 @@ def test_it_is_refused_where_it_is_to_run(box: Box) -> None:
 def test_a_file_of_stokers_own_without_a_command_stays_a_fault(box: Box) -> None:
     box.write("s.yaml", "services: {web: {scaling: {max_replicas: 3}}}")
     assert box.problems("s.yaml") == [
-        "s.yaml:1:12: services.web: has nothing to run; add `command:` or `python:`"
+        "s.yaml:1:12: services.web: has nothing to run; add `command:`, `python:` or `image:`"
     ]
     assert faults(box, "services: {web: {priority: 3}}") == [
-        "b.yaml:1:12: services.web: has nothing to run; add `command:` or `python:`"
+        "b.yaml:1:12: services.web: has nothing to run; add `command:`, `python:` or `image:`"
     ]
 
 

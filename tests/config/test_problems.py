@@ -154,7 +154,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_file(box: Box) -> Non
         f"{F}:1:1: nme: unknown key; did you mean name?",
         f"{F}:3:45: services.a.scaling.min_replicas: min_replicas 2 is more than max_replicas 1",
         f'{F}:3:75: services.a.standby: must be a whole number, for example 1; found the text "x"',
-        f"{F}:4:3: services.b: has nothing to run; add `command:` or `python:`",
+        f"{F}:4:3: services.b: has nothing to run; add `command:`, `python:` or `image:`",
         f"{F}:4:17: services.b.depends.0: there is no service c; there are a",
         f"{F}:4:38: services.b.resources.gpu: must be a whole number of GPUs (at most 64) "
         "or a share below 1, for example 2 or 0.5; found 1.5",

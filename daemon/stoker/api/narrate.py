@@ -224,6 +224,11 @@ def _(event: facts.TargetChanged) -> str:
 
 
 @_clause.register
+def _(event: facts.ServicePreparing) -> str:
+    return event.reason or "has what its workers need"
+
+
+@_clause.register
 def _(event: facts.DemandArrived) -> str:
     return "has a request waiting and no replica"
 

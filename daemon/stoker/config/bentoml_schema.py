@@ -20,9 +20,9 @@ from stoker.config.schema import (
     FileSection,
     PolicySection,
     ScalingSection,
-    Section,
     ServiceSection,
 )
+from stoker.config.section import Section
 from stoker.model.quantity import parse_bytes
 
 MAX_WINDOW = 3600

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stoker.config.container import DEFAULT, build_container
 from stoker.config.fields import plain
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, variable_name
@@ -91,6 +92,8 @@ class Context:
     types: Mapping[str, Resources]
     secrets: tuple[str, ...]
     report: Report
+    backend: str | None = None
+    """What the file says for services that do not."""
     bento: str | None = None
     """The bento whose services these are: "" if it is not named, None where there is none."""
     notices: list[str] = field(default_factory=list)
@@ -106,11 +109,12 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         report.add(path, message, key=True)
     _check_variables(section, path, context)
     scaling = _scaling(section.scaling, path, context, promised=section.slo.wait is not None)
+    backend = section.backend or context.backend or (DEFAULT if section.image else "process")
     return ServiceSpec(
         deployment=context.deployment,
         name=name,
         launch=build_launch(section, report, path, context.bento),
-        working_dir=absolute_folder(find(report.tree, (*path, "working_dir")), context.folder, context.home),
+        working_dir=_working_dir(section, path, context),
         resources=_resources(section, path, context),
         instance_type=section.instance_type,
         scaling=scaling,
@@ -120,6 +124,7 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         drain=Drain(**section.drain.model_dump()),
         restart=_restart(section, path, report),
         limits=Limits(**section.limits.model_dump()),
+        container=build_container(section, backend, report, path),
         endpoint=Endpoint(**section.endpoint.model_dump()),
         logs=LogRules(**section.logs.model_dump()),
         envs=tuple(sorted(section.envs.items())),
@@ -135,7 +140,7 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         user=section.user,
         group=section.group,
         umask=section.umask,
-        backend=section.backend,
+        backend=backend,
         held=section.hold,
     )
 
@@ -184,6 +189,13 @@ def absolute_folder(node: Node | None, main: str, home: str) -> str:
     if text == "~" or text.startswith("~/"):
         text = home + text[1:]
     return posixpath.normpath(posixpath.join(node.source.folder or main, text))
+
+
+def _working_dir(section: ServiceSection, path: Path, context: Context) -> str:
+    """Of an image it is a place inside: as written, and the image's own ("") if it is not."""
+    if section.image is not None:
+        return section.working_dir or ""
+    return absolute_folder(find(context.report.tree, (*path, "working_dir")), context.folder, context.home)
 
 
 def _resources(section: ServiceSection, path: Path, context: Context) -> Resources:

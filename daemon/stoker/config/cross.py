@@ -10,6 +10,7 @@ from stoker.model.quantity import format_bytes
 from stoker.model.service import BoxSpec, ServiceSpec
 
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def check_names(names: Iterable[str], report: Report) -> None:
@@ -35,6 +36,18 @@ def check_depends(specs: Mapping[str, ServiceSpec], names: Sequence[str], report
     for cycle in _cycles(specs):
         path: Path = ("services", cycle[0], "depends")
         report.add(path, f"dependencies form a cycle: {' -> '.join([*cycle, cycle[0]])}", key=True)
+
+
+def out_of_reach(specs: Mapping[str, ServiceSpec]) -> list[str]:
+    """Dependencies that a container in a network of its own cannot call."""
+    return [
+        f"services.{name}.depends: {other} listens on {specs[other].endpoint.host}, which cannot be reached "
+        f"from a bridge network; set services.{other}.endpoint.host to 0.0.0.0 or the bridge's address"
+        for name, spec in specs.items()
+        if spec.container.network == "bridge"
+        for other in spec.depends
+        if other in specs and specs[other].endpoint.host in LOOPBACK
+    ]
 
 
 def check_ports(placed: Iterable[tuple[ServiceSpec, Report]]) -> None:

@@ -115,7 +115,7 @@ def _place_folders(
         own = isinstance(body, dict) and (one.written is None or LAUNCH_WAYS & body.keys())
         if isinstance(body, dict):
             body.pop("env_file", None)
-        if own and name in one.folders:
+        if own and one.folders.get(name):
             body["working_dir"] = one.folders[name]
             path = _dotted(("services", name, "working_dir"))
             sources.setdefault(path, {"layer": "derived", "source": "the file's own folder"})

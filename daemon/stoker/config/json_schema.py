@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from stoker.config.bentoml_schema import BentoFileSection
-from stoker.config.schema import FileSection, Section
+from stoker.config.schema import FileSection
+from stoker.config.section import Section
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NOTES = frozenset({"description", "default", "examples"})

@@ -13,7 +13,7 @@ from stoker.config.schema import ServiceSection
 from stoker.config.tree import Path, Report, find, nearest, suggest
 from stoker.model.service import BentoService, Command, Launch, PythonTarget
 
-WAYS = ("command", "python")
+WAYS = ("command", "python", "image")
 PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
 _PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
@@ -45,12 +45,14 @@ def build_launch(section: ServiceSection, report: Report, path: Path, bento: str
     elif not service & LAUNCH_WAYS and bento is not None:
         return BentoService(bento=bento, service=path[-1], config=_overrides(section))
     elif not service & LAUNCH_WAYS and not any(nearest(key, WAYS) for key in _unknown(service)):
-        report.add(path, "has nothing to run; add `command:` or `python:`", key=True)
+        report.add(path, "has nothing to run; add `command:`, `python:` or `image:`", key=True)
     if section.config_overrides:
         report.add((*path, "config_overrides"), "is for services of a bento; this is none", key=True)
     if section.command is not None:
         _check_command(section, report, path)
         return Command(section.command)
+    if section.image is not None:
+        return Command(())
     return PythonTarget(section.python or "")
 
 

@@ -97,8 +97,11 @@ def _without_excluded(under: dict[str, Node], over: dict[str, Node], path: Path)
             return {} if _other_metric(under, over) else dict(under)
         case _:
             return dict(under)
-    if not any(key in ways and node.value not in (None, False) for key, node in over.items()):
+    said = {key for key, node in over.items() if key in ways and node.value not in (None, False)}
+    if not said:
         return dict(under)
+    if said in ({"command"}, {"image"}):
+        ways = ways - {"command", "image"} | said  # an image may have a command laid on it, and a command one
     return {key: node for key, node in under.items() if key not in ways}
 
 

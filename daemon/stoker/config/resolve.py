@@ -20,6 +20,7 @@ from stoker.config.cross import (
     check_guarantees,
     check_names,
     check_ports,
+    out_of_reach,
 )
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.interpolate import fill
@@ -154,6 +155,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         },
         secrets=tuple(whole.secrets),
         report=report,
+        backend=whole.backend,
         bento=(whole.bento or "") if form == "deployment" or (form and not to_run) else None,
     )
     specs = _of_project(_services(context), deployment.project)
@@ -264,6 +266,7 @@ def _services(context: Context) -> dict[str, ServiceSpec]:
             specs[name] = build_service(name, section, context)
     check_names(services.value, report)
     check_depends(specs, list(services.value), report)
+    context.notices.extend(out_of_reach(specs))
     return specs
 
 

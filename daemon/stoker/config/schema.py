@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from stoker.config.container import ContainerSection, ImageName
 from stoker.config.fields import (
     CORES,
     SECONDS,
@@ -29,36 +30,13 @@ from stoker.config.fields import (
     Whole,
     plain,
 )
+from stoker.config.section import Section
 from stoker.config.times import Cron, Timezone
 
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 SERVICE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 PYTHON_TARGET = r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*(?:\.\w+)*"
 DEPLOYMENT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-
-
-class Section(BaseModel):
-    """Base of all mappings in the file: unknown keys are errors, null means "not set here"."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        defer_build=True,  # the whole is built once, when the first file is read, and not each part before it
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def drop_nulls(cls, data: Any) -> Any:
-        """Leave out known keys that are null; a section that is null is empty."""
-        if data is None:
-            return {}
-        if not isinstance(data, dict):
-            return data
-        known = cls.model_fields
-        return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
 def _drop_null_values(data: Any) -> Any:
@@ -98,6 +76,7 @@ def _entry_as_list(data: Any) -> Any:
     return [data] if isinstance(data, str | dict) else data
 
 
+BackendName = Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")]
 Files = Annotated[list[AnyText], BeforeValidator(_text_as_list)]
 EnvFiles = Annotated[list[Annotated[Any, EnvFile()]], BeforeValidator(_entry_as_list)]
 
@@ -179,7 +158,7 @@ class ScalingSection(Section):
     """At least so many replicas; 0 lets the service go to zero."""
     max_replicas: Annotated[int, Whole(0, 10_000, 4)] = 1
     """At most so many replicas; 0 keeps the service at zero. Not given: as many as `min_replicas`."""
-    policy: Policies = [PolicySection()]
+    policy: Policies = Field(default=[PolicySection()])
     """A rule, or a list of rules of which the one with the largest answer wins."""
 
 
@@ -330,6 +309,10 @@ class ServiceSection(Section):
     {service}, {devices}, {url:NAME}, {env:NAME}."""
     python: Annotated[str, Text("MODULE:ATTRIBUTE", "app:app", PYTHON_TARGET)] | None = None
     """In place of `command`: an ASGI application, or a factory of one, that Stoker serves itself."""
+    image: ImageName | None = None
+    """In place of `command`, or with it: the container image that replicas are made from."""
+    container: ContainerSection = ContainerSection()
+    """How a container is joined to the box; for backends that run containers."""
     working_dir: AnyText | None = None
     """Directory a replica starts in, relative to the file that says it. Default: that of the main file."""
     instance_type: AnyText | None = None
@@ -383,8 +366,8 @@ class ServiceSection(Section):
     """The service's stable address."""
     logs: LogsSection = LogsSection()
     """How much of each replica's output is kept."""
-    backend: Annotated[str, Text("the name of a backend", "process", r"[A-Za-z0-9_-]+")] = "process"
-    """What runs the replicas."""
+    backend: BackendName | None = None
+    """What runs the replicas. Default: the file's `backend`; podman for an image; else process."""
     config_overrides: dict[str, Any] = Field(default={}, examples=[{"workers": 2}])
     """Services of a bento: values laid over the decorator's, in BentoML's words."""
     hold: Bool = False
@@ -421,6 +404,8 @@ class FileSection(Section):
     """Instance types beside the built-in ones, or changes of these."""
     bento: AnyText | None = None
     """A BentoML project (service:Root, or its directory) or a built bento; `services` then tunes its own."""
+    backend: BackendName | None = None
+    """What runs the replicas of services that do not say it themselves."""
     interpreter: AnyText | None = None
     """The bento's own Python, or its virtual environment. Default: the one that Stoker runs in."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])

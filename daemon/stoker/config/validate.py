@@ -22,7 +22,6 @@ MAX_PROBLEMS = 50
 PRUNINGS = 4
 
 UNSUPPORTED = {
-    "image": "containers (`image:`) are not supported by this version; use `command:` or `python:`",
     "bento": "stands at the top of the file, once for all services of the bento",
 }
 COMPOSE_WORDS = {

@@ -18,9 +18,14 @@ from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
 
 
-def admit(draft: Draft, found: Mapping[ServiceKey, Pool], waiting: Iterable[Pool]) -> None:
+def admit(
+    draft: Draft,
+    found: Mapping[ServiceKey, Pool],
+    waiting: Iterable[Pool],
+    preparing: Mapping[ServiceKey, str],
+) -> None:
     """Put a start or a hold into the draft for each pending replica that is still open; all of them are in
-    the pools `waiting`."""
+    the pools `waiting`. `preparing`: what services wait for that is being fetched."""
     queue = _in_order(waiting, draft)
     alive = {pool.key: len(pool.alive) for pool, _, _ in queue}
     loading = _loading(found.values()) if any(spec.resources.gpu for _, spec, _ in queue) else {}
@@ -29,7 +34,8 @@ def admit(draft: Draft, found: Mapping[ServiceKey, Pool], waiting: Iterable[Pool
         if not draft.due(replica.not_before):
             _keep_devices(draft, spec, replica)
             continue
-        reason = _gate(pool, spec, replica, found) or _full(pool, spec, alive[pool.key])
+        reason = preparing.get(pool.key) or _gate(pool, spec, replica, found)
+        reason = reason or _full(pool, spec, alive[pool.key])
         if not reason:
             placement = draft.place(spec)
             draft.take(replica, placement.reservations)

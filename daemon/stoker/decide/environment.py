@@ -51,19 +51,12 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     """Return the whole environment of one worker.
 
     `urls` and `secrets` are by name (of a dependency, of a secret), `cuda` holds CUDA_VISIBLE_DEVICES and
-    CUDA_DEVICE_ORDER. Later layers win: the account's defaults < `inherit_env` < `envs` < secrets < what
-    is Stoker's own. A file can therefore change PATH or TMPDIR, but not the port, the mark or the devices:
-    a worker that believes in another GPU than the one reserved for it would break its neighbour.
+    CUDA_DEVICE_ORDER. Later layers win: the account's defaults (of an image: its own) < `inherit_env` <
+    `envs` < secrets < what is Stoker's own. A file can therefore change PATH or TMPDIR, but not the port,
+    the mark or the devices: a worker that believes in another GPU than the one reserved for it would break
+    its neighbour.
     """
-    found = {
-        "PATH": base_path,
-        "HOME": account.home,
-        "USER": account.user,
-        "LANG": "C.UTF-8",
-        "TMPDIR": tmp_dir,
-    }
-    if account.shell:
-        found["SHELL"] = account.shell
+    found = {} if spec.container.image else _defaults(account, base_path, tmp_dir)
     found |= {name: daemon_environ[name] for name in spec.inherit_env if name in daemon_environ}
     found |= dict(spec.envs)
     found |= {variable_name(name): value for name, value in secrets.items()}
@@ -80,6 +73,17 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     if notify_socket is not None and spec.probes.startup is not None and spec.probes.startup.notify:
         found["NOTIFY_SOCKET"] = notify_socket
     return found | dict(cuda)
+
+
+def _defaults(account: Account, base_path: str, tmp_dir: str) -> dict[str, str]:
+    found = {
+        "PATH": base_path,
+        "HOME": account.home,
+        "USER": account.user,
+        "LANG": "C.UTF-8",
+        "TMPDIR": tmp_dir,
+    }
+    return found | {"SHELL": account.shell} if account.shell else found
 
 
 def reserved(name: str) -> bool:

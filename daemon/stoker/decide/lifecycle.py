@@ -13,20 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stoker.decide import revisions
+from stoker.decide import revisions, standing
 from stoker.decide.restart import Verdict, after_exit, after_permanent_failure
 from stoker.errors import StokerError
 from stoker.model.event import (
-    ConfigApplied,
-    ConfigRejected,
-    DemandArrived,
-    DeviceHealthChanged,
     DrainRequested,
     Event,
-    InventoryChanged,
     KillSignalled,
     LivenessFailed,
-    Notice,
     ReplicaAdded,
     ReplicaBecameReady,
     ReplicaBecameUnready,
@@ -36,12 +30,9 @@ from stoker.model.event import (
     ReplicaHeld,
     ReplicaMoving,
     ReplicaResumed,
-    RevisionAccepted,
-    RevisionRejected,
     SpawnFailed,
     StartRequested,
     StopSignalled,
-    TargetChanged,
     WorkerAdopted,
     WorkerCondemned,
     WorkerExited,
@@ -338,46 +329,6 @@ def _why_waiting(why: str, verdict: Verdict, restart: int) -> str:
     return f"{why}; restart {restart} in {delay}" if verdict.delay else f"{why}; restarting now"
 
 
-# --- what an event does beyond single replicas ------------------------------------------------------------
-
-
-def _target_changed(state: ObservedState, event: TargetChanged, desired: DesiredState) -> ObservedState:
-    del desired
-    targets = {**state.targets, event.service: event.target}
-    return replace(state, targets=targets, causes={**state.causes, event.service: event.id})
-
-
-def _demand_arrived(state: ObservedState, event: DemandArrived, desired: DesiredState) -> ObservedState:
-    """Kept until a replica serves. A word that comes after that is old: the router sent it before it knew."""
-    serving = any(r.serving for r in state.of(event.service))
-    if serving or event.service in state.demand or event.service not in desired.services:
-        return state
-    causes = {**state.causes, event.service: event.id}
-    return replace(state, demand=state.demand | {event.service}, causes=causes)
-
-
-def _inventory_changed(state: ObservedState, event: InventoryChanged, desired: DesiredState) -> ObservedState:
-    del desired
-    return replace(state, inventory=event.inventory, causes={**state.causes, "inventory": event.id})
-
-
-def _config_applied(state: ObservedState, event: ConfigApplied, desired: DesiredState) -> ObservedState:
-    """Forget what was wanted of services that are gone: one that comes back starts afresh."""
-    known = desired.services
-    causes = {key: cause for key, cause in state.causes.items() if key in known or "/" not in key}
-    return replace(
-        state,
-        targets={key: target for key, target in state.targets.items() if key in known},
-        demand=frozenset(key for key in state.demand if key in known),
-        causes={**causes, "config": event.id},
-    )
-
-
-def _unchanged(state: ObservedState, event: Event, desired: DesiredState) -> ObservedState:
-    del event, desired
-    return state
-
-
 # --- the tables -------------------------------------------------------------------------------------------
 
 
@@ -413,17 +364,7 @@ _REPLICA_RULES: Mapping[type[Event], _Rule] = {
     ReplicaForgotten: _Rule(_in("pending", "exited"), _forgotten),
 }
 
-_STATE_RULES: Mapping[type[Event], Callable[[ObservedState, Any, DesiredState], ObservedState]] = {
-    TargetChanged: _target_changed,
-    DemandArrived: _demand_arrived,
-    RevisionAccepted: revisions.accepted,
-    RevisionRejected: revisions.rejected,
-    InventoryChanged: _inventory_changed,
-    DeviceHealthChanged: _unchanged,
-    ConfigApplied: _config_applied,
-    ConfigRejected: _unchanged,
-    Notice: _unchanged,
-}
+_STATE_RULES = standing.RULES
 
 _WITHOUT_WORKER = ("pending", "exited", GONE)
 _PROBE_LATE = "the probe's answer was under way when the phase changed"

@@ -77,7 +77,7 @@ def reconcile(
             if draft.open(replica):
                 _tend(draft, pool, replica, observed)
     memo.keep(news, observed, draft)
-    admit(draft, found, news)
+    admit(draft, found, news, observed.preparing)
     return draft.plan()
 
 

@@ -237,6 +237,14 @@ class DemandArrived(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePreparing(Event):
+    """What new workers of a service need is being fetched, and `reason` says what; "": it is there."""
+
+    service: ServiceKey
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryChanged(Event):
     """Devices came, went or changed their health."""
 

@@ -18,7 +18,7 @@ ServiceKey = str
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`command:`: argv with its `{port}`-style placeholders not yet filled."""
+    """`command:`: argv with its `{port}`-style placeholders not yet filled; empty: what the image says."""
 
     argv: tuple[str, ...]
 
@@ -170,6 +170,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """How a worker in a container is joined to the box. `image` "": the box's own files, read-only but for
+    the working directory. `port`: where it listens inside a network of its own (None: where it is told to);
+    `mounts` are SOURCE:TARGET[:ro] with absolute paths."""
+
+    image: str = ""
+    network: Literal["host", "bridge"] = "host"
+    port: int | None = None
+    mounts: tuple[str, ...] = ()
+    pull: Literal["missing", "always", "never"] = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogRules:
     """How much of each replica's output is kept: the newest `max_size` bytes at least, and up to `keep` older
     parts of that size."""
@@ -209,6 +222,7 @@ class ServiceSpec(_Remembering):
     drain: Drain = field(default_factory=Drain)
     restart: Restart = field(default_factory=Restart)
     limits: Limits = field(default_factory=Limits)
+    container: Container = field(default_factory=Container)
     endpoint: Endpoint = field(default_factory=Endpoint)
     logs: LogRules = field(default_factory=LogRules)
     envs: tuple[tuple[str, str], ...] = ()
@@ -245,7 +259,8 @@ class ServiceSpec(_Remembering):
     @property
     def placeholders(self) -> str:
         """All text in which placeholders may stand."""
-        return " ".join(self.launch.argv) if isinstance(self.launch, Command) else "{port}"
+        plain = isinstance(self.launch, Command) and self.launch.argv
+        return " ".join(plain) if plain else "{port}"
 
     @property
     def slots(self) -> int | None:
@@ -255,7 +270,7 @@ class ServiceSpec(_Remembering):
 
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
-    "preload", "depends", "restart_token", "group", "umask", "secret_versions", "pin",
+    "preload", "depends", "restart_token", "group", "umask", "secret_versions", "pin", "container",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
@@ -282,6 +297,8 @@ def _hash(spec: ServiceSpec) -> str:
             del parts["resources"][name]
     if parts["resources"]["numa"] == "local":
         del parts["resources"]["numa"]
+    if spec.container == Container():
+        del parts["container"]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

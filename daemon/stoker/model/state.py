@@ -40,6 +40,8 @@ class ObservedState:
     """What each service was when it last proved itself: what an update that fails goes back to."""
     rejected: Mapping[ServiceKey, Rejection] = field(default_factory=dict)
     """Services that are not on the revision that is configured."""
+    preparing: Mapping[ServiceKey, str] = field(default_factory=dict)
+    """What new workers of a service wait for before they may start, in words: an image that is fetched."""
     causes: Mapping[str, str] = field(default_factory=dict)
     """Ids of the events behind wanted numbers: by service key, and under "config" and "inventory"."""
 

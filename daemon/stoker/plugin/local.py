@@ -23,7 +23,7 @@ DETAIL = 200
 
 def check_request(request: StartRequest) -> None:
     """Raise WorkerError for strings no process can be given, and for a bad working directory."""
-    _check_strings(request)
+    check_strings(request)
     _check_directory(request)
 
 
@@ -75,8 +75,9 @@ def open_log(path: str) -> int:
         raise WorkerError(f"cannot open the worker's log {path}: {error.strerror}") from error
 
 
-def _check_strings(request: StartRequest) -> None:
-    if not request.argv or not request.argv[0]:
+def check_strings(request: StartRequest) -> None:
+    """Raise WorkerError for strings no process can be given."""
+    if not request.container.image and not (request.argv and request.argv[0]):
         raise WorkerError(f"{request.service}: the command is empty", permanent=True)
     if any("\0" in text for text in request.argv):
         raise WorkerError(f"{request.service}: the command contains a NUL character", permanent=True)

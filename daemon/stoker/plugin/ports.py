@@ -14,7 +14,7 @@ from stoker.model.device import Inventory, Reservation
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, RequestRecord, Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
+from stoker.model.service import Container, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
 
 
@@ -59,6 +59,8 @@ class StartRequest:
     limits: Limits = field(default_factory=Limits)
     """A driver that cannot hold one of them says so once (`PluginContext.log`) and starts the worker."""
     reservations: tuple[Reservation, ...] = ()
+    container: Container = field(default_factory=Container)
+    """With an image `argv` may be empty and `environ` and `working_dir` lie over what the image says."""
     numa_node: int | None = None
     """The NUMA node that all its devices are on: its cores and memory are the near ones. A preference."""
     preload: tuple[str, ...] = ()
@@ -76,6 +78,14 @@ class FoundWorker:
 
     handle: WorkerHandle
     mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """A worker's answer to a probe; `detail` says what came back, in words."""
+
+    ok: bool
+    detail: str = ""
 
 
 @runtime_checkable
@@ -115,6 +125,26 @@ class WorkerDriver(Protocol):
 
     async def aclose(self) -> None:
         """Release descriptors. Workers keep running."""
+        ...
+
+
+@runtime_checkable
+class PreparingDriver(WorkerDriver, Protocol):
+    """A driver whose workers need something that takes long to fetch, such as an image."""
+
+    async def prepare(self, spec: ServiceSpec, say: Callable[[str], None]) -> None:
+        """Return when it is there. Called when a service's container is new or has changed, and again after a
+        start of it has failed; no worker of it starts meanwhile, and `say` tells people why. Raises
+        WorkerError: it is tried again."""
+        ...
+
+
+@runtime_checkable
+class AskingDriver(WorkerDriver, Protocol):
+    """A driver whose workers live where the daemon cannot run a probe's command."""
+
+    async def ask(self, handle: WorkerHandle, argv: Sequence[str]) -> ProbeResult:
+        """Run the command of an `exec` probe beside the worker. Never raises for a bad answer."""
         ...
 
 
@@ -300,14 +330,6 @@ class MeasuringPolicy(Policy, Protocol):
 
 
 # --- probes and sinks -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeResult:
-    """A worker's answer to a probe; `detail` says what came back, in words."""
-
-    ok: bool
-    detail: str = ""
 
 
 @runtime_checkable

@@ -51,10 +51,10 @@ from stoker.model.event import (
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import LogRules, ServiceKey, ServiceSpec
-from stoker.plugin.ports import Prober, WorkerDriver
+from stoker.plugin.ports import AskingDriver, Prober, WorkerDriver
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.log_rotation import Growing
-from stoker.runtime.probes import ReplicaProbes
+from stoker.runtime.probes import InsideProber, ReplicaProbes
 from stoker.runtime.store import Store, WorkerRecord
 
 
@@ -234,7 +234,7 @@ class Actuator:
             endpoint=record.endpoint,
             handle=handle,
             lookup=lambda: self._lookup(record.service),
-            prober=self._prober,
+            prober=_prober(self._prober, worker.driver),
             post=self._post,
         )
         with worker.probing:
@@ -293,6 +293,10 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
     ),
 }
 """The fact that each kind of action has begun."""
+
+
+def _prober(prober: Prober, driver: WorkerDriver) -> Prober:
+    return InsideProber(prober, driver) if isinstance(driver, AskingDriver) else prober
 
 
 def _words(error: Exception) -> str:

@@ -47,6 +47,7 @@ from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
 from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
+from stoker.runtime.preparation import Preparation
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.redaction import Redaction
@@ -156,9 +157,13 @@ class Daemon:
             post=self._post,
             secrets=secrets,
         )
+        preparation = self._parts.preparation = Preparation(
+            tasks=tasks, driver=self._parts.driver, lookup=self._lookup, post=redacted
+        )
         self.facade = self._face(addresses, care.marks)
         self._control.listen(self._after_event)
         self._control.listen(care.after_event)
+        self._control.listen(preparation.after_event)
 
     def _bring_parts(self, registry: PluginRegistry, context: PluginContext) -> DeviceCare:
         """Make the plugins' parts, and the care that their devices pass by."""
@@ -342,6 +347,8 @@ class Daemon:
 
     def _apply(self, desired: DesiredState) -> None:
         before = self._control.desired
+        if self._parts.preparation is not None:
+            self._parts.preparation.consider(desired)
         self._control.configure(desired)
         if before.generation and before.box.router != desired.box.router:
             self._routes.publish(self._control.routes)  # the same table, for other routers

@@ -70,21 +70,20 @@ class Launcher:
         Raises WorkerError naming what is missing (secret, account, variable).
         """
         secrets = {name: self._secrets.read(name, spec.deployment, spec.name) for name in spec.secrets}
-        account, uid = account_of(spec.user)
+        account, uid = account_of(None if spec.container.image else spec.user)
         port = self._ports.take()
+        inside = spec.container.port or port
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = self._urls(spec)
         notify = self._notify_socket(spec, action.replica, uid)
-        cuda = cuda_environment(action.reservations, pin=spec.pin)
-        if MPS_LIMIT in cuda and MPS_PIPE in self._environ:
-            cuda[MPS_PIPE] = self._environ[MPS_PIPE]
+        cuda = self._cuda(spec, action)
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}.{next(self._starts)}"
         try:
-            command = self._command(spec, ApplicationStart(replica=action.replica, port=port, urls=urls))
+            command = self._command(spec, ApplicationStart(replica=action.replica, port=inside, urls=urls))
             environ = worker_environment(
                 spec,
                 replica=action.replica,
-                port=port,
+                port=inside,
                 mark=mark,
                 urls=urls,
                 secrets=secrets,
@@ -97,7 +96,7 @@ class Launcher:
             )
             argv = fill(
                 command.argv,
-                port=port,
+                port=inside,
                 replica=action.replica,
                 service=spec.name,
                 urls=urls,
@@ -111,6 +110,7 @@ class Launcher:
                 raise
             raise WorkerError(f"cannot start {spec.name}: {error}", permanent=True) from error
         return StartRequest(
+            container=spec.container,
             replica=action.replica,
             service=spec.key,
             mark=mark,
@@ -122,7 +122,7 @@ class Launcher:
             user=spec.user,
             group=spec.group,
             umask=spec.umask,
-            tmp_dir=tmp_dir if environ["TMPDIR"] == tmp_dir else "",
+            tmp_dir=tmp_dir if environ.get("TMPDIR") == tmp_dir else "",
             limits=spec.limits,
             reservations=action.reservations,
             numa_node=numa_node_of(spec.resources, action.reservations),
@@ -138,6 +138,12 @@ class Launcher:
         if endpoint:
             self._ports.give_back(_port(endpoint))
 
+    def _cuda(self, spec: ServiceSpec, action: StartReplica) -> dict[str, str]:
+        cuda = cuda_environment(action.reservations, pin=spec.pin)
+        if MPS_LIMIT in cuda and MPS_PIPE in self._environ:
+            cuda[MPS_PIPE] = self._environ[MPS_PIPE]
+        return cuda
+
     def _notify_socket(self, spec: ServiceSpec, replica: str, uid: int) -> str | None:
         startup = spec.probes.startup
         if startup is None or not startup.notify or self._open_notify is None:
@@ -147,7 +153,10 @@ class Launcher:
     def _urls(self, spec: ServiceSpec) -> dict[str, str]:
         """The stable addresses of the services it depends on or calls, by name."""
         calls = spec.launch.calls if isinstance(spec.launch, BentoService) else ()
-        return {name: self._url(f"{spec.deployment}/{name}") for name in (*spec.depends, *calls)}
+        urls = {name: self._url(f"{spec.deployment}/{name}") for name in (*spec.depends, *calls)}
+        if spec.container.network == "bridge":
+            return {name: _seen_from_a_bridge(url) for name, url in urls.items()}
+        return urls
 
     def _command(self, spec: ServiceSpec, start: ApplicationStart) -> ApplicationCommand:
         if isinstance(spec.launch, Command):
@@ -159,7 +168,8 @@ class Launcher:
                 raise WorkerError(message, permanent=True)
             return application.command(spec, start)
         server = (sys.executable, "-m", SERVER)
-        argv = (*server, spec.launch.target, "--host", "127.0.0.1", "--port", "{port}")
+        host = "0.0.0.0" if spec.container.network == "bridge" else "127.0.0.1"
+        argv = (*server, spec.launch.target, "--host", host, "--port", "{port}")
         return ApplicationCommand(argv=argv)
 
 
@@ -167,6 +177,13 @@ def _preload(spec: ServiceSpec) -> tuple[str, ...]:
     """What to import before a replica is forked: the modules asked for, and what serves an application."""
     served = spec.preload and isinstance(spec.launch, PythonTarget)
     return (*spec.preload, SERVER) if served else spec.preload
+
+
+def _seen_from_a_bridge(url: str) -> str:
+    """The address of a service on this box as a container in a network of its own has to call it."""
+    for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+        url = url.replace(f"//{host}:", "//host.containers.internal:", 1)
+    return url
 
 
 def _port(endpoint: str) -> int:

@@ -27,6 +27,7 @@ from stoker.plugin.ports import (
     WorkerDriver,
 )
 from stoker.runtime.journal import Journal
+from stoker.runtime.preparation import Preparation
 from stoker.runtime.router_choice import RouterChoice
 from stoker.runtime.shortfalls import problem_at_router, remarks
 
@@ -57,6 +58,8 @@ class Parts:
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
         self._reported = anyio.Event()
+        self.preparation: Preparation | None = None
+        """Has drivers fetch what new workers need; brought by who runs tasks."""
 
     @property
     def devices(self) -> Inventory:

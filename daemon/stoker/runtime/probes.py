@@ -12,7 +12,7 @@ import anyio
 from stoker.model.event import Event, LivenessFailed, ReplicaBecameReady, ReplicaBecameUnready
 from stoker.model.replica import WorkerHandle
 from stoker.model.service import Probe, ServiceSpec
-from stoker.plugin.ports import Prober
+from stoker.plugin.ports import AskingDriver, Prober, ProbeResult
 
 STARTING_PERIOD = 0.05
 """Seconds between questions while starting: a ready worker is used at most this much later."""
@@ -32,6 +32,22 @@ def startup_probe(spec: ServiceSpec) -> Probe | None:
     if probes.readiness is not None:
         return probes.readiness
     return Probe(tcp=True) if "{port}" in spec.placeholders else None
+
+
+class InsideProber:
+    """Has the driver run the commands of probes; asks everything else as `prober` does."""
+
+    def __init__(self, prober: Prober, driver: AskingDriver) -> None:
+        self._prober = prober
+        self._driver = driver
+
+    async def ask(self, probe: Probe, endpoint: str, handle: WorkerHandle) -> ProbeResult:
+        """Put one question within `probe.timeout` seconds."""
+        if not probe.exec:
+            return await self._prober.ask(probe, endpoint, handle)
+        with anyio.move_on_after(probe.timeout):
+            return await self._driver.ask(handle, probe.exec)
+        return ProbeResult(ok=False, detail=f"no answer within {probe.timeout:g} s")
 
 
 class ReplicaProbes:

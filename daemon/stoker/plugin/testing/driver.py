@@ -36,6 +36,10 @@ class DriverSuite(Starts, Ends, Heirs):
     """`PluginContext.options` for it."""
     environ: ClassVar[Mapping[str, str]] = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
     """What every worker's environment holds besides its mark."""
+    contained: ClassVar[bool] = False
+    """Whether workers live in a process namespace of their own, where they have other ids."""
+    lives: ClassVar[int] = 50
+    """Workers that start and end in the test of what they use up."""
 
     pytestmark = pytest.mark.anyio
 
@@ -48,6 +52,7 @@ class DriverSuite(Starts, Ends, Heirs):
     async def bench(self, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Bench]:
         """Ends whatever the test has left running."""
         bench = Bench(tmp_path, factory=self.factory, options=self.options, environ=self.environ)
+        bench.contained = self.contained
         yield bench
         await bench.end_everything()
 

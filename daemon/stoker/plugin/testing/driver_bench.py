@@ -72,6 +72,8 @@ class Bench:
         self.places = {"state_dir": str(directory / "state"), "runtime_dir": str(directory / "run")}
         self.zombies = own_zombies()
         """Those that were there before the test."""
+        self.contained = False
+        """Whether its workers live in a process namespace of their own."""
         self._environ = environ
         self._serial = 0
 
@@ -115,7 +117,10 @@ class Bench:
         names = ("main", "child", "session", "daemon")
         files = {name: self.directory / f"{name}.pid" for name in names}
         await until(lambda: all(file.exists() for file in files.values()), "the worker's family")
-        return {name: int(file.read_text()) for name, file in files.items()}
+        pids = {name: int(file.read_text()) for name, file in files.items()}
+        if self.contained:
+            return {name: outside(pid, self.instance) for name, pid in pids.items()}
+        return pids
 
     async def run(self, driver: WorkerDriver, request: StartRequest) -> tuple[ExitStatus, str]:
         """Start a worker, wait for its end, return how it ended and what it wrote."""
@@ -268,6 +273,17 @@ def processes_of(instance: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def outside(pid: int, instance: str) -> int:
+    """The process that calls itself `pid` in the namespace of a worker of that instance; 0 if it is gone."""
+    for candidate in processes_of(instance):
+        line = next(
+            (x for x in text_of(f"/proc/{candidate}/status").splitlines() if x.startswith("NSpid")), ""
+        )
+        if line.split()[-1:] == [str(pid)]:
+            return candidate
+    return 0
 
 
 def own_zombies() -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from typing import ClassVar
 
 import anyio
 import pytest
@@ -26,6 +27,8 @@ from stoker.plugin.testing.driver_bench import (
 
 class Ends:
     """How workers end."""
+
+    lives: ClassVar[int]
 
     @pytest.mark.parametrize("code", [0, 1, 42, 255])
     async def test_exit_codes_are_told(self, driver: WorkerDriver, bench: Bench, code: int) -> None:
@@ -123,11 +126,11 @@ class Ends:
         assert 100_000 < usage[idle.pid].memory < usage[busy.pid].memory < 100_000_000
 
     async def test_nothing_is_used_up(self, driver: WorkerDriver, bench: Bench) -> None:
-        """After fifty workers there are as many descriptors, threads and zombies as before."""
+        """After many workers there are as many descriptors, threads and zombies as before."""
         await bench.run(driver, bench.request("true"))
         before = descriptors(), threads()
         request = bench.request("sleep", "600")
-        for _ in range(50):
+        for _ in range(self.lives):
             handle = await driver.start(request)
             await driver.kill(handle)
             await ended(driver, handle)

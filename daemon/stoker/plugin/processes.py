@@ -1,9 +1,10 @@
-"""What `/proc` tells about the processes of a unit."""
+"""What `/proc` tells drivers about processes that are not their children."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -21,6 +22,26 @@ def measure(pids: Iterable[int]) -> tuple[float, int]:
     found = [fields for fields in map(_stat, pids) if fields]
     ticks = sum(int(fields[place]) for fields in found for place in (11, 12, 13, 14))
     return ticks / TICKS, sum(int(fields[21]) for fields in found) * PAGE
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all below it, as far as they are there."""
+    found, ahead = [], [pid]
+    while ahead:
+        one = ahead.pop()
+        found.append(one)
+        ahead += children(one)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of a process; [] for one that is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found
 
 
 def boot_id() -> str:

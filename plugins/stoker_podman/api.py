@@ -1,0 +1,118 @@
+"""HTTP over a unix socket, as much of it as a container engine's API needs: one request per connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import httptools
+
+from stoker.errors import StokerError
+
+PIECE = 65536
+PATIENCE = 60.0
+"""Seconds a plain call may take: an engine on a busy disk needs long to remove a container."""
+
+
+class EngineError(StokerError):
+    """The engine has refused a call. `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class EngineLostError(StokerError):
+    """There is no engine at the socket, or the connection broke."""
+
+
+class Engine:
+    """The API at one socket."""
+
+    def __init__(self, socket: str, prefix: str = "/v4.0.0/libpod") -> None:
+        self.socket = socket
+        self._prefix = prefix
+
+    async def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
+        """The JSON of the answer, None if there is none. Raises EngineError, EngineLostError."""
+        pieces: list[bytes] = []
+        try:
+            with anyio.fail_after(PATIENCE):
+                await self.stream(method, path, pieces.append, body, **query)
+        except TimeoutError:
+            raise EngineLostError(f"{self.socket} has not answered {path} for {PATIENCE:.0f} s") from None
+        text = b"".join(pieces)
+        return json.loads(text) if text.strip() else None
+
+    async def stream(
+        self, method: str, path: str, take: Callable[[bytes], None], body: Any = None, **query: str
+    ) -> None:
+        """Hand the body of the answer on as it comes. Raises EngineError, EngineLostError."""
+        answer = _Answer(take)
+        target = (
+            self._prefix
+            + path
+            + ("?" + "&".join(f"{k}={quote(v)}" for k, v in query.items()) if query else "")
+        )
+        try:
+            async with await anyio.connect_unix(self.socket) as connection:
+                await connection.send(_request(method, target, body))
+                while not answer.complete:
+                    try:
+                        answer.feed(await connection.receive(PIECE))
+                    except anyio.EndOfStream:
+                        break
+        except (OSError, anyio.BrokenResourceError, httptools.HttpParserError) as error:
+            words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise EngineLostError(f"cannot reach the engine at {self.socket}: {words}") from error
+        if not answer.status:
+            raise EngineLostError(f"{self.socket} closed the connection without an answer")
+        if answer.status >= 400:
+            raise EngineError(answer.status, answer.complaint())
+
+
+def _request(method: str, target: str, body: Any) -> bytes:
+    content = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class _Answer:
+    """Callbacks of the parser; the body of a refusal is kept, that of any other answer is handed on."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self.status = 0
+        self.complete = False
+        self._take = take
+        self._refusal = b""
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, piece: bytes) -> None:
+        if self.status >= 400:
+            self._refusal += piece
+        else:
+            self._take(piece)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def complaint(self) -> str:
+        """What the engine says, on one line."""
+        try:
+            said: Mapping[str, Any] = json.loads(self._refusal)
+            text = str(said.get("message") or said.get("cause") or said)
+        except (ValueError, AttributeError):
+            text = self._refusal.decode(errors="replace") or f"HTTP status {self.status}"
+        return " ".join(text.split())

@@ -1,0 +1,328 @@
+"""The `podman` driver: workers are containers, held by the engine and not by this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from stoker.errors import WorkerError
+from stoker.model.load import Usage
+from stoker.model.quantity import format_bytes
+from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.model.service import ServiceSpec
+from stoker.plugin.local import last_line
+from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
+from stoker.plugin.processes import boot_id, children, descendants, measure, start_time
+from stoker_podman import images
+from stoker_podman.api import Engine, EngineError, EngineLostError
+from stoker_podman.memory import account, killed
+from stoker_podman.output import Outputs
+from stoker_podman.spec import INIT, INSTANCE, LOG, MARK, RAW, container_name, container_spec
+from stoker_podman.starts import Preparation, failure
+
+NAME = "podman"
+LOOKING = 10.0
+"""Seconds a new daemon waits for an engine that does not answer before it goes on without its workers."""
+FORKING = 1.0
+"""Seconds the container's init gets to start the command."""
+ENDING = 10.0
+"""Seconds the engine gets to notice that a container has ended."""
+_SIGNALLED = 128
+_RUNNING = frozenset({"running", "paused"})
+
+
+@dataclass(slots=True)
+class _Container:
+    """A worker's container. `init`: the first process in it, whose end is the end of all."""
+
+    id: str
+    handle: WorkerHandle
+    init: int
+    account: Path | None
+    """Where the kernel counts processes killed for want of memory."""
+    memory: int | None = None
+    measured: tuple[float, float] | None = None
+    """CPU seconds and the time at the last measure."""
+
+
+class PodmanDriver:
+    """Runs workers as containers; see `stoker.plugin.ports.WorkerDriver`.
+
+    The command runs below a small init, so that signals and exit codes are those of any process; the kernel
+    ends everything in the container with that init. Exit codes above 128 are read as signals, as a shell
+    gives them. The option `socket` names the engine's; else CONTAINER_HOST does, else it is podman's usual.
+    `nproc` goes with `limits.nofile` where the engine lacks CAP_SYS_RESOURCE and could not hold its default.
+    """
+
+    def __init__(self, context: PluginContext) -> None:
+        self._instance = context.instance
+        self._log = context.log
+        self._engine = Engine(_socket(context))
+        self._outputs = Outputs(Path(context.state_dir, "podman", "output"))
+        root = Path(context.state_dir, "podman", "root")
+        self._preparation = Preparation(root, self._outputs.directory, context.options.get("nproc"))
+        self._containers: dict[str, _Container] = {}
+        self._swept = False
+        self._init = True
+
+    async def prepare(self, spec: ServiceSpec, say: Callable[[str], None]) -> None:
+        """Fetch the service's image, if it has one. Raises WorkerError."""
+        if spec.container.image:
+            await images.provide(self._engine, spec.container, say)
+
+    async def start(self, request: StartRequest) -> WorkerHandle:
+        """Make a container and start it. Raises WorkerError."""
+        name = container_name(self._instance, request.replica, time.monotonic_ns())
+        place = self._preparation.place(request, name)
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._sweep()
+                made = await self._create(container_spec(request, self._instance, name, place))
+                try:
+                    await self._engine.call("POST", f"/containers/{made}/start")
+                    state = (await self._engine.call("GET", f"/containers/{made}/json"))["State"]
+                except EngineError:
+                    await self._remove(made)
+                    raise
+            except EngineError as error:
+                raise failure(request, error) from error
+            except EngineLostError as error:
+                raise WorkerError(f"{request.service}: {error}; it will be tried again") from error
+        pid = await self._main(state["Pid"])
+        handle = WorkerHandle(
+            driver=NAME,
+            pid=pid,
+            start_time=start_time(pid),
+            boot_id=boot_id(),
+            extra=(("container", made), ("log", request.log_path), ("raw", place.raw)),
+        )
+        self._outputs.follow(place.raw, request.log_path)
+        self._containers[made] = _Container(
+            made, handle, state["Pid"], account(state["Pid"]), request.limits.memory
+        )
+        return handle
+
+    async def wait(self, handle: WorkerHandle) -> ExitStatus:
+        """Return when nothing of the container is left. Cancelling leaves the worker as it is."""
+        one = self._of(handle)
+        if one is None:
+            raise WorkerError(f"worker {handle.pid} is not known to this driver")
+        await _gone(one.init)
+        oom = killed(one.account)
+        state = await self._ended(one)
+        extra = dict(handle.extra)
+        self._outputs.leave(extra["raw"])
+        status = _status(state, extra["log"], one.memory, oom=oom)
+        with suppress(
+            EngineError, EngineLostError
+        ):  # what is dead is removed at the next start at the latest
+            await self._remove(one.id)
+        self._containers.pop(one.id, None)
+        return status
+
+    async def signal(self, handle: WorkerHandle, signum: int) -> None:
+        """Send a signal to the command, by way of its init."""
+        await self._kill(handle, signum)
+
+    async def kill(self, handle: WorkerHandle) -> None:
+        """SIGKILL to the init: the kernel ends the rest with it."""
+        await self._kill(handle, signal.SIGKILL)
+
+    async def find(self) -> Sequence[FoundWorker]:
+        """Running containers of this instance. Others of it are removed on the way."""
+        found = []
+        for entry in await self._until_listed():
+            labels = entry.get("Labels") or {}
+            if entry["State"] not in _RUNNING:
+                await self._remove(entry["Id"])
+                continue
+            init = int(entry["Pid"])
+            pid = await self._main(init)
+            handle = WorkerHandle(
+                driver=NAME,
+                pid=pid,
+                start_time=start_time(pid),
+                boot_id=boot_id(),
+                extra=(
+                    ("container", entry["Id"]),
+                    ("log", labels.get(LOG, "")),
+                    ("raw", labels.get(RAW, "")),
+                ),
+            )
+            self._containers[entry["Id"]] = _Container(entry["Id"], handle, init, account(init))
+            found.append(FoundWorker(handle=handle, mark=labels.get(MARK, "")))
+        self._outputs.forget_others(dict(one.handle.extra)["raw"] for one in self._containers.values())
+        return found
+
+    async def recover(self, found: FoundWorker) -> WorkerHandle:
+        """Take a found container over, and its output from where the daemon before has left it."""
+        extra = dict(found.handle.extra)
+        self._outputs.follow(extra["raw"], extra["log"])
+        return found.handle
+
+    async def usage(self, handles: Sequence[WorkerHandle]) -> Mapping[int, Usage]:
+        """CPU and memory of all processes below each init; at the first asking the mean over its life."""
+        found: dict[int, Usage] = {}
+        for one in filter(None, map(self._of, handles)):
+            seconds, memory = measure(descendants(one.init))
+            now = anyio.current_time()
+            before, since = one.measured or (0.0, one.handle.start_time / os.sysconf("SC_CLK_TCK"))
+            one.measured = seconds, now
+            cpu = max(0.0, seconds - before) / (now - since) if now > since else 0.0
+            found[one.handle.pid] = Usage(cpu=cpu, memory=memory, at=now)
+        return found
+
+    async def ask(self, handle: WorkerHandle, argv: Sequence[str]) -> ProbeResult:
+        """Run a probe's command in the container."""
+        one = self._of(handle)
+        if one is None:
+            return ProbeResult(ok=False, detail="its container is gone")
+        said = bytearray()
+        try:
+            body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+            made = (await self._engine.call("POST", f"/containers/{one.id}/exec", body))["Id"]
+            await self._engine.stream("POST", f"/exec/{made}/start", said.extend, {"Detach": False})
+            code = (await self._engine.call("GET", f"/exec/{made}/json"))["ExitCode"]
+        except (EngineError, EngineLostError) as error:
+            return ProbeResult(ok=False, detail=str(error)[:200])
+        last = "".join(
+            c for c in said.decode(errors="replace").strip().rpartition("\n")[2] if c.isprintable()
+        )
+        return ProbeResult(ok=code == 0, detail=f"{argv[0]} gave exit code {code}: {last[:200]}")
+
+    async def aclose(self) -> None:
+        """Let go of the outputs; containers go on."""
+        self._outputs.close()
+        self._containers.clear()
+
+    def _of(self, handle: WorkerHandle) -> _Container | None:
+        return self._containers.get(dict(handle.extra).get("container", ""))
+
+    async def _create(self, spec: dict[str, Any]) -> str:
+        """Make a container; where podman has no init program, without one."""
+        try:
+            return str((await self._engine.call("POST", "/containers/create", spec))["Id"])
+        except EngineError as error:
+            if "catatonit" not in str(error) or not self._init:
+                raise
+        self._init = False
+        self._log(
+            "podman has no init for containers (catatonit): commands run as process 1, which ignores signals "
+            "that it does not handle; install catatonit"
+        )
+        bare = {**spec, "init": False, "labels": {**spec["labels"], INIT: "no"}}
+        return str((await self._engine.call("POST", "/containers/create", bare))["Id"])
+
+    async def _main(self, init: int) -> int:
+        """The command's process: the child of the init, or the only one."""
+        if not self._init or not init:
+            return init
+        with anyio.move_on_after(FORKING):
+            while start_time(init):
+                for pid in children(init):
+                    return pid
+                await anyio.sleep(0.002)
+        return init
+
+    async def _kill(self, handle: WorkerHandle, signum: int) -> None:
+        one = self._of(handle)
+        if one is None or not start_time(one.init):
+            return
+        try:
+            await self._engine.call("POST", f"/containers/{one.id}/kill", signal=str(int(signum)))
+        except EngineError as error:
+            if error.status not in (404, 409) and start_time(one.init):
+                raise WorkerError(f"podman cannot signal container {one.id[:12]}: {error}") from error
+
+    async def _ended(self, one: _Container) -> Mapping[str, Any]:
+        """How the engine says that it ended; {} if it does not know it any more."""
+        with anyio.move_on_after(ENDING):
+            while True:
+                try:
+                    state = (await self._engine.call("GET", f"/containers/{one.id}/json"))["State"]
+                except EngineError as error:
+                    if error.status == 404:
+                        return {}
+                    raise
+                if state["Status"] not in ("running", "stopping"):
+                    return dict(state)
+                await anyio.sleep(0.02)
+        return {}
+
+    async def _remove(self, container: str) -> None:
+        try:
+            await self._engine.call("DELETE", f"/containers/{container}", force="true", timeout="0")
+        except EngineError as error:
+            if error.status != 404:
+                raise
+
+    async def _list(self) -> list[dict[str, Any]]:
+        label = f'{{"label":["{INSTANCE}={self._instance}"]}}'
+        return list(await self._engine.call("GET", "/containers/json", all="true", filters=label) or ())
+
+    async def _until_listed(self) -> list[dict[str, Any]]:
+        """Asked patiently: an engine that comes up later than the daemon still holds its workers."""
+        until = anyio.current_time() + LOOKING
+        while True:
+            try:
+                found = await self._list()
+            except EngineLostError as error:
+                if anyio.current_time() >= until:
+                    self._log(f"{error}; containers of the daemon before are ended when it answers again")
+                    return []
+                await anyio.sleep(0.2)
+            else:
+                self._swept = True
+                return found
+
+    async def _sweep(self) -> None:
+        """End the containers of this instance that were not found in time."""
+        if not self._swept:
+            for entry in await self._list():
+                if entry["Id"] not in self._containers:
+                    await self._remove(entry["Id"])
+            self._swept = True
+
+
+async def _gone(pid: int) -> None:
+    """Return when a process has ended."""
+    try:
+        descriptor = os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    if descriptor < 0:
+        return
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _status(state: Mapping[str, Any], log: str, limit: int | None, *, oom: bool) -> ExitStatus:
+    """How the command ended."""
+    if not state:
+        return ExitStatus(detail="podman does not know how it ended")
+    code, oom = int(state.get("ExitCode", 0)), oom or bool(state.get("OOMKilled"))
+    detail = last_line(log) if code else ""
+    if oom:
+        detail = "out of memory" + (f": used up its limit of {format_bytes(limit)}" if limit else "")
+    if _SIGNALLED < code <= _SIGNALLED + signal.NSIG:
+        return ExitStatus(signal=code - _SIGNALLED, detail=detail, oom=oom)
+    return ExitStatus(code=code, detail=detail, oom=oom)
+
+
+def _socket(context: PluginContext) -> str:
+    chosen = str(context.options.get("socket", "")) or context.environ.get("CONTAINER_HOST", "")
+    if chosen:
+        return chosen.removeprefix("unix://")
+    if os.geteuid() == 0:
+        return "/run/podman/podman.sock"
+    return f"{context.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.getuid()}')}/podman/podman.sock"

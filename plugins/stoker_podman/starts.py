@@ -1,0 +1,126 @@
+"""What has to be there before a container can be started, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from stoker.errors import WorkerError
+from stoker.plugin.local import (
+    account_of,
+    check_request,
+    check_strings,
+    find_command,
+    group_of,
+    interpreter_of,
+    open_log,
+)
+from stoker.plugin.ports import StartRequest
+from stoker_podman.api import EngineError
+from stoker_podman.boxroot import box_mounts, make_root
+from stoker_podman.spec import GPU, Place, bind
+
+_MAGIC = (b"\x7fELF", b"#!")
+
+
+class Preparation:
+    """Prepares containers. `root`: the empty root of those without an image; `raw`: where output goes;
+    `nproc`: the most processes of a user where the engine may not raise its own limit."""
+
+    def __init__(self, root: Path, raw: Path, nproc: int | None = None) -> None:
+        self._root = root
+        self._raw = raw
+        self._nproc = nproc
+
+    def place(self, request: StartRequest, name: str) -> Place:
+        """Where the container will live. Raises WorkerError for what cannot succeed."""
+        os.close(open_log(request.log_path))
+        try:
+            self._raw.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkerError(f"cannot make {self._raw}: {error.strerror}") from error
+        raw = str(self._raw / f"{name}.log")
+        notify = request.environ.get("NOTIFY_SOCKET", "")
+        mounts = [bind(notify, notify, "rw")] if notify.startswith("/") else []
+        cpus = _cpus(request.numa_node)
+        if request.container.image:
+            check_strings(request)
+            user = ":".join(filter(None, (request.user or ("0" if request.group else ""), request.group)))
+            return Place(raw=raw, mounts=mounts, user=user, cpus=cpus, nproc=self._nproc)
+        return self._box_place(request, raw, mounts, cpus)
+
+    def _box_place(
+        self, request: StartRequest, raw: str, mounts: list[dict[str, object]], cpus: str
+    ) -> Place:
+        check_request(request)
+        _check_format(request, find_command(request))
+        account, group = account_of(request), group_of(request)
+        make_root(self._root)
+        return Place(
+            rootfs=str(self._root),
+            mounts=[*box_mounts(request.working_dir), *mounts],
+            raw=raw,
+            user="" if account is None and group is None else _ids(account, group),
+            groups=() if account is None else _groups(account),
+            cpus=cpus,
+            nproc=self._nproc,
+        )
+
+
+def failure(request: StartRequest, error: EngineError) -> WorkerError:
+    """Say why a container did not come to run."""
+    text = str(error)
+    low = text.lower()
+    if "no such image" in low or "image not known" in low:
+        return WorkerError(
+            f"{request.service}: the image {request.container.image} is not on this box any more"
+        )
+    if "unresolvable cdi" in low or (GPU in low and "cdi" in low):
+        words = (
+            f"podman does not know its GPUs ({text}); run: nvidia-ctk cdi generate "
+            "--output=/etc/cdi/nvidia.yaml --device-name-strategy=uuid"
+        )
+        return WorkerError(f"{request.service}: {words}", permanent=True)
+    permanent = any(part in low for part in ("not found", "no such file", "permission denied", "exec format"))
+    return WorkerError(f"{request.service}: podman refused the container: {text}", permanent=permanent)
+
+
+def _ids(account: pwd.struct_passwd | None, group: int | None) -> str:
+    user = os.geteuid() if account is None else account.pw_uid
+    first = group if group is not None else account.pw_gid if account is not None else os.getegid()
+    return f"{user}:{first}"
+
+
+def _groups(account: pwd.struct_passwd) -> tuple[str, ...]:
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return tuple(str(number) for number in groups if number != account.pw_gid)
+
+
+def _check_format(request: StartRequest, path: str) -> None:
+    """The init of a container would say it only to the log, and end."""
+    missing = interpreter_of(path)
+    if missing and not os.path.exists(missing):
+        words = f"its first line asks for {missing}, which does not exist; correct that line or install it"
+    elif not _is_program(path):
+        words = "it is neither a program for this machine nor a script with a #! line; add one"
+    else:
+        return
+    raise WorkerError(f"{request.service}: cannot execute {path}: {words}", permanent=True)
+
+
+def _is_program(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_MAGIC)
+    except OSError:
+        return True  # may be run but not read: the kernel knows
+
+
+def _cpus(node: int | None) -> str:
+    if node is None:
+        return ""
+    try:
+        return Path(f"/sys/devices/system/node/node{node}/cpulist").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,204 @@
+"""What containers have beyond the suite: images, networks, memory, GPUs, probes, output over a restart."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import anyio
+import pytest
+
+from stoker.errors import WorkerError
+from stoker.model.device import Reservation
+from stoker.model.replica import ExitStatus
+from stoker.model.service import Command, Container, Limits, ServiceSpec
+from stoker.plugin.ports import AskingDriver, PreparingDriver, StartRequest
+from stoker.plugin.testing.driver_bench import Bench, ended, only, running, text_of, until
+from stoker_podman.driver import PodmanDriver
+
+pytestmark = [pytest.mark.system, pytest.mark.anyio]
+BOX = Container(image="localhost/box:1")
+
+
+@pytest.fixture
+async def bench(anyio_backend: str, tmp_path: Path, podman) -> AsyncIterator[Bench]:
+    options = {"socket": podman.socket, "nproc": 16384}
+    bench = Bench(tmp_path, factory="stoker_podman.driver:PodmanDriver", options=options, environ={})
+    yield bench
+    await bench.end_everything()
+
+
+@pytest.fixture
+async def driver(bench: Bench) -> AsyncIterator[PodmanDriver]:
+    async with aclosing(bench.driver()) as driver:
+        assert isinstance(driver, PodmanDriver)
+        yield driver
+
+
+def in_image(bench: Bench, *argv: str, image: Container = BOX, **changes: object) -> StartRequest:
+    return replace(bench.request(*argv, **changes), container=image, working_dir="")
+
+
+async def fetched(port: int) -> str:
+    """What the server on that port says, once it answers."""
+    with anyio.fail_after(15):
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(
+                    lambda: urlopen(f"http://127.0.0.1:{port}/", timeout=2).read().decode().strip()
+                )
+            except OSError:
+                await anyio.sleep(0.05)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as attempt:
+        attempt.bind(("127.0.0.1", 0))
+        return int(attempt.getsockname()[1])
+
+
+async def test_an_image_has_its_own_files_and_variables_under_the_declared_ones(
+    driver: PodmanDriver, bench: Bench
+) -> None:
+    request = in_image(bench, "sh", "-c", "env; ls /", image=Container(image="localhost/server:1"))
+    status, output = await bench.run(driver, request)
+    assert status == ExitStatus(code=0)
+    assert "FROM_IMAGE=yes" in output
+    assert f"STOKER_ID={request.mark}" in output
+    assert "work" not in output.splitlines()
+    assert "container=" not in output
+
+
+@pytest.mark.parametrize("network", ["host", "bridge"])
+async def test_a_server_answers_on_its_port(driver: PodmanDriver, bench: Bench, network: str) -> None:
+    port = free_port()
+    inside = 8000 if network == "bridge" else None
+    container = Container(image="localhost/server:1", network=network, port=inside)  # type: ignore[arg-type]
+    environ = {"PORT": str(inside or port), "STOKER_REPLICA": "web-1"}
+    request = replace(in_image(bench, image=container, environ=environ), endpoint=f"127.0.0.1:{port}")
+    try:
+        handle = await driver.start(request)
+    except WorkerError as error:
+        if network == "bridge" and ("plugin" in str(error) or "netavark" in str(error)):
+            pytest.skip(f"no bridge networks here: {error}")
+        raise
+    assert await fetched(port) == "hello web-1"
+    await driver.kill(handle)
+    assert await ended(driver, handle) == ExitStatus(signal=9)
+
+
+async def test_what_is_mounted_is_seen(driver: PodmanDriver, bench: Bench) -> None:
+    (bench.directory / "model").write_text("weights")
+    mounts = (f"{bench.directory}:/models:ro",)
+    request = in_image(
+        bench, "sh", "-c", "cat /models/model; mkdir /models/x", image=replace(BOX, mounts=mounts)
+    )
+    status, output = await bench.run(driver, request)
+    assert output.startswith("weights")
+    assert status.code == 1
+    assert "ead-only" in output
+
+
+async def test_who_uses_up_its_memory_is_told_so(driver: PodmanDriver, bench: Bench) -> None:
+    hungry = "x=0123456789abcdef; while :; do x=$x$x; done"
+    status, _ = await bench.run(driver, in_image(bench, "sh", "-c", hungry, limits=Limits(memory=32 << 20)))
+    assert status.oom, status
+    assert status.detail == "out of memory: used up its limit of 32Mi"
+
+
+async def test_gpus_come_by_their_uuid(driver: PodmanDriver, bench: Bench) -> None:
+    place = Path("/run/cdi/stoker-test.json")
+    if place.parent.exists():
+        pytest.skip("this box has CDI devices of its own")
+    edits = {"env": ["SEEN=GPU-a"]}
+    devices = [{"name": "GPU-a", "containerEdits": edits}]
+    place.parent.mkdir()
+    try:
+        place.write_text(json.dumps({"cdiVersion": "0.3.0", "kind": "nvidia.com/gpu", "devices": devices}))
+        request = replace(in_image(bench, "env"), reservations=(Reservation(uuid="GPU-a"),))
+        assert "SEEN=GPU-a" in (await bench.run(driver, request))[1]
+        with pytest.raises(WorkerError, match="nvidia-ctk cdi generate") as caught:
+            await driver.start(replace(request, reservations=(Reservation(uuid="GPU-b"),)))
+        assert caught.value.permanent
+    finally:
+        place.unlink(missing_ok=True)
+        place.parent.rmdir()
+
+
+async def test_probes_run_in_the_container(driver: PodmanDriver, bench: Bench) -> None:
+    assert isinstance(driver, AskingDriver)
+    handle = await driver.start(in_image(bench, "sleep", "600", environ={"WHO": "inside"}))
+    good = await driver.ask(handle, ["sh", "-c", "echo $WHO"])
+    assert (good.ok, good.detail) == (True, "sh gave exit code 0: inside")
+    assert not (await driver.ask(handle, ["sh", "-c", "exit 3"])).ok
+    assert "nosuch" in (await driver.ask(handle, ["nosuch"])).detail
+
+
+async def test_an_image_is_fetched_only_where_it_is_missing(driver: PodmanDriver) -> None:
+    assert isinstance(driver, PreparingDriver)
+    said: list[str] = []
+
+    def spec(image: str, **more: str) -> ServiceSpec:
+        container = Container(image=image, **more)  # type: ignore[arg-type]
+        return ServiceSpec(
+            deployment="d", name="web", launch=Command(()), working_dir="", container=container
+        )
+
+    await driver.prepare(spec("localhost/box:1"), said.append)
+    assert said == []
+    with pytest.raises(WorkerError, match="pull: never"):
+        await driver.prepare(spec("localhost/none:1", pull="never"), said.append)
+    with pytest.raises(WorkerError, match=r"cannot pull image 127\.0\.0\.1:1/none:1"):
+        await driver.prepare(spec("127.0.0.1:1/none:1"), said.append)
+    assert said == ["pulling image 127.0.0.1:1/none:1"]
+    await driver.prepare(spec("localhost/box:1", pull="always"), said.append)  # what is there will do
+
+
+async def test_an_image_that_is_gone_is_told(driver: PodmanDriver, bench: Bench) -> None:
+    with pytest.raises(WorkerError, match="localhost/none:1 is not on this box") as caught:
+        await driver.start(in_image(bench, image=Container(image="localhost/none:1")))
+    assert not caught.value.permanent
+
+
+async def test_no_output_is_lost_or_told_twice_while_no_daemon_lives(
+    driver: PodmanDriver, bench: Bench
+) -> None:
+    go = bench.directory / "go"
+    words = f"echo one; until ls {go} >&- 2>&-; do sleep 0.05; done; echo two; printf three; exec sleep 600"
+    mounts = (f"{bench.directory}:{bench.directory}:ro",)
+    request = in_image(bench, "sh", "-c", words, image=replace(BOX, mounts=mounts))
+    handle = await driver.start(request)
+    await until(lambda: text_of(request.log_path) == "one\n", "the first line")
+    await driver.aclose()
+    go.touch()
+    raw = Path(dict(handle.extra)["raw"])
+    await until(lambda: b"three" in raw.read_bytes(), "what the engine has written")
+    assert text_of(request.log_path) == "one\n"
+    async with aclosing(bench.driver()) as heir:
+        taken = await heir.recover(await only(heir))
+        assert text_of(request.log_path) == "one\ntwo\nthree"
+        await heir.kill(taken)
+        await ended(heir, taken)
+    assert text_of(request.log_path) == "one\ntwo\nthree"
+    assert list(raw.parent.iterdir()) == []
+
+
+async def test_containers_of_an_engine_that_was_away_are_ended_later(bench: Bench) -> None:
+    async with aclosing(bench.driver()) as first:
+        handle = await first.start(in_image(bench, "sleep", "600"))
+    async with aclosing(bench.driver()) as late:
+        await late.start(in_image(bench, "sleep", "600"))  # without a `find` that was answered
+        await until(lambda: not running(handle.pid), "the end of what nobody took over")
+
+
+async def test_an_engine_that_is_not_there_is_told(bench: Bench) -> None:
+    options, bench.options = bench.options, {"socket": str(bench.directory / "nobody")}
+    async with aclosing(bench.driver()) as driver:
+        with pytest.raises(WorkerError, match=r"cannot reach the engine at .*nobody") as caught:
+            await driver.start(in_image(bench, "true"))
+    assert not caught.value.permanent
+    bench.options = options

@@ -1,0 +1,86 @@
+"""From requests to containers and from their output to logs, without an engine."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from stoker.model.device import Reservation
+from stoker.model.service import Command, Container, Limits, Probe, Probes, ServiceSpec
+from stoker.plugin.ports import StartRequest
+from stoker_podman.memory import account, killed
+from stoker_podman.output import plain
+from stoker_podman.plugin import shortfalls
+from stoker_podman.spec import Place, container_name, container_spec
+
+REQUEST = StartRequest(
+    replica="web-1", service="shop/web", mark="abc:shop/web:web-1", argv=("serve",), environ={"A": "b"},
+    working_dir="/srv", log_path="/log/web-1.log", endpoint="127.0.0.1:20001",
+    container=Container(image="web:1"),
+)  # fmt: skip
+
+
+def spec(request: StartRequest = REQUEST, **place: str) -> dict:
+    return container_spec(request, "abc", "name", Place(raw="/raw", **place))
+
+
+def test_it_is_on_the_boxs_network_unless_told_otherwise() -> None:
+    assert spec()["netns"] == {"nsmode": "host"}
+    assert "portmappings" not in spec()
+    bridged = spec(replace(REQUEST, container=Container(image="web:1", network="bridge", port=80)))
+    assert bridged["portmappings"] == [{"host_ip": "127.0.0.1", "host_port": 20001, "container_port": 80}]
+
+
+def test_limits_and_devices() -> None:
+    made = spec(replace(REQUEST, limits=Limits(memory=1 << 30, cpu=1.5, pids=7, nofile=99)))
+    assert made["resource_limits"] == {
+        "pids": {"limit": 7},
+        "memory": {"limit": 1 << 30, "swap": 1 << 30},
+        "cpu": {"quota": 150_000, "period": 100_000},
+    }
+    assert made["r_limits"] == [{"type": "nofile", "hard": 99, "soft": 99}]
+    given = spec(replace(REQUEST, reservations=(Reservation(uuid="GPU-a"),)))
+    assert given["devices"] == [{"path": "nvidia.com/gpu=GPU-a"}]
+
+
+def test_the_box_root_has_no_variables_of_its_own_and_its_own_place_for_temporary_files() -> None:
+    request = replace(REQUEST, container=Container(), tmp_dir="/tmp/x", environ={"TMPDIR": "/tmp/x"})
+    made = spec(request, rootfs="/empty")
+    assert (made["rootfs"], made["unsetenv_all"], made["env"]) == ("/empty", True, {"TMPDIR": "/tmp"})
+    assert "image" not in made
+    assert not spec()["unsetenv_all"]
+
+
+def test_names_are_what_an_engine_takes() -> None:
+    assert container_name("ab", "../web 1", 255) == "stoker-ab-.._web_1-ff"
+
+
+def test_output_is_what_was_written() -> None:
+    record = b"2026-01-01T00:00:00.1+00:00 stdout F one two\n"
+    record += b"2026 stderr P no \n2026 stderr F end\n2026 stdout F half"
+    text, length = plain(record)
+    assert text == b"one two\nno end\n"
+    assert record[length:] == b"2026 stdout F half"
+    assert plain(b"") == (b"", 0)
+
+
+def test_kills_for_want_of_memory_are_read_in_both_hierarchies(tmp_path: Path) -> None:
+    counts = tmp_path / "counts"
+    counts.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert killed(counts)
+    counts.write_text("low 0\noom 1\noom_kill 0\n")
+    assert not killed(counts)
+    assert not killed(tmp_path / "none")
+    assert not killed(None)
+    assert account(0) is None
+
+
+def test_what_it_cannot_do_is_declared() -> None:
+    plain_spec = ServiceSpec(deployment="d", name="web", launch=Command(("serve",)), working_dir="/")
+    assert shortfalls(plain_spec) == {}
+    bridged = replace(
+        plain_spec,
+        container=Container(network="bridge"),
+        preload=("torch",),
+        probes=Probes(startup=Probe(notify=True)),
+    )
+    assert set(shortfalls(bridged)) == {"preload", "probes.startup.notify", "container.network"}
+    assert set(shortfalls(replace(plain_spec, container=Container(image="x"), user="svc"))) == {"user"}
