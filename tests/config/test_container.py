@@ -20,6 +20,7 @@ def test_a_command_may_lie_over_an_image_and_over_another_layers(box) -> None:
     box.write("stoker.gpu.yaml", "services: {web: {command: other}}")
     spec = box.service(IMAGE % "", profile="gpu")
     assert (spec.launch, spec.container.image) == (Command(("other",)), "ghcr.io/org/web:1")
+    box.write("app.py", "async def app(scope, receive, send): ...")
     box.write("stoker.gpu.yaml", "services: {web: {python: 'app:app'}}")
     assert box.service(IMAGE % "", profile="gpu").container.image == ""
 
