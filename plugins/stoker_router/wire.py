@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stoker.errors import RouterError
-from stoker.model.load import LoadSample, RequestRecord
+from stoker.model.load import LoadSample, RequestBatch, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
 
@@ -42,14 +42,15 @@ def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
     }
 
 
-def decode_records(message: Mapping[str, Any]) -> tuple[RequestRecord, ...]:
+def decode_records(message: Mapping[str, Any]) -> RequestBatch:
     """The requests of a pushed batch. Raises RouterError for what is none."""
     if message.get("op") != "requests":
         raise RouterError(f"the router does not record: {message.get('message', 'it does not say why')}")
-    return tuple(
+    requests = (
         RequestRecord(service=service, arrived=arrived, waited=waited, held=held, status=status)
         for service, arrived, waited, held, status in message["rows"]
     )
+    return RequestBatch(requests, message.get("dropped", 0))
 
 
 def decode_sample(message: Mapping[str, Any]) -> LoadSample:

@@ -4,8 +4,8 @@
 
 A real daemon runs two services of the same ASGI application, which imports the module; one of them preloads
 it. Both grow by one replica at a time, in turn. Ready: from the decision to start to the first successful
-probe, by the daemon's own events. USS: memory that is of that replica alone (/proc/PID/smaps_rollup), after it
-has answered a request, while all the others run, so that files that several map count for none of them.
+probe, by the daemon's own events. USS: memory that is of that replica alone (/proc/PID/smaps_rollup), once it
+has answered requests, while all the others run, so that files that several map count for none of them.
 The first replica of the warm service waits for the imports and is told apart.
 
 Without the module (`pip install torch`) a stand-in is used that computes for a second and keeps 64 MiB.

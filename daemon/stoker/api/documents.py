@@ -6,13 +6,14 @@ Fields are only ever added here. Times in `*_s` are seconds, in `*_ms` milliseco
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from stoker.api.facade import ServiceLoad, Snapshot
 from stoker.api.narrate import iso_time, plain, rejection_words
 from stoker.errors import ConfigProblem
 from stoker.model.device import Device
-from stoker.model.event import Event
+from stoker.model.event import Event, TargetChanged
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
 from stoker.plugin.manager import PluginRecord
@@ -96,6 +97,7 @@ def service_document(snapshot: Snapshot, key: ServiceKey) -> Document:
         "held": bool(spec and spec.held),
         "removed": spec is None,
         "priority": spec.priority if spec else 0,
+        "startup_s": median(snapshot.startups[key]) if snapshot.startups.get(key) else None,
     }
 
 
@@ -211,8 +213,14 @@ def devices_document(snapshot: Snapshot) -> Document:
     return {"devices": device_documents(snapshot), "inventory": inventory_document(snapshot)}
 
 
-def explain_service(snapshot: Snapshot, key: ServiceKey) -> Document:
-    """The last scaling decision of a service with the samples and rules behind it."""
+def explain_service(
+    snapshot: Snapshot,
+    key: ServiceKey,
+    decided: Sequence[TargetChanged] = (),
+    history: Document | None = None,
+) -> Document:
+    """The last scaling decision of a service with the samples and rules behind it. `decided`: the changes of
+    its target that are remembered, oldest first; `history`: its last hour, as `history_document` has it."""
     spec = snapshot.desired.services.get(key)
     decision = snapshot.decisions.get(key)
     window = snapshot.windows.get(key)
@@ -224,6 +232,20 @@ def explain_service(snapshot: Snapshot, key: ServiceKey) -> Document:
         "window": plain(window) if window else None,
         "rules": _rules(spec) if spec else None,
         "restart_counts": plain(snapshot.restarts.get(key, {})),
+        "startups_s": list(snapshot.startups.get(key, ())),
+        "now": round(snapshot.wall, 2),
+        "decisions": [_change(event) for event in decided],
+        "history": history,
+    }
+
+
+def _change(event: TargetChanged) -> Document:
+    return {
+        "time": iso_time(event.wall),
+        "at": round(event.wall, 2),
+        "before": event.before,
+        "target": event.target,
+        "reason": event.decision.reason,
     }
 
 

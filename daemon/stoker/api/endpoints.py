@@ -23,8 +23,11 @@ from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, request_lines, 
 from stoker.decide.demand import KEPT_SECONDS
 from stoker.decide.health import IN_BED
 from stoker.errors import NotFoundError
+from stoker.model.event import TargetChanged
 from stoker.model.service import ServiceKey
 
+DECISIONS = 8
+"""Changes of a target that `explain` tells."""
 _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
@@ -301,7 +304,11 @@ class Endpoints:
 
     def _explain_service(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
-        return documents.explain_service(snapshot, resolve_service(snapshot, name))
+        key = resolve_service(snapshot, name)
+        events = self._facade.recent_events()
+        decided = [event for event in events if isinstance(event, TargetChanged) and event.service == key]
+        past = history_document(self._facade.history(), snapshot.wall - snapshot.now)
+        return documents.explain_service(snapshot, key, decided[-DECISIONS:], past.get(key))
 
     def _explain_replica(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()

@@ -61,6 +61,8 @@ class Snapshot:
     totals: Mapping[str, ServiceTotals] = field(default_factory=dict)
     restarts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """service key -> reason -> count."""
+    startups: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Seconds that the last replicas of a service took from the decision to ready, oldest first."""
     config_state: str = "in-force"
     problems: Sequence[ConfigProblem] = ()
     notices: Sequence[str] = ()

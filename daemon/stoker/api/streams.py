@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from stoker.api.facade import DaemonFacade
 from stoker.api.narrate import event_document
 from stoker.model.event import Event
-from stoker.model.load import RequestRecord
+from stoker.model.load import RequestBatch, RequestRecord
 
 JSON_LINES = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -62,11 +62,13 @@ async def request_lines(
     batches: AsyncGenerator[Sequence[RequestRecord], None], offset: float
 ) -> AsyncIterator[bytes]:
     """Requests as JSON lines; `offset`: from monotonic seconds to those since the epoch. An empty line says
-    that recording has begun."""
+    that recording has begun; {"dropped": N} that N more had ended and were not told."""
     yield b"\n"
     async with aclosing(batches):
         async for batch in batches:
             yield b"".join(_request_line(record, offset) for record in batch)
+            if isinstance(batch, RequestBatch) and batch.dropped:
+                yield json.dumps({"dropped": batch.dropped}).encode() + b"\n"
 
 
 def _request_line(record: RequestRecord, offset: float) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,19 @@ class RequestRecord:
     waited: float
     held: float
     status: int
+
+
+class RequestBatch(tuple[RequestRecord, ...]):
+    """Requests that were told together. `dropped`: how many more had ended and were not told, because their
+    reader did not read."""
+
+    dropped: int
+
+    def __new__(cls, requests: Iterable[RequestRecord] = (), dropped: int = 0) -> RequestBatch:
+        """The requests, and how many are missing among them."""
+        batch = super().__new__(cls, requests)
+        batch.dropped = dropped
+        return batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,7 +250,8 @@ class RecordingRouter(Router, Protocol):
 
     def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """Requests of these services that end from now on, in batches, until it is closed or the router's
-        program ends. The first batch, empty, says that it has begun. Raises RouterError."""
+        program ends. The first batch, empty, says that it has begun. Of requests that had to be dropped a
+        `stoker.model.load.RequestBatch` tells the number. Raises RouterError."""
         ...
 
 

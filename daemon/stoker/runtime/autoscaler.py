@@ -26,6 +26,7 @@ from stoker.model.service import PolicySpec, ServiceKey, ServiceSpec
 from stoker.model.state import DesiredState, ObservedState
 from stoker.plugin.ports import Policy, PolicyInput
 from stoker.runtime.box_budget import BoxBudget
+from stoker.runtime.policies import Policies
 from stoker.runtime.readings import Readings
 
 USAGE_PERIOD = 5.0
@@ -85,7 +86,8 @@ class _Pool:
 class Autoscaler:
     """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
     the workers of a service; `state` and `desired` give the present snapshots; `budget` shares out what all
-    ask (None: only devices are counted); `wall` gives seconds since the epoch."""
+    ask (None: only devices are counted); `startup` tells what a service's replicas take to get ready (None:
+    as those that are there took); `wall` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -96,12 +98,13 @@ class Autoscaler:
         desired: Callable[[], DesiredState],
         post: Callable[[Event], None],
         budget: BoxBudget | None = None,
+        startup: Callable[[ServiceKey], float | None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._wall = wall
         self._budget = budget or BoxBudget(Amount(cpu=math.inf, memory=math.inf))
-        self._make_policy = policy
-        self._policies: dict[str, Policy] = {}
+        self._policies = Policies(policy, post)
+        self._startup = startup or (lambda key: median_startup(state(), key))
         self._usage = usage
         self._state = state
         self._desired = desired
@@ -111,7 +114,9 @@ class Autoscaler:
         self._share = False
         self._wake = anyio.Event()
         self._reconsidered = anyio.Event()
-        self._readings = Readings(policy=self._policy, desired=desired, post=post, answered=self._look_at)
+        self._readings = Readings(
+            policy=self._policies.of, desired=desired, post=post, answered=self._look_at
+        )
 
     # -- what arrives ----------------------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class Autoscaler:
             pool.wake_at = None
             return
         before = pool.decision.target if pool.decision else state.targets.get(key, spec.scaling.min_replicas)
-        view = _pool_state(state, key, before)
+        view = _pool_state(state, key, before, self._startup(key))
         answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
         settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
         pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
@@ -242,7 +247,7 @@ class Autoscaler:
             key: Asked(
                 decision=pool.decision,
                 granted=pool.portion.target if pool.portion else state.targets.get(key),
-                startup=_startup(state, key) or 0.0,
+                startup=self._startup(key) or 0.0,
             )
             for key, pool in self._pools.items()
             if pool.decision is not None and key in desired.services
@@ -262,31 +267,17 @@ class Autoscaler:
             self._post(notice)
 
     def _ask(self, spec: ServiceSpec, rule: PolicySpec, pool: _Pool, view: PoolState, now: float) -> Decision:
-        try:
-            return self._policy(rule.metric).decide(
-                PolicyInput(
-                    service=spec,
-                    policy=rule,
-                    window=lambda seconds: pool.history.window(seconds, now),
-                    pool=view,
-                    now=now,
-                    state=pool.memory.state_of(rule),
-                    wall=self._wall(),
-                    reading=self._readings.of(spec.key, rule),
-                )
-            )
-        except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event
-            message = (
-                f"policy {rule.metric} failed: {type(error).__name__}: {error}; {spec.name} holds its scale"
-            )
-            self._post(Notice(message=message, severity="error", service=spec.key))
-            return Decision(target=view.target, reason=message, valid=False, code="policy_failed")
-
-    def _policy(self, metric: str) -> Policy:
-        policy = self._policies.get(metric)
-        if policy is None:
-            policy = self._policies[metric] = self._make_policy(metric)
-        return policy
+        given = PolicyInput(
+            service=spec,
+            policy=rule,
+            window=lambda seconds: pool.history.window(seconds, now),
+            pool=view,
+            now=now,
+            state=pool.memory.state_of(rule),
+            wall=self._wall(),
+            reading=self._readings.of(spec.key, rule),
+        )
+        return self._policies.ask(spec, rule, given)
 
     def _pool(self, key: ServiceKey) -> _Pool:
         return self._pools.setdefault(key, _Pool())
@@ -325,18 +316,18 @@ def _device_use(state: ObservedState, replica: Replica) -> float | None:
     return sum(busy) / len(busy) if busy else None
 
 
-def _pool_state(state: ObservedState, key: ServiceKey, target: int) -> PoolState:
+def _pool_state(state: ObservedState, key: ServiceKey, target: int, startup: float | None) -> PoolState:
     replicas = state.of(key)
     return PoolState(
         ready=sum(replica.phase == "ready" for replica in replicas),
         starting=sum(replica.phase in {"pending", "starting"} for replica in replicas),
         draining=sum(replica.phase in {"draining", "stopping"} for replica in replicas),
         target=target,
-        startup_seconds=_startup(state, key),
+        startup_seconds=startup,
     )
 
 
-def _startup(state: ObservedState, key: ServiceKey) -> float | None:
+def median_startup(state: ObservedState, key: ServiceKey) -> float | None:
     """Seconds that its replicas took to get ready, None where none has."""
     started = [r.startup_seconds for r in state.of(key) if r.startup_seconds is not None]
     return median(started) if started else None

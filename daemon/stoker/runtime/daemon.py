@@ -145,6 +145,7 @@ class Daemon:
             desired=lambda: self._control.desired,
             post=self._post,
             budget=BoxBudget(measure_room()),
+            startup=self._kept.startups.of,
         )
         self._configuration = Configuration(
             options,
@@ -189,7 +190,7 @@ class Daemon:
             addresses=addresses,
             registry=self._parts.registry,
             marks=marks,
-            past=Past(self._control, self._autoscaler, link, pulse),
+            past=Past(self._control, self._autoscaler, link, pulse, self._kept.startups),
             whole=Whole(
                 state_dir=self._options.state_dir,
                 doors=TcpDoors(tasks=self._tasks, state_dir=self._options.state_dir, post=self._post),
@@ -364,7 +365,7 @@ class Daemon:
 
     def _after_event(self, event: Event) -> None:
         self._words.after(event)
-        self._kept.revisions.follow(self._control.state)
+        self._kept.follow(event, self._control.state)
         match event:
             case InventoryChanged():
                 self._autoscaler.box_changed()

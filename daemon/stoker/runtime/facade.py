@@ -98,6 +98,7 @@ class Facade:
             loads={key: self._load(key) for key in desired.services},
             totals=self.past.totals(),
             restarts=self.past.restarts,
+            startups=self.past.startups.all(),
             config_state="rejected" if configuration.problems else "in-force",
             problems=configuration.problems,
             notices=(*(effective.notices if effective else ()), *self.past.warnings),

@@ -15,12 +15,21 @@ from stoker.runtime.control import ControlLoop
 from stoker.runtime.history import LevelHistory, load_points
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.pulse import Pulse
+from stoker.runtime.startup_times import StartupTimes
 
 
 class Past:
     """Takes note of every folded event. `pulse` beats for those who wait for news."""
 
-    def __init__(self, control: ControlLoop, autoscaler: Autoscaler, link: RouterLink, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        control: ControlLoop,
+        autoscaler: Autoscaler,
+        link: RouterLink,
+        pulse: Pulse,
+        startups: StartupTimes,
+    ) -> None:
+        self.startups = startups
         self.warnings: deque[str] = deque(maxlen=20)
         self._control = control
         self._autoscaler = autoscaler

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import Any
 
 import click
@@ -76,13 +78,16 @@ def _service(document: dict[str, Any]) -> Iterator[Line]:
     yield (f"{document['deployment']}/{document['name']}: target {document['target']}", "bold")
     if document.get("rejected"):
         yield (f"  update    {document['rejected']['message']}", "yellow")
-    yield (f"  decision  {decision['target']}: {decision['reason']}", "")
+    formula, *steps = decision["reason"].split("; ")
+    recommended = decision.get("facts", {}).get("recommended")
+    said = f"{recommended:g} by policy: " if recommended is not None else ""
+    yield (f"  decision  {said}{formula}", "")
+    for step in steps:
+        yield (f"  then      {step}", "")
     if document["target"] != decision["target"]:
-        yield (f"  settled   {document['target']}, after bounds, stabilization and the box's budget", "")
-    yield (
-        f"  bounds    {document['min_replicas']}..{document['max_replicas']}, {document['ready']} ready",
-        "",
-    )
+        yield (f"  settled   {document['target']} so far; the decision is for {decision['target']}", "yellow")
+    bounds, ready = f"{document['min_replicas']}..{document['max_replicas']}", f"{document['ready']} ready"
+    yield f"  bounds    {bounds}, {ready}{_starts(document.get('startups_s', ()))}", ""
     if window and window["seconds"]:
         mean = (
             f"{window['in_flight']:.2f} in flight, {window['queued']:.2f} queued, "
@@ -93,8 +98,34 @@ def _service(document: dict[str, Any]) -> Iterator[Line]:
         yield ("  samples   none yet (no data is not zero load)", "")
     for policy in rules["policies"] if rules else ():
         yield (f"  policy    {_policy(policy)}", "")
-    for name, value in decision.get("facts", {}).items():
-        yield (f"  {name:<20} {value:g}", "dim")
+    facts = {name: value for name, value in decision.get("facts", {}).items() if name != "recommended"}
+    if facts:
+        yield "  numbers   " + ", ".join(f"{name} {value:g}" for name, value in facts.items()), "dim"
+    yield from _past(document.get("decisions", []), document.get("history"), document.get("now", 0.0))
+
+
+def _starts(seconds: Sequence[float]) -> str:
+    """What a start costs, as the policy knows it."""
+    if not seconds:
+        return ""
+    most = f", at most {max(seconds):.2g} s" if len(seconds) > 1 else ""
+    return f"; a start takes {median(seconds):.2g} s (the last {len(seconds)}{most})"
+
+
+def _past(decisions: Sequence[dict[str, Any]], history: dict[str, Any] | None, now: float) -> Iterator[Line]:
+    """The last decisions, and the load that they answered to as a chart."""
+    if history and history["levels"]["t"]:
+        from stoker.cli.chart import SPANS, chart
+
+        since = [one["at"] for one in decisions if now - one["at"] <= SPANS[-1]]
+        yield "", ""
+        for line in chart(history, now, min(since, default=now)):
+            yield f"  {line}", "cyan"
+    if decisions:
+        yield "  decisions", ""
+    for one in decisions:
+        clock = time.strftime("%H:%M:%S", time.localtime(one["at"]))
+        yield f"    {clock}  {one['before']} > {one['target']}  {one['reason']}", ""
 
 
 def _policy(policy: dict[str, Any]) -> str:

@@ -26,12 +26,17 @@ LAST_ROWS = 0.3
 
 @dataclass
 class _Recorded:
-    """`rows`: (arrived, held, service). `unserved`: requests that never reached a worker."""
+    """`rows`: (arrived, held, service). `unserved`: requests that never reached a worker; `dropped`: those
+    that the router had to drop because this command did not read fast enough."""
 
     rows: list[tuple[float, float, str]] = field(default_factory=list)
     unserved: int = 0
+    dropped: int = 0
 
     def add(self, request: dict[str, Any]) -> None:
+        self.dropped += request.get("dropped", 0)
+        if "dropped" in request:
+            return
         if request["service_s"] > 0:
             self.rows.append((request["arrived"], request["service_s"], request["service"]))
         else:
@@ -122,4 +127,5 @@ def _sum_up(recorded: _Recorded, file: Path | None) -> None:
     span = recorded.rows[-1][0] - recorded.rows[0][0] if recorded.rows else 0.0
     said = f"{count} requests over {span:.0f} s" + (f" in {file}" if file else "")
     missed = f"; {recorded.unserved} that no worker served are left out" if recorded.unserved else ""
-    sys.stderr.write(f"{said}{missed}\n")
+    lost = f"; {recorded.dropped} MISSING: they came faster than they were read" if recorded.dropped else ""
+    sys.stderr.write(f"{said}{missed}{lost}\n")
