@@ -303,12 +303,7 @@ class Endpoints:
         return sorted(r.id for r in found if any(taken.uuid in mine for taken in r.reservations))
 
     def _explain_service(self, name: str) -> documents.Document:
-        snapshot = self._facade.snapshot()
-        key = resolve_service(snapshot, name)
-        events = self._facade.recent_events()
-        decided = [event for event in events if isinstance(event, TargetChanged) and event.service == key]
-        past = history_document(self._facade.history(), snapshot.wall - snapshot.now)
-        return documents.explain_service(snapshot, key, decided[-DECISIONS:], past.get(key))
+        return _explained(self._facade, name)
 
     def _explain_replica(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
@@ -335,6 +330,16 @@ class Endpoints:
             return resolve_service(self._facade.snapshot(), name)
         except NotFoundError:
             return name
+
+
+def _explained(facade: DaemonFacade, name: str) -> documents.Document:
+    """A service with the last decisions and the hour that they were made in."""
+    snapshot = facade.snapshot()
+    key = resolve_service(snapshot, name)
+    events = facade.recent_events()
+    decided = [event for event in events if isinstance(event, TargetChanged) and event.service == key]
+    past = history_document(facade.history(), snapshot.wall - snapshot.now)
+    return documents.explain_service(snapshot, key, decided[-DECISIONS:], past.get(key))
 
 
 def _done(message: str, **more: Any) -> Response:
