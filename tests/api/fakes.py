@@ -359,7 +359,7 @@ class Served:
 
 
 @contextmanager
-def served(daemon: FakeDaemon, socket: Path) -> Iterator[Served]:
+def served(daemon: FakeDaemon, socket: Path, *, operators: int | None = None) -> Iterator[Served]:
     """Serve the daemon at `socket` while the block runs."""
     with anyio.from_thread.start_blocking_portal("asyncio") as portal:
         scope: list[anyio.CancelScope] = []
@@ -369,7 +369,7 @@ def served(daemon: FakeDaemon, socket: Path) -> Iterator[Served]:
             with anyio.CancelScope() as cancel:
                 scope.append(cancel)
                 async with anyio.create_task_group() as group:
-                    await group.start(_serve, daemon, str(socket))
+                    await group.start(_serve, daemon, str(socket), operators)
                     ready.set()
                     await anyio.sleep_forever()
 
@@ -384,5 +384,5 @@ def served(daemon: FakeDaemon, socket: Path) -> Iterator[Served]:
             future.result(timeout=10)
 
 
-async def _serve(daemon: FakeDaemon, path: str, *, task_status: Any) -> None:
-    await serve(build(daemon), path, task_status=task_status)
+async def _serve(daemon: FakeDaemon, path: str, operators: int | None, *, task_status: Any) -> None:
+    await serve(build(daemon), path, operators=operators, task_status=task_status)

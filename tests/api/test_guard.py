@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,16 @@ from api.fakes import FakeDaemon, Served
 from api.wire import Connection
 from stoker.api import tcp
 from stoker.api.app import build
-from stoker.api.guard import FAILURES, PERIOD, Refusals, foreign, known_host
+from stoker.api.guard import BURST, FAILURES, PERIOD, ROLE_HEADER, Guard, Refusals, foreign, known_host
+from stoker.api.openapi import ENDPOINTS
 from stoker.api.problems import BadRequestError
+from stoker.api.roles import Allowance, Role, may
 from stoker.api.server import LARGEST_HEAD, serve_tcp
 from stoker.errors import ConflictError, StokerError
 
 TOKEN = "correct-horse-battery-staple"
+VIEW = "only-looking-at-the-horse"
+TOKENS: dict[str, Role] = {TOKEN: "operate", VIEW: "view"}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +100,8 @@ def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert tcp.token(str(tmp_path)) == made
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["token"]
+    assert tcp.tokens(str(tmp_path)) == {made: "operate", tcp.token(str(tmp_path), "view"): "view"}
+    assert stat.S_IMODE((tmp_path / "view-token").stat().st_mode) == 0o600
 
 
 def test_a_token_that_others_can_read_is_none(tmp_path: Path) -> None:
@@ -144,7 +152,7 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 
 @contextmanager
-def on_tcp(daemon: FakeDaemon) -> Iterator[int]:
+def on_tcp(daemon: FakeDaemon, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """The daemon on a TCP port, running in another thread."""
     with anyio.from_thread.start_blocking_portal("asyncio") as portal:
         listener = tcp.listen("127.0.0.1:0")
@@ -153,7 +161,7 @@ def on_tcp(daemon: FakeDaemon) -> Iterator[int]:
         async def run() -> None:
             async with anyio.create_task_group() as group:
                 scopes.append(group.cancel_scope)
-                await group.start(serve_tcp, build(daemon), listener, TOKEN)
+                await group.start(partial(serve_tcp, build(daemon), listener, TOKENS, tls=tls))
                 started.set()
 
         future = portal.start_task_soon(run)
@@ -197,6 +205,64 @@ def test_with_the_token_everything_is(port: int, daemon: FakeDaemon) -> None:
     assert json.loads(body)["daemon"]["pid"] == 1
     assert ask(port, "POST", "/v1/down", authorization=f"Bearer {TOKEN}")[0] == 200
     assert daemon.calls == [("down",)]
+
+
+def test_the_token_for_looking_changes_nothing(port: int, daemon: FakeDaemon) -> None:
+    status, headers, _ = ask(port, "GET", "/v1/status", authorization=f"Bearer {VIEW}")
+    assert (status, headers[ROLE_HEADER]) == (200, "view")
+    assert ask(port, "GET", "/v1/status", authorization=f"Bearer {TOKEN}")[1][ROLE_HEADER] == "operate"
+    for entry in ENDPOINTS:
+        if entry.method != "GET":
+            answer = ask(port, entry.method, entry.path, authorization=f"Bearer {VIEW}")
+            assert answer[0] == 403, entry.path
+            assert b"role operate" in answer[2]
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
+        assert ask(port, method, "/v1/down", authorization=f"Bearer {VIEW}")[0] in {400, 403}, method
+    assert daemon.calls == []
+
+
+@pytest.mark.anyio
+async def test_whoever_asks_without_end_is_told_to_wait() -> None:
+    served: list[str] = []
+    answers: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope["client"][0])
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    guard = Guard(app, now=lambda: 7.0, tokens=TOKENS)
+    for peer in ["10.0.0.1"] * (int(BURST) + 1) + ["10.0.0.2"]:
+        head = [(b"host", b"box"), (b"authorization", f"Bearer {VIEW}".encode())]
+        await guard(
+            {"type": "http", "method": "GET", "path": "/v1/status", "headers": head, "client": (peer, 1)},
+            lambda: None,
+            send,
+        )
+    assert served == ["10.0.0.1"] * int(BURST) + ["10.0.0.2"]
+    assert answers[0]["status"] == 429
+    assert (b"retry-after", b"1") in answers[0]["headers"]
+
+
+def test_an_allowance_fills_again_and_is_each_peers_own() -> None:
+    clock = [0.0]
+    allowance = Allowance(lambda: clock[0], rate=2, burst=3, most=2)
+    assert [allowance.take("a") for _ in range(4)] == [True, True, True, False]
+    assert allowance.take("b")
+    clock[0] = 0.5
+    assert [allowance.take("a") for _ in range(2)] == [True, False]
+    clock[0] = 100
+    assert [allowance.take("a") for _ in range(4)] == [True, True, True, False], "no more than the burst"
+    assert allowance.take("b")
+    assert allowance.take("c"), "the third pushes out whoever was silent longest"
+    assert allowance.take("a")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_looking_is_for_both_roles(method: str) -> None:
+    assert may("view", method)
+    assert may("operate", method)
 
 
 def test_too_many_wrong_tokens_are_told_to_wait(port: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 from api.fakes import FakeDaemon, Served, served
 from api.wire import ask, get
 from stoker.api.server import refusal
-from stoker.api.unixsocket import Peer, address, allowed, connect, listen, peer_of
+from stoker.api.unixsocket import Peer, address, connect, listen, peer_of, role_of
 from stoker.errors import ConflictError, StokerError
 
 
@@ -97,18 +97,21 @@ def test_the_kernel_says_who_the_peer_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "expected"),
+    ("peer", "expected", "with_operators"),
     [
-        (Peer(pid=1, uid=0, gid=0), True),
-        (Peer(pid=1, uid=1000, gid=1000), True),
-        (Peer(pid=1, uid=1001, gid=1001), False),
-        (Peer(pid=1, uid=1001, gid=500), True),
-        (Peer(pid=1, uid=1001, gid=1001, groups=frozenset({4, 500})), True),
-        (Peer(pid=1, uid=1001, gid=1001, groups=frozenset({4, 5})), False),
+        (Peer(pid=1, uid=0, gid=0), "operate", "operate"),
+        (Peer(pid=1, uid=1000, gid=1000), "operate", "operate"),
+        (Peer(pid=1, uid=1001, gid=1001), None, None),
+        (Peer(pid=1, uid=1001, gid=500), "operate", "view"),
+        (Peer(pid=1, uid=1001, gid=1001, groups=frozenset({4, 500})), "operate", "view"),
+        (Peer(pid=1, uid=1001, gid=1001, groups=frozenset({500, 600})), "operate", "operate"),
+        (Peer(pid=1, uid=1001, gid=600), None, "operate"),
+        (Peer(pid=1, uid=1001, gid=1001, groups=frozenset({4, 5})), None, None),
     ],
 )
-def test_who_may_talk_to_the_daemon(peer: Peer, expected: bool) -> None:
-    assert allowed(peer, uids=frozenset({1000}), gid=500) is expected
+def test_who_may_talk_to_the_daemon(peer: Peer, expected: str | None, with_operators: str | None) -> None:
+    assert role_of(peer, uids=frozenset({1000}), gid=500) == expected
+    assert role_of(peer, uids=frozenset({1000}), gid=500, operators=600) == with_operators
 
 
 def test_the_refusal_says_who_was_refused() -> None:
@@ -131,7 +134,26 @@ def test_a_stranger_gets_one_refusal_and_no_data(daemon: FakeDaemon, tmp_path: P
         assert ask(live.socket, "GET", "/healthz")[0] == 200
 
 
-def stranger(path: Path) -> Callable[[], bytes]:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_member_of_the_sockets_group_may_only_look_where_operators_are_named(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    path = tmp_path / "run" / "s.sock"
+    look = stranger(path, gid=0)
+    change = stranger(path, gid=0, request=LOOK.replace(b"GET /v1/status", b"POST /v1/down"))
+    with served(daemon, path, operators=65533) as live:
+        for place in (path, *list(path.parents)[:-2]):
+            os.chmod(place, mode(place) | 0o007)
+        assert look().startswith(b"HTTP/1.1 200")
+        assert change().startswith(b"HTTP/1.1 403")
+        assert daemon.calls == []
+        assert ask(live.socket, "POST", "/v1/down")[0] == 200, "root operates"
+
+
+LOOK = b"GET /v1/status HTTP/1.1\r\nhost: stoker\r\nconnection: close\r\n\r\n"
+
+
+def stranger(path: Path, *, gid: int = 65533, request: bytes = LOOK) -> Callable[[], bytes]:
     """A child process of another user; calling the result lets it ask for the status and gives its answer."""
     go_reading, go_writing = os.pipe()
     reading, writing = os.pipe()
@@ -140,11 +162,11 @@ def stranger(path: Path) -> Callable[[], bytes]:
         answer = b""
         try:
             os.setgroups([])
-            os.setgid(65533)
-            os.setuid(65533)
+            os.setgid(gid)
+            os.setuid(65532)
             os.read(go_reading, 1)
             with connect(str(path), 5) as connection:
-                connection.sendall(b"GET /v1/status HTTP/1.1\r\nhost: stoker\r\n\r\n")
+                connection.sendall(request)
                 while piece := connection.recv(4096):
                     answer += piece
         except BaseException as error:  # noqa: BLE001 - the child may only leave by _exit

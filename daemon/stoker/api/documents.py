@@ -52,6 +52,7 @@ def daemon_document(snapshot: Snapshot) -> Document:
         "state_dir": snapshot.state_dir,
         "stopping": snapshot.observed.stopping,
         "listening": list(snapshot.listening),
+        "tls": snapshot.encrypted,
         "notices": list(snapshot.notices),
     }
 

@@ -69,6 +69,8 @@ class Snapshot:
     files: Sequence[str] = ()
     listening: Sequence[str] = ()
     """HOST:PORT of each open TCP listener."""
+    encrypted: bool = False
+    """Whether these speak TLS."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Mark] = field(default_factory=dict)
     """What the operator said of devices, by UUID, those that are away included."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +20,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stoker.api.guard import Guard
 from stoker.api.problems import MEDIA_TYPE, plain_problem
-from stoker.api.unixsocket import Peer, allowed, identity_of, listen, peer_of, remove
+from stoker.api.roles import Role
+from stoker.api.unixsocket import Peer, identity_of, listen, peer_of, remove, role_of
 
 GRACE = 3
 """Seconds that running answers get at the end."""
 MOST_CONNECTIONS = 512
-"""On TCP; more are answered with 503."""
+"""On TCP; more are answered with 503, and beyond twice as many hung up on: each takes a descriptor."""
 LARGEST_HEAD = 64 * 1024
 HEAD_SECONDS = 20.0
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -35,10 +37,12 @@ async def serve(
     path: str,
     *,
     allowed_uids: frozenset[int] = frozenset(),
+    operators: int | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started once the socket accepts. Root, the daemon's own uid, `allowed_uids`
-    and members of the socket's group are let in, by the kernel's word.
+    and members of the socket's group are let in, by the kernel's word; where `operators` names a group by its
+    id, the others of the socket's group may look only.
 
     Needs anyio's asyncio backend. Raises ConflictError if another daemon answers at `path`, StokerError
     if the socket cannot be made.
@@ -47,8 +51,9 @@ async def serve(
     identity = identity_of(path)
     gid = os.stat(path).st_gid
     uids = allowed_uids | {os.geteuid()}
-    app.state.admit = lambda peer: allowed(peer, uids=uids, gid=gid)
-    server = _server(Guard(app, now=anyio.current_time), CheckedProtocol)
+    app.state.admit = lambda peer: role_of(peer, uids=uids, gid=gid, operators=operators)
+    app.state.lookers = Guard(app, now=anyio.current_time, role="view")
+    server = _server(Guard(app, now=anyio.current_time, role="operate"), CheckedProtocol)
     try:
         await _serve(server, listener, app, task_status)
     finally:
@@ -59,16 +64,18 @@ async def serve(
 async def serve_tcp(
     app: Starlette,
     listener: socket.socket,
-    token: str,
+    tokens: Mapping[str, Role],
     names: tuple[str, ...] = (),
     *,
+    tls: ssl.SSLContext | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve on a TCP listener until cancelled, to those who hold the token. `names` are host names by which
-    the box may be called. The listener is closed at the end."""
-    guard = Guard(app, now=anyio.current_time, token=token, names=names)
+    """Serve on a TCP listener until cancelled, to those who hold one of the tokens, as what it is good for.
+    `names` are host names by which the box may be called. The listener is closed at the end."""
+    guard = Guard(app, now=anyio.current_time, tokens=tokens, names=names)
     try:
-        await _serve(_server(guard, LimitedProtocol, most=MOST_CONNECTIONS), listener, app, task_status)
+        server = _server(guard, LimitedProtocol, most=MOST_CONNECTIONS, tls=tls)
+        await _serve(server, listener, app, task_status)
     finally:
         listener.close()
 
@@ -102,6 +109,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The clock runs from here."""
         super().connection_made(transport)
+        most = self.config.limit_concurrency
+        if most is not None and len(self.connections) > 2 * most:
+            transport.abort()
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,9 +157,12 @@ class CheckedProtocol(LimitedProtocol):
         super().connection_made(transport)
         peer = _peer(transport.get_extra_info("socket"))
         app: Any = self.config.app
-        if peer is None or not app.state.admit(peer):
+        role = None if peer is None else app.state.admit(peer)
+        if role is None:
             # Answered like a request, not by hanging up: a client that still writes would see only that.
             self.app = refusal(peer)
+        elif role == "view":
+            self.app = app.state.lookers
 
 
 class QuietServer(uvicorn.Server):
@@ -176,7 +189,13 @@ class QuietServer(uvicorn.Server):
         self._stop.set()
 
 
-def _server(app: Guard, protocol: type[LimitedProtocol], *, most: int | None = None) -> QuietServer:
+def _server(
+    app: Guard,
+    protocol: type[LimitedProtocol],
+    *,
+    most: int | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> QuietServer:
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -192,6 +211,8 @@ def _server(app: Guard, protocol: type[LimitedProtocol], *, most: int | None = N
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE,
     )
+    config.load()
+    config.ssl = tls  # made by us: uvicorn's own is never read again
     return QuietServer(config)
 
 

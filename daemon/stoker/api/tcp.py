@@ -10,9 +10,10 @@ import stat
 from contextlib import suppress
 
 from stoker.api.problems import BadRequestError
+from stoker.api.roles import ROLES, Role
 from stoker.errors import ConflictError, StokerError
 
-TOKEN_FILE = "token"
+TOKEN_FILES: dict[Role, str] = {"operate": "token", "view": "view-token"}
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -62,15 +63,20 @@ def listen(address: str) -> socket.socket:
     return listener
 
 
-def token_path(state_dir: str) -> str:
-    """Where the token lies."""
-    return os.path.join(state_dir, TOKEN_FILE)
+def token_path(state_dir: str, role: Role = "operate") -> str:
+    """Where the token of that role lies."""
+    return os.path.join(state_dir, TOKEN_FILES[role])
 
 
-def token(state_dir: str) -> str:
+def tokens(state_dir: str) -> dict[str, Role]:
+    """What each token of the daemon with that state is good for. Raises StokerError."""
+    return {token(state_dir, role): role for role in ROLES}
+
+
+def token(state_dir: str, role: Role = "operate") -> str:
     """The token of the daemon with that state, made when it is first asked for; mode 0600. Raises StokerError
     where it cannot be kept or lies open to others."""
-    path = token_path(state_dir)
+    path = token_path(state_dir, role)
     try:
         with suppress(FileExistsError):
             _write(path, secrets.token_urlsafe(32))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from stoker.api.roles import Role
 from stoker.errors import ConflictError, StokerError
 
 LONGEST = 107
@@ -39,9 +40,17 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid=pid, uid=uid, gid=gid, groups=groups)
 
 
-def allowed(peer: Peer, *, uids: frozenset[int], gid: int) -> bool:
-    """Whether that peer may talk to the daemon: root, one of `uids`, or of the socket's group. Pure."""
-    return peer.uid == 0 or peer.uid in uids or gid in {peer.gid, *peer.groups}
+def role_of(peer: Peer, *, uids: frozenset[int], gid: int, operators: int | None = None) -> Role | None:
+    """What that peer may do, None for nothing at all. Root and `uids` operate; so do members of the socket's
+    group, unless a group of `operators` is named: then the others of the socket's group look only. Pure."""
+    if peer.uid == 0 or peer.uid in uids:
+        return "operate"
+    groups = {peer.gid, *peer.groups}
+    if operators is not None and operators in groups:
+        return "operate"
+    if gid in groups:
+        return "operate" if operators is None else "view"
+    return None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def options_for(
     )
 
 
+def doors_for(given: Mapping[str, str | None]) -> dict[str, Any]:
+    """What `session.listen_option` means to a daemon. Raises UsageError."""
+    chain, key, group = given.get("tls_cert"), given.get("tls_key"), given.get("operators")
+    if bool(chain) != bool(key):
+        raise UsageError("--tls-cert and --tls-key go together: name the certificate chain and its key")
+    return {
+        "listen": given.get("listen"),
+        "tls": (os.path.abspath(chain), os.path.abspath(key)) if chain and key else None,
+        "operators": _group(group) if group else None,
+    }
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(f"--operators {name!r}: there is no group of that name on this box") from None
+
+
 def sinks_for(given: Mapping[str, str | None]) -> tuple[Observer, ...]:
     """Observers for the options of `session.sink_options`. Raises StokerError for a bad URL or secret."""
     found: list[Observer] = []
@@ -76,9 +96,9 @@ def sinks_for(given: Mapping[str, str | None]) -> tuple[Observer, ...]:
     return tuple(found)
 
 
-def sink_arguments(given: Mapping[str, str | None]) -> list[str]:
-    """The same options for another process, paths absolute."""
-    paths = {"event_log", "webhook_secret_file"}
+def arguments_of(given: Mapping[str, str | None]) -> list[str]:
+    """The options of sinks and doors for another process, paths absolute."""
+    paths = {"event_log", "webhook_secret_file", "tls_cert", "tls_key"}
     return [
         f"--{name.replace('_', '-')}={os.path.abspath(value) if name in paths else value}"
         for name, value in given.items()

@@ -106,12 +106,26 @@ def config_options(command: F) -> F:
 
 
 def listen_option(command: F) -> F:
-    """--listen HOST:PORT."""
-    option = click.option(
-        "--listen", metavar="HOST:PORT",
-        help="Serve the API and the page on TCP too, to those who hold the token (`stoker ui` shows it).",
-    )  # fmt: skip
-    return option(command)
+    """--listen HOST:PORT, and who may come in by which door; each may stand in the environment too."""
+    for option in (
+        click.option(
+            "--operators", metavar="GROUP", envvar="STOKER_OPERATORS",
+            help="Only members of GROUP operate over the socket; the others of the socket's group look.",
+        ),
+        click.option(
+            "--tls-key", type=click.Path(), envvar="STOKER_TLS_KEY", help="The certificate's key, PEM.",
+        ),
+        click.option(
+            "--tls-cert", type=click.Path(), envvar="STOKER_TLS_CERT",
+            help="Speak TLS on TCP with this certificate chain, PEM; read again when it changes.",
+        ),
+        click.option(
+            "--listen", metavar="HOST:PORT", envvar="STOKER_LISTEN",
+            help="Serve the API and the page on TCP too, to those who hold a token (`stoker ui` shows it).",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def sink_options(command: F) -> F:

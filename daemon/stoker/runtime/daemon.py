@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio import CancelScope
@@ -193,7 +194,12 @@ class Daemon:
             past=Past(self._control, self._autoscaler, link, pulse, self._kept.startups),
             whole=Whole(
                 state_dir=self._options.state_dir,
-                doors=TcpDoors(tasks=self._tasks, state_dir=self._options.state_dir, post=self._post),
+                doors=TcpDoors(
+                    tasks=self._tasks,
+                    state_dir=self._options.state_dir,
+                    post=self._post,
+                    tls=self._options.tls,
+                ),
                 end=self._end,
                 replace=self._replace,
             ),
@@ -218,7 +224,7 @@ class Daemon:
         start(self._kept.events.run)
         doors = self.facade.whole.doors
         app = doors.app = build(self.facade)
-        await self._tasks.start(serve, app, self._options.socket)
+        await self._tasks.start(partial(serve, app, self._options.socket, operators=self._options.operators))
         if self._options.listen:
             await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
         self._control.state = self._kept.revisions.recall(self._control.state)

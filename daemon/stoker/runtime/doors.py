@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from anyio.abc import TaskGroup
 from starlette.applications import Starlette
 
 from stoker.api import tcp
+from stoker.api.tls import Certificate
 from stoker.errors import StokerError
 from stoker.model.event import Event, Notice
 
 
 class TcpDoors:
-    """The open listeners of one daemon. `app` is set once the API exists."""
+    """The open listeners of one daemon, with TLS where a certificate is given. `app` is set once the API
+    exists. Raises StokerError where the certificate cannot be used."""
 
-    def __init__(self, *, tasks: TaskGroup, state_dir: str, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        *,
+        tasks: TaskGroup,
+        state_dir: str,
+        post: Callable[[Event], None],
+        tls: tuple[str, str] | None = None,
+    ) -> None:
         self.app: Starlette | None = None
         self.open: dict[str, str] = {}
         """What was asked for -> HOST:PORT."""
         self._tasks = tasks
         self._state_dir = state_dir
         self._post = post
+        self._certificate = Certificate(*tls, self._renewed) if tls else None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether they speak TLS."""
+        return self._certificate is not None
 
     async def listen(self, address: str) -> str:
         """Open one until the daemon ends; returns HOST:PORT. Raises StokerError."""
@@ -32,19 +48,21 @@ class TcpDoors:
             raise StokerError("the daemon is still starting")
         if address in self.open or address in self.open.values():
             return self.open.get(address, address)
-        token = tcp.token(self._state_dir)
+        tokens = tcp.tokens(self._state_dir)
         listener = tcp.listen(address)
         host, _ = tcp.split_address(address)
         opened = tcp.join_address(host, listener.getsockname()[1])
         names = (host, socket.gethostname())
-        await self._tasks.start(serve_tcp, self.app, listener, token, names)
+        tls = self._certificate.context if self._certificate else None
+        await self._tasks.start(partial(serve_tcp, self.app, listener, tokens, names, tls=tls))
         self.open[address] = opened
-        words = f"the page is at http://{opened}/; `stoker ui` shows it with its token"
-        if tcp.loopback(host):
+        scheme = "https" if tls else "http"
+        words = f"the page is at {scheme}://{opened}/; `stoker ui` shows it with its token"
+        if tls or tcp.loopback(host):
             self._post(Notice(message=words))
         else:
             # A token that travels in the clear is worth a line, not a refusal: networks can be trusted.
-            message = f"{words}. It is not encrypted: anyone on the way can read the token"
+            message = f"{words}. It is not encrypted: anyone on the way can read the token (--tls-cert)"
             self._post(Notice(message=message, severity="warning"))
         return opened
 
@@ -57,3 +75,6 @@ class TcpDoors:
             if needed:
                 raise
             self._post(Notice(message=str(error), severity="error"))
+
+    def _renewed(self, words: str, severity: str) -> None:
+        self._post(Notice(message=words, severity=severity))

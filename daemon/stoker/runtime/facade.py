@@ -104,6 +104,7 @@ class Facade:
             notices=(*(effective.notices if effective else ()), *self.past.warnings),
             files=effective.files if effective else (),
             listening=tuple(self.whole.doors.open.values()),
+            encrypted=self.whole.doors.encrypted,
             overrides=configuration.overrides,
             marks=self._marks.marks,
             rejected_total=configuration.rejected_total,

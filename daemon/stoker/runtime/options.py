@@ -26,6 +26,10 @@ class DaemonOptions:
     secrets_dir: str | None = None
     listen: str | None = None
     """HOST:PORT of the API on TCP; None: the unix socket alone."""
+    tls: tuple[str, str] | None = None
+    """Certificate chain and key of what is open on TCP, PEM files; None: in the clear."""
+    operators: int | None = None
+    """Group whose members operate over the unix socket; the others of the socket's group look only."""
     systemd: bool = False
     stop_on_exit: bool = True
     observers: tuple[Observer, ...] = ()

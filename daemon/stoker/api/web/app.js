@@ -78,6 +78,7 @@ function summary(services) {
     ["replicas", `${ready} of ${target} ready`, ready >= target ? "" : "busy"],
     ["load", `${count(rps)}/s`, ""],
     queued ? ["queue", `${count(queued)} waiting`, "busy"] : null,
+    document.body.dataset.role === "view" ? ["role", "view only", ""] : null,
     ["up", state.daemon.stopping ? "draining, then it ends" : `up ${duration(view.now() - state.daemon.started)}`, state.daemon.stopping ? "bad" : ""],
   ].filter(Boolean);
   keyed(byId("summary"), chips, ([name]) => name, () => h("span", { class: "badge" }), (chip, [, words, kind]) => {

@@ -69,7 +69,7 @@ export class Panel {
     const low = h("input", { type: "number", min: 0, value: found.min_replicas, "aria-label": "Least replicas" });
     const high = h("input", { type: "number", min: 0, value: found.max_replicas, "aria-label": "Most replicas" });
     const scale = h("form", {
-      class: "row",
+      class: "row operates",
       onsubmit: (event) => {
         event.preventDefault();
         this.act("/v1/scale", { service: key, min_replicas: Number(low.value), max_replicas: Number(high.value) },
@@ -128,7 +128,7 @@ export class Panel {
     return [
       h("p", { class: "say" }, h("b", { class: "phase", "data-health": device.health }, device.health),
         device.health_reason || device.withheld ? `: ${device.health_reason || device.withheld}` : ""),
-      h("p", { class: "row" },
+      h("p", { class: "row operates" },
         away ? h("button", { class: "small", onclick: () => say("uncordon", `GPU ${device.index} in use again`) }, "Uncordon")
           : h("button", { class: "small", title: "Nothing new on it", onclick: () => say("cordon", `GPU ${device.index} cordoned`) }, "Cordon"),
         release),

@@ -66,6 +66,7 @@ export function follow({ heard, standing, locked }) {
         return;
       }
       if (!answer.ok) throw await refusal(answer);
+      document.body.dataset.role = answer.headers.get("stoker-role") ?? "operate";
       attempt = 0;
       standing("live");
       await read(answer.body.getReader(), heard);

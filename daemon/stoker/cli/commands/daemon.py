@@ -15,7 +15,7 @@ from stoker.cli.session import listen_option, session_of, session_options, sink_
 @sink_options
 @session_options
 @click.pass_context
-def command(context: click.Context, /, config: str, listen: str | None, **sinks: str | None) -> int:
+def command(context: click.Context, /, config: str, **more: str | None) -> int:
     """Run the daemon for systemd: no terminal, sd_notify, watchdog.
 
     SIGTERM ends the daemon alone: workers and router go on, and the next daemon takes them over.
@@ -32,9 +32,9 @@ def command(context: click.Context, /, config: str, listen: str | None, **sinks:
     options = launch.options_for(
         session_of(context),
         (config,),
-        listen=listen,
+        **launch.doors_for(more),
         systemd=True,
         stop_on_exit=False,
-        observers=(observer_for_service(), *launch.sinks_for(sinks)),
+        observers=(observer_for_service(), *launch.sinks_for(more)),
     )
     return run_daemon(options)

@@ -26,9 +26,8 @@ def command(
     files: tuple[str, ...],
     sets: tuple[str, ...],
     profile: str | None,
-    listen: str | None,
     detach: bool,
-    **sinks: str | None,
+    **more: str | None,
 ) -> int:
     """Run the services of ./stoker.yaml or of the FILEs until Ctrl-C, which drains and stops them all.
 
@@ -44,14 +43,12 @@ def command(
         arguments = [os.path.abspath(path) for path in chosen]
         arguments += [f"--set={text}" for text in sets]
         arguments += ["--profile", profile] if profile else []
-        arguments += ["--listen", listen] if listen else []
-        arguments += launch.sink_arguments(sinks)
+        arguments += launch.arguments_of(more)
         return launch.in_background(session, arguments)
     from stoker.cli.observers import observers_for_terminal
     from stoker.runtime.daemon import run_daemon
 
-    observers = (*observers_for_terminal(), *launch.sinks_for(sinks))
-    options = launch.options_for(
-        session, chosen, profile=profile, sets=sets, listen=listen, observers=observers
-    )
+    observers = (*observers_for_terminal(), *launch.sinks_for(more))
+    doors = launch.doors_for(more)
+    options = launch.options_for(session, chosen, profile=profile, sets=sets, observers=observers, **doors)
     return run_daemon(options)
