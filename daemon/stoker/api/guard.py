@@ -32,7 +32,13 @@ how many at once: fifty pages that are opened again together ask for three hundr
 ROLE_HEADER = "stoker-role"
 """Says with each answer what the one who asked may do, so that the page offers nothing else."""
 
-_TITLES = {401: "Unauthorized", 403: "Forbidden", 421: "Misdirected request", 429: "Too many requests"}
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    421: "Misdirected request",
+    429: "Too many requests",
+}
 _HEADERS = {401: {"www-authenticate": 'Bearer realm="stoker"'}, 429: {"retry-after": "1"}}
 
 
@@ -101,6 +107,8 @@ class Guard:
         """What the one who asks may do, None where it does not matter. Raises _Refused."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host, method = headers.get("host", ""), scope["method"]
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise _Refused(400, "more than one Host header: which of them is meant?")
         if not known_host(host, self._names):
             raise _Refused(421, f"this daemon is not called {host!r}; use its IP address or localhost")
         if foreign(headers, method):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import grp
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from stoker.cli.exits import FAILED, OK, UsageError
 from stoker.cli.session import Session
@@ -55,7 +57,7 @@ def options_for(
     )
 
 
-def doors_for(given: Mapping[str, str | None]) -> dict[str, Any]:
+def doors_for(given: Mapping[str, Any]) -> dict[str, Any]:
     """What `session.listen_option` means to a daemon. Raises UsageError."""
     chain, key, group = given.get("tls_cert"), given.get("tls_key"), given.get("operators")
     if bool(chain) != bool(key):
@@ -74,7 +76,7 @@ def _group(name: str) -> int:
         raise UsageError(f"--operators {name!r}: there is no group of that name on this box") from None
 
 
-def sinks_for(given: Mapping[str, str | None]) -> tuple[Observer, ...]:
+def sinks_for(given: Mapping[str, Any]) -> tuple[Observer, ...]:
     """Observers for the options of `session.sink_options`. Raises StokerError for a bad URL or secret."""
     found: list[Observer] = []
     if path := given.get("event_log"):
@@ -93,17 +95,22 @@ def sinks_for(given: Mapping[str, str | None]) -> tuple[Observer, ...]:
             except (OSError, ValueError) as error:
                 raise StokerError(f"the webhook's secret cannot be read from {file}: {error}") from error
         found.append(webhook(Target(url=url, least=given.get("webhook_level") or "warning", secret=secret)))
+    if given.get("spans"):
+        from stoker.cli.sinks.spans import spans
+
+        found.append(spans())
     return tuple(found)
 
 
-def arguments_of(given: Mapping[str, str | None]) -> list[str]:
+def arguments_of(given: Mapping[str, Any]) -> list[str]:
     """The options of sinks and doors for another process, paths absolute."""
     paths = {"event_log", "webhook_secret_file", "tls_cert", "tls_key"}
-    return [
-        f"--{name.replace('_', '-')}={os.path.abspath(value) if name in paths else value}"
-        for name, value in given.items()
-        if value
-    ]
+    found = []
+    for name, value in given.items():
+        if value:
+            text = os.path.abspath(value) if name in paths else value
+            found.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={text}"))
+    return found
 
 
 def in_background(session: Session, arguments: Sequence[str]) -> int:
@@ -120,6 +127,7 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
     while process.poll() is None:
         status = _status(session)
         if status is not None and status["daemon"]["pid"] == process.pid and _in_force(status):
+            _await_addresses(status, deadline)
             _report(session, status, log)
             return OK
         if time.monotonic() > deadline:
@@ -131,6 +139,18 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
 
 def _in_force(status: dict[str, Any]) -> bool:
     return bool(status["daemon"]["config"]["generation"])
+
+
+def _await_addresses(status: dict[str, Any], deadline: float) -> None:
+    """Wait until the router listens on each service's address: what is printed can be used at once."""
+    waiting = [urlsplit(service["url"]) for service in status["services"] if service["url"]]
+    while waiting and time.monotonic() < deadline:
+        where = (waiting[-1].hostname or "", waiting[-1].port or 80)
+        try:
+            socket.create_connection(where, timeout=1).close()
+            waiting.pop()
+        except OSError:
+            time.sleep(0.02)
 
 
 def _report(session: Session, status: dict[str, Any], log: Path) -> None:

@@ -143,6 +143,10 @@ def sink_options(command: F) -> F:
             "--webhook", metavar="URL", envvar="STOKER_WEBHOOK", help="POST events there, until they arrive.",
         ),
         click.option(
+            "--spans", is_flag=True, envvar="STOKER_SPANS",
+            help="Send what the daemon does to OpenTelemetry, by its own OTEL_... variables.",
+        ),
+        click.option(
             "--event-log", type=click.Path(), envvar="STOKER_EVENT_LOG", help="Append every event as JSON.",
         ),
     ):  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import stat
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stoker.plugin.ports import StartRequest
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where a command is looked for when the worker's environment has no PATH."""
 _TAIL = 4096
+_BEGUN = re.compile(r"serving \S+ on http://\S+")
 DETAIL = 200
 """Longest `detail`, in characters."""
 
@@ -134,7 +136,8 @@ def group_of(request: StartRequest) -> int | None:
 
 
 def last_line(log_path: str) -> str:
-    """The last line with text in a worker's log, at most `DETAIL` characters; "" if there is none."""
+    """The last line with text in a worker's log, at most `DETAIL` characters; "" if there is none. That the
+    server of `python:` services began is no word on why it ended."""
     try:
         with open(log_path, "rb") as log:
             end = log.seek(0, os.SEEK_END)
@@ -143,7 +146,8 @@ def last_line(log_path: str) -> str:
     except OSError:
         return ""  # a log that was rotated away is no reason to lose the exit
     printable = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
-    return next((line[:DETAIL] for line in printable if line), "")
+    found = next((line for line in printable if line), "")
+    return "" if _BEGUN.fullmatch(found) else found[:DETAIL]
 
 
 def interpreter_of(command: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -209,15 +210,16 @@ class Facade:
         await self._configuration.override(lambda overrides: overrides.update(assignments))
 
     async def unset_override(self, paths: Sequence[str]) -> None:
-        """Remove live overrides; raises NotFoundError."""
-        known = self._configuration.overrides
-        for path in paths:
-            if path not in known:
-                raise NotFoundError(nearest("live override", path, list(known)))
+        """Remove live overrides, a path with all that lies below it; raises NotFoundError."""
+        known = list(self._configuration.overrides)
+        meant = [[name for name in known if f"{name}.".startswith(f"{path}.")] for path in paths]
+        for path, found in zip(paths, meant, strict=True):
+            if not found:
+                raise NotFoundError(nearest("live override", path, known))
 
         def remove(overrides: dict[str, Any]) -> None:
-            for path in paths:
-                overrides.pop(path, None)
+            for name in chain.from_iterable(meant):
+                overrides.pop(name, None)
 
         await self._configuration.override(remove)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from stoker.cli.session import listen_option, session_of, session_options, sink_options
@@ -15,7 +17,7 @@ from stoker.cli.session import listen_option, session_of, session_options, sink_
 @sink_options
 @session_options
 @click.pass_context
-def command(context: click.Context, /, config: str, **more: str | None) -> int:
+def command(context: click.Context, /, config: str, **more: Any) -> int:
     """Run the daemon for systemd: no terminal, sd_notify, watchdog.
 
     SIGTERM ends the daemon alone: workers and router go on, and the next daemon takes them over.

@@ -23,5 +23,8 @@ def _overrides(context: click.Context, _: click.Parameter, incomplete: str) -> l
 @session_options
 @click.pass_context
 def command(context: click.Context, paths: tuple[str, ...]) -> None:
-    """Remove live overrides, so that the layers under them count again."""
+    """Remove live overrides, so that the layers under them count again.
+
+    A K takes all below it along: services.infer.scaling undoes `stoker scale infer`.
+    """
     click.echo(session_of(context).client().post("/v1/unset", {"paths": list(paths)})["message"])

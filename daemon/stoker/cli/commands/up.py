@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from stoker.cli.session import (
@@ -27,7 +29,7 @@ def command(
     sets: tuple[str, ...],
     profile: str | None,
     detach: bool,
-    **more: str | None,
+    **more: Any,
 ) -> int:
     """Run the services of ./stoker.yaml or of the FILEs until Ctrl-C, which drains and stops them all.
 
