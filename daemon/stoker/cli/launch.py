@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_FILES = ("stoker.yaml", "stoker.yml")
 PATIENCE = 60.0
 """Seconds a daemon in the background gets to put its configuration in force."""
+ADDRESSES_PATIENCE = 4.0
+"""Seconds after that in which its services' addresses should answer."""
 
 
 def default_files(files: Sequence[str]) -> tuple[str, ...]:
@@ -127,7 +129,7 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
     while process.poll() is None:
         status = _status(session)
         if status is not None and status["daemon"]["pid"] == process.pid and _in_force(status):
-            _await_addresses(status, deadline)
+            _await_addresses(status)
             _report(session, status, log)
             return OK
         if time.monotonic() > deadline:
@@ -141,8 +143,10 @@ def _in_force(status: dict[str, Any]) -> bool:
     return bool(status["daemon"]["config"]["generation"])
 
 
-def _await_addresses(status: dict[str, Any], deadline: float) -> None:
-    """Wait until the router listens on each service's address: what is printed can be used at once."""
+def _await_addresses(status: dict[str, Any]) -> None:
+    """Wait until the router listens on each service's address: what is printed can be used at once. For a
+    while only: one that cannot be bound is told by events and status."""
+    deadline = time.monotonic() + ADDRESSES_PATIENCE
     waiting = [urlsplit(service["url"]) for service in status["services"] if service["url"]]
     while waiting and time.monotonic() < deadline:
         where = (waiting[-1].hostname or "", waiting[-1].port or 80)
