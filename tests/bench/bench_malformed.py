@@ -47,8 +47,9 @@ LEFT_OUT = {
 }
 """Calls that would end the daemon or hold it up, or that have no end."""
 WORDS = (
-    "\r\n|\n|\r|\0| |\t|:|%00|\xff|content-length: 5\r\n|host: a.b\r\n|transfer-encoding: chunked\r\n|HTTP/1.1|"
-    "../|expect: 100-continue\r\n|upgrade: websocket\r\n|connection: close\r\n|0\r\n\r\n|ffffffffffffffff\r\n|?|#"
+    "\r\n|\n|\r|\0| |\t|:|%00|\xff|content-length: 5\r\n|host: a.b\r\n|transfer-encoding: chunked\r\n|"
+    "HTTP/1.1|../|expect: 100-continue\r\n|upgrade: websocket\r\n|connection: close\r\n|0\r\n\r\n|"
+    "ffffffffffffffff\r\n|?|#"
 )
 PIECES = [word.encode("latin-1") for word in WORDS.split("|")] + [b"x" * 3000]
 PLAIN = [None, True, -1, 0, 1e308, 2**70, "", "x", "nope/nope", "\0", "\U0001f525" * 50, "y" * 5000]
