@@ -61,7 +61,7 @@ def test_a_start_that_failed_says_why() -> None:
 def test_an_end_is_a_span_and_being_killed_by_the_stop_is_no_trouble() -> None:
     stop = facts.StopSignalled(**WHO)
     ended = facts.WorkerExited(**WHO, status=ExitStatus(signal=9))
-    (span,) = told(facts.DrainRequested(**WHO), stop, ended)
+    (span,) = told(facts.DrainRequested(**WHO, reason="scaled down"), stop, ended)
     assert (span.name, [step.name for step in span.steps]) == ("replica end", ["drain", "stop"])
     assert span.trouble == ""
 
