@@ -19,6 +19,7 @@ PREFIX = "STOKER__"
 TYPE_FIELDS = ("gpu", "gpu_type", "gpu_memory", "cpu", "memory")
 TOP_KEYS = (
     "name", "envs", "env_file", "include", "secrets", "instance_types", "bento", "services", "box",
+    "ingress",
 )  # fmt: skip
 _SEGMENT = re.compile(r'"([^"]*)"|([^."]+)')
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from stoker.config.container import DEFAULT, build_container
 from stoker.config.fields import plain
+from stoker.config.ingress import build_endpoint
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, variable_name
 from stoker.config.layers import PROBE_WAYS
@@ -28,7 +29,6 @@ from stoker.config.schema import (
 from stoker.config.tree import Node, Path, Report, find, found, nearest
 from stoker.model.service import (
     Drain,
-    Endpoint,
     Limits,
     LogRules,
     PolicySpec,
@@ -125,7 +125,7 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         restart=_restart(section, path, report),
         limits=Limits(**section.limits.model_dump()),
         container=build_container(section, backend, report, path),
-        endpoint=Endpoint(**section.endpoint.model_dump()),
+        endpoint=build_endpoint(section.endpoint, (*path, "endpoint"), report, context.folder, context.home),
         logs=LogRules(**section.logs.model_dump()),
         envs=tuple(sorted(section.envs.items())),
         secrets=tuple(section.secrets),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stoker.config.changes import changed_keys
 from stoker.config.resolve import EffectiveConfig, resolve
 from stoker.config.sources import ConfigRequest, read, watch_paths
+from stoker.config.sources.certificates import certificate_files, with_certificates
 from stoker.config.tree import Report, find
 from stoker.errors import ConfigError, ConfigProblem
 from stoker.model.service import ServiceKey
@@ -55,6 +57,14 @@ def load(request: ConfigRequest, *, to_run: bool = True) -> EffectiveConfig:
     """
     raw = read(request)
     try:
-        return resolve(raw, to_run=to_run)
+        effective = resolve(raw, to_run=to_run)
     except ConfigError as error:
         raise LoadError(error.problems, raw.watch) from None
+    named = certificate_files(effective)
+    if not named:
+        return effective
+    watch = tuple(dict.fromkeys((*effective.watch, *named)))
+    effective, problems = with_certificates(effective)
+    if problems:
+        raise LoadError(problems, watch)
+    return replace(effective, watch=watch)

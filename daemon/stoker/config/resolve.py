@@ -22,6 +22,7 @@ from stoker.config.cross import (
     check_ports,
     out_of_reach,
 )
+from stoker.config.ingress import build_door, check_door_ports, join_doors
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.interpolate import fill
 from stoker.config.layers import Layer, merge_layers
@@ -29,6 +30,7 @@ from stoker.config.schema import DEPLOYMENT_NAME, BoxSection, FileSection, Servi
 from stoker.config.tree import Node, Path, Report, find, found, place
 from stoker.config.validate import check
 from stoker.errors import ConfigError, ConfigProblem
+from stoker.model.door import Door
 from stoker.model.service import BentoService, BoxSpec, DesiredState, Resources, ServiceSpec
 
 CANNOT_LAUNCH = "reading a bento takes the BentoML plugin, which is not loaded"
@@ -77,6 +79,7 @@ class _Checked:
     specs: dict[str, ServiceSpec]
     report: Report
     notices: list[str]
+    door: Door | None = None
 
 
 def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
@@ -88,6 +91,9 @@ def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
     checked = [_deployment(one, raw.environ, to_run=to_run) for one in raw.deployments]
     check_deployments([(one.resolved.name, one.resolved.file, one.report) for one in checked])
     check_ports((spec, one.report) for one in checked for spec in one.specs.values())
+    doors = [(one.door, one.report) for one in checked if one.door is not None]
+    check_door_ports(doors, [spec for one in checked for spec in one.specs.values()])
+    joined = join_doors(doors)
     box = _box(checked)
     check_guarantees([(spec, one.report) for one in checked for spec in one.specs.values()], box)
     problems += [problem for one in checked for problem in one.report.problems]
@@ -96,7 +102,7 @@ def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
     specs = [spec for one in checked for spec in one.specs.values()]
     idle = tuple(f"override {path} has no effect: its service does not exist" for path in raw.idle_overrides)
     return EffectiveConfig(
-        desired=DesiredState(services={spec.key: spec for spec in specs}, box=box),
+        desired=DesiredState(services={spec.key: spec for spec in specs}, box=box, doors=joined),
         watch=raw.watch,
         notices=(*raw.notices, *idle, *(notice for one in checked for notice in one.notices)),
         files=raw.files,
@@ -171,7 +177,15 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         folders={name: spec.working_dir for name, spec in specs.items()},
         written=written,
     )
-    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices])
+    door = build_door(
+        whole.ingress,
+        specs,
+        tuple(services.mapping) if (services := find(tree, ("services",))) is not None else (),
+        report,
+        folder=context.folder,
+        home=context.home,
+    )
+    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices], door)
 
 
 def _untranslated(deployment: Deployment, tree: Node, problems: Sequence[ConfigProblem]) -> _Checked:

@@ -30,6 +30,7 @@ from stoker.config.fields import (
     Whole,
     plain,
 )
+from stoker.config.schema_traffic import EndpointSection, IngressSection, TrafficSection
 from stoker.config.section import Section
 from stoker.config.times import Cron, Timezone
 
@@ -162,24 +163,6 @@ class ScalingSection(Section):
     """A rule, or a list of rules of which the one with the largest answer wins."""
 
 
-class TrafficSection(Section):
-    """How requests reach the replicas."""
-
-    concurrency: Annotated[int, Whole(1, 1_000_000, 4)] | None = None
-    """Requests one replica gets at a time; the rest queue. Absent: no limit."""
-    timeout: SecondsAboveZero = 60.0
-    """Longest time for a whole answer."""
-    max_queue: Annotated[int, Whole(0, 10_000_000, 1000)] = 1000
-    """Requests that may wait; more are refused with 503."""
-    max_concurrency: Annotated[int, Whole(1, 10_000_000, 100)] | None = None
-    """Requests of the whole service at a time, queued ones included; more are refused."""
-    protocol: Literal["http", "h2", "grpc"] = "http"
-    """What the service speaks: HTTP/1.1 and WebSocket, HTTP/2 without TLS, or gRPC. The last two select a
-    router that speaks them, for this service alone."""
-    retry: Literal["idempotent", "always", "never"] = "idempotent"
-    """Which requests go to another replica if one dies before it has answered."""
-
-
 class SloSection(Section):
     """What is promised to callers."""
 
@@ -292,15 +275,6 @@ class LogsSection(Section):
     """So many parts are kept."""
 
 
-class EndpointSection(Section):
-    """The service's stable address."""
-
-    host: Annotated[str, Text("a host name or address", "127.0.0.1", r"[A-Za-z0-9.:_-]+", 255)] = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Whole(0, 65535, 8001)] = 0
-    """Port to listen on; 0 is chosen once and kept."""
-
-
 class ServiceSection(Section):
     """One service: a command or a Python application, what it needs, its bounds."""
 
@@ -410,5 +384,7 @@ class FileSection(Section):
     """The bento's own Python, or its virtual environment. Default: the one that Stoker runs in."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])
     """The services by name."""
+    ingress: IngressSection | None = None
+    """The front door: one address for several services, beside that of each."""
     box: BoxSection = BoxSection()
     """The whole box."""

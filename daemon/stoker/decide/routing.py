@@ -77,7 +77,7 @@ def routing_table(
         and (pool.spec is not None or (_workers(pool, {}) and addresses[key] not in in_use))
     }
     memo.forget_others(routes)
-    return RoutingTable(routes=routes)
+    return RoutingTable(routes=routes, doors=desired.doors)
 
 
 def _route(pool: Pool, observed: ObservedState, address: Address, workers: tuple[WorkerRoute, ...]) -> Route:
@@ -85,7 +85,7 @@ def _route(pool: Pool, observed: ObservedState, address: Address, workers: tuple
     held = "" if any(not worker.draining for worker in workers) else _why_never(pool, observed)
     if pool.spec is None:
         return Route(service=pool.key, host=host, port=port, workers=workers, held=held)
-    traffic = pool.spec.traffic
+    traffic, endpoint = pool.spec.traffic, pool.spec.endpoint
     return Route(
         service=pool.key,
         host=host,
@@ -97,6 +97,14 @@ def _route(pool: Pool, observed: ObservedState, address: Address, workers: tuple
         retry=traffic.retry,
         protocol=traffic.protocol,
         held=held,
+        tls=endpoint.tls,
+        proxy_protocol=endpoint.proxy_protocol,
+        trusted_proxies=endpoint.trusted_proxies,
+        max_body=traffic.max_body,
+        priority_header=traffic.priority_header,
+        timeout_header=traffic.timeout_header,
+        access_log=traffic.access_log,
+        trace=traffic.trace,
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal
 
+from stoker.model.door import LOOPBACK, Door, Tls
+
 ServiceKey = str
 """`deployment/service`, unique on a box."""
 
@@ -102,6 +104,16 @@ class Traffic:
     max_concurrency: int | None = None
     protocol: str = "http"
     retry: Literal["idempotent", "always", "never"] = "idempotent"
+    max_body: int | None = None
+    """Bytes; a larger request is refused."""
+    priority_header: str | None = None
+    """The field by which a request says that it is to be served before others."""
+    timeout_header: str | None = None
+    """The field by which a request says how many seconds it is worth waiting for."""
+    access_log: float = 0.0
+    """The part of all requests that is written to the access log: 0 none, 1 all."""
+    trace: Literal["pass", "start"] = "pass"
+    """Whether a request without a W3C trace context is given one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +209,11 @@ class Endpoint:
 
     host: str = "127.0.0.1"
     port: int = 0
+    tls: Tls | None = None
+    proxy_protocol: bool = False
+    """Connections begin with a PROXY header (v1 or v2), which says who the client is."""
+    trusted_proxies: tuple[str, ...] = LOOPBACK
+    """Networks whose word on where a request comes from is believed."""
 
 
 class _Remembering:
@@ -326,6 +343,7 @@ class DesiredState:
     services: Mapping[ServiceKey, ServiceSpec] = field(default_factory=dict)
     box: BoxSpec = field(default_factory=BoxSpec)
     generation: int = 0
+    doors: tuple[Door, ...] = ()
 
     def dependencies(self, spec: ServiceSpec) -> tuple[ServiceSpec, ...]:
         """The specs that `spec` depends on, in its own order."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stoker.model.device import Inventory
+from stoker.model.door import LOOPBACK, Door, Tls
 from stoker.model.replica import Replica
 from stoker.model.replicas import Replicas
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
@@ -81,10 +82,20 @@ class Route:
     protocol: str = "http"
     held: str = ""
     leaving: bool = False
+    tls: Tls | None = None
+    proxy_protocol: bool = False
+    trusted_proxies: tuple[str, ...] = LOOPBACK
+    max_body: int | None = None
+    priority_header: str | None = None
+    timeout_header: str | None = None
+    access_log: float = 0.0
+    trace: str = "pass"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
-    """All routes, by service. Routers apply the difference to what they have."""
+    """All routes, by service, and the doors that lead to them. Routers apply the difference to what they
+    have."""
 
     routes: Mapping[ServiceKey, Route] = field(default_factory=dict)
+    doors: tuple[Door, ...] = ()

@@ -96,9 +96,11 @@ class ServiceAddresses:
         return self._table
 
     def url(self, service: ServiceKey) -> str:
-        """`http://host:port` of a service, "" if it has none."""
+        """`http://host:port` of a service, `https` where it has a certificate, "" if it has no address."""
         address = self._table.get(service)
-        return f"http://{address[0]}:{address[1]}" if address else ""
+        spec = self._of.services.get(service) if self._of is not None else None
+        scheme = "https" if spec is not None and spec.endpoint.tls is not None else "http"
+        return f"{scheme}://{address[0]}:{address[1]}" if address else ""
 
     def _assign(self, desired: DesiredState) -> dict[ServiceKey, tuple[str, int]]:
         table = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from stoker.config.load import EffectiveConfig, changed_keys, load, watch_paths
+from stoker.config.load import EffectiveConfig, LoadError, changed_keys, load, watch_paths
 from stoker.config.sources import ConfigRequest, Inspection
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError, StokerError
 from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
@@ -65,6 +65,8 @@ class Configuration:
         self._daemon = _Daemon(check=check, remarks=remarks, apply=apply, post=post)
         self._lock = anyio.Lock()
         self._seen: Signature = ()
+        self._named: Sequence[str] = ()
+        """Paths that the configuration read last depends on, certificates among them."""
         self._overrides: dict[str, Any] = store.read("overrides")
         self._tokens: dict[str, str] = store.read("tokens")
         self.effective: EffectiveConfig | None = None
@@ -81,7 +83,8 @@ class Configuration:
     @property
     def watched(self) -> Sequence[str]:
         """Every path whose change may change the configuration, or a secret that is in use."""
-        return (*watch_paths(self._request(self._overrides)), *self._secrets.paths(self.desired))
+        paths = (*watch_paths(self._request(self._overrides)), *self._secrets.paths(self.desired))
+        return tuple(dict.fromkeys((*paths, *self._named)))
 
     async def reload(self) -> None:
         """Read the files again. Raises ConfigError; the last good configuration then stays in force."""
@@ -166,6 +169,8 @@ class Configuration:
         try:
             effective = await self._read(overrides)
         except ConfigError as error:
+            if isinstance(error, LoadError):
+                self._named = error.watch
             self.problems = error.problems
             self.rejected_total += 1
             self._daemon.post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
@@ -186,10 +191,11 @@ class Configuration:
         before = self.desired
         self._secrets.place(_folders(effective))
         self.problems = ()
+        self._named = effective.watch
         self.effective = effective
         desired = self._with_tokens(effective.desired)
         changed = changed_keys(before, desired)
-        if before.services == desired.services and before.box == desired.box and self.generation:
+        if replace(desired, generation=before.generation) == before and self.generation:
             return
         self.generation += 1
         self.desired = replace(desired, generation=self.generation)
@@ -238,4 +244,5 @@ def _summary(before: DesiredState, after: DesiredState, changed: Mapping[Service
         for key, keys in sorted(changed.items())
         if key not in {*added, *removed} and keys
     ]
+    parts += ["the front door"] if before.doors != after.doors else []
     return "; ".join(parts) or "nothing changed for any service"

@@ -92,7 +92,7 @@ class Facade:
             desired=desired,
             observed=self._control.state,
             routes=self._control.routes,
-            addresses={key: f"http://{host}:{port}" for key, (host, port) in table.items()},
+            addresses={key: self._addresses.url(key) for key in table},
             revisions={key: revision(spec) for key, spec in desired.services.items()},
             decisions=self._autoscaler.decisions(),
             windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},
