@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 
 class Alarm:
-    """One shot: calls back at a time; a later time than the one it is set to is ignored."""
+    """One shot: calls back at a time; a later time than the one it is set to is ignored. `at` is infinite
+    while it is not set."""
 
-    __slots__ = ("_callback", "_loop", "_timer", "is_set")
+    __slots__ = ("_callback", "_loop", "_timer", "at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
         self._timer: asyncio.TimerHandle | None = None
-        self.is_set = False
+        self.at = inf
 
     def set(self, at: float) -> None:
-        """Call back at that monotonic time, unless it is set already."""
-        if not self.is_set:
-            self.is_set = True
+        """Call back at that monotonic time, unless it is set to an earlier one."""
+        if at < self.at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.at = at
             self._timer = self._loop.call_later(max(0.0, at - monotonic()), self._ring)
 
     def clear(self) -> None:
         """Do not call back."""
-        self.is_set = False
+        self.at = inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _ring(self) -> None:
-        self.is_set = False
+        self.at = inf
         self._timer = None
         self._callback()
 

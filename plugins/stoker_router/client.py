@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+from time import monotonic
 from typing import cast
 
 from stoker_router import answers
+from stoker_router.crowd import STUCK, unread
+from stoker_router.door import Keeper
 from stoker_router.exchange import TUNNEL, Exchange
 from stoker_router.framing import Body, body_of
-from stoker_router.hangup import HangupWatch
+from stoker_router.gate import Gate
 from stoker_router.head import MAX_HEAD, BadMessage, Origin, parse_request
 from stoker_router.service import Service
+from stoker_router.wishes import likes_pages
 
 HEAD_TIMEOUT = 30.0
 """Seconds a client may take for one request head once it has begun it."""
@@ -25,17 +29,18 @@ _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 
 class Client(asyncio.Protocol):
-    """A connection to a service's address. `exchange` is what it waits for, None between requests."""
+    """A connection to an address. `exchange` is what it waits for, None between requests; `service` is whose
+    address it is, at a front door that of the present request."""
 
     __slots__ = (
-        "_body", "_closing", "_hangups", "_holds", "_loop", "_origin", "_rest", "_timer", "exchange",
-        "service", "transport", "write_paused",
+        "_body", "_closing", "_gate", "_holds", "_loop", "_origin", "_rest", "_stuck", "_timer", "_unread",
+        "exchange", "service", "transport", "write_paused",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, service: Service, hangups: HangupWatch) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gate: Gate, proxied: str = "") -> None:
         self._loop = loop
-        self.service = service
-        self._hangups = hangups
+        self._gate = gate
+        self.service: Service = cast(Service, gate.service)
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.write_paused = False
@@ -48,17 +53,19 @@ class Client(asyncio.Protocol):
         self._closing = False
         """All that still comes is thrown away."""
         self._timer: asyncio.TimerHandle | None = None
-        self._origin = Origin("unknown")
+        self._stuck: asyncio.TimerHandle | None = None
+        """Looks, while the client reads too slowly, whether it reads at all."""
+        self._unread = 0
+        self._origin: Origin | None = gate.origin(proxied, proxied=True) if proxied else None
 
     # --- called by the event loop -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        if peer:
-            self._origin = Origin(peer[0])
-        self.service.clients.add(self)
+        gate = self._gate
+        (gate.door or self.service).clients.add(self)
+        gate.crowd.join(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -84,16 +91,34 @@ class Client(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._give_up()
         self._stop_timer()
-        self._hangups.unwatch(self)
-        self.service.clients.discard(self)
+        if self._stuck is not None:
+            self._stuck.cancel()
+        gate = self._gate
+        if self._holds:
+            gate.hangups.unwatch(self)
+        (gate.door or self.service).clients.discard(self)
+        gate.crowd.leave(self)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
         self._stall(stop=True)
+        self._unread = unread(self.transport)
+        self._stuck = self._loop.call_later(STUCK, self._look_whether_stuck)
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
         self._stall(stop=False)
+
+    def _look_whether_stuck(self) -> None:
+        left = unread(self.transport)
+        if left >= self._unread:
+            self.transport.abort()  # it has not taken one byte: its request must not hold a slot for ever
+            return
+        self._unread = left
+        self._stuck = self._loop.call_later(STUCK, self._look_whether_stuck)
 
     def _stall(self, *, stop: bool) -> None:
         self.write_paused = stop
@@ -129,13 +154,10 @@ class Client(asyncio.Protocol):
         if self._timer is not None:
             self._stop_timer()
         try:
-            kind, length, head = parse_request(data[:end], self._origin)
-            stop = end
-            if length:
-                body = body_of(length)
-                stop = body.take(data, end)
-                if stop < 0:
-                    self._body = body
+            kind, length, head = parse_request(data[:end], self._origin or self._look_who())
+            if self._gate.door is not None:
+                self.service, head = self._gate.door.ask(data[:end], head)
+            stop = self._begin_body(length, data, end) if length else end
         except BadMessage as error:
             self._malformed(data, error)
             return
@@ -144,13 +166,45 @@ class Client(asyncio.Protocol):
             stop = len(data)
         elif stop < len(data):
             self._rest = data[stop:]
-        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole=whole)
+        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole=whole, length=length)
+        if self._gate.door is not None:
+            self._enter(self._gate.door, exchange)
         self.service.admit(exchange)
         if kind.expect and not whole and self.exchange is exchange:
             self.transport.write(answers.CONTINUE)
 
+    def _begin_body(self, length: int, data: bytes, start: int) -> int:
+        """Follow a body from its beginning; return where in the data it ends, -1 if it goes on."""
+        body = body_of(length)
+        stop = body.take(data, start)
+        if stop < 0:
+            self._body = body
+        return stop
+
+    def _enter(self, door: Keeper, exchange: Exchange) -> None:
+        """What is different for a request that came by a front door."""
+        if door.closed:
+            exchange.keep = False
+        if door.waiting_page is not None and exchange.kind.method == b"GET" and exchange.pages:
+            exchange.due = monotonic() + door.waiting_page
+
+    def _look_who(self) -> Origin:
+        """Who is at the other end; asked for with the first request, since many connections make none."""
+        peer = self.transport.get_extra_info("peername")
+        self._origin = self._gate.origin(peer[0] if peer else "unknown")
+        return self._origin
+
+    @property
+    def peer(self) -> str:
+        """The address of whoever asks."""
+        return "" if self._origin is None else self._origin.peer.decode()
+
     def _receive(self, exchange: Exchange, body: Body, data: bytes) -> None:
         """More of the present request's body."""
+        exchange.room -= len(data)
+        if exchange.room < 0:
+            self.service.spoil(exchange, 413, f"the body is larger than {self.service.route.max_body} bytes")
+            return
         try:
             stop = body.take(data, 0)
         except BadMessage as error:
@@ -185,7 +239,7 @@ class Client(asyncio.Protocol):
     def _malformed(self, data: bytes, error: BadMessage) -> None:
         blank = _EMPTY_LINES.match(data)
         if blank is None:
-            self._reject(error.status, error.reason)
+            self._reject(error.status, error.reason, page=error.status in (404, 503) and likes_pages(data))
         elif blank.end() < len(data):
             self._next(data[blank.end() :])  # empty lines before a request are to be ignored
 
@@ -193,11 +247,11 @@ class Client(asyncio.Protocol):
         self._timer = None
         self._reject(408, f"the request head took longer than {HEAD_TIMEOUT:g} s")
 
-    def _reject(self, status: int, reason: str) -> None:
+    def _reject(self, status: int, reason: str, *, page: bool = False) -> None:
         """Answer what is no request; it never gets an exchange and stands in no books."""
         self._stop_timer()
         self._body = None
-        self.transport.write(answers.error(status, reason, keep=False))
+        self.transport.write(answers.error(status, reason, keep=False, page=page))
         self._linger()
 
     # --- ends (see exchange.ClientSide) -------------------------------------------------------------------
@@ -210,7 +264,9 @@ class Client(asyncio.Protocol):
         keep = exchange.whole and exchange.keep
         bodyless = exchange.kind.method == b"HEAD"
         self.transport.write(
-            answers.error(status, reason, keep=keep, retry_after=retry_after, bodyless=bodyless)
+            answers.error(
+                status, reason, keep=keep, retry_after=retry_after, bodyless=bodyless, page=exchange.pages
+            )
         )
         self.done(keep=keep)
 
@@ -243,9 +299,14 @@ class Client(asyncio.Protocol):
         """Whether bytes for the client are still in this process."""
         return self.transport.get_write_buffer_size() > 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for nothing and has begun nothing."""
+        return self.exchange is None and not self._rest and not self._closing
+
     def close_if_idle(self) -> None:
         """Close the connection unless it waits for an answer or is in the middle of a request."""
-        if self.exchange is None and not self._rest and not self._closing:
+        if self.idle:
             self._closing = True
             self.transport.close()
 
@@ -260,7 +321,8 @@ class Client(asyncio.Protocol):
         if not unread or self.transport.is_closing():
             self.transport.close()
             return
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # with TLS there is no such half
         self._stop_timer()
         self._timer = self._loop.call_later(LINGER, self.transport.abort)
 
@@ -278,7 +340,7 @@ class Client(asyncio.Protocol):
             return
         if hold:
             self.transport.pause_reading()
-            self._hangups.watch(self, self.transport.get_extra_info("socket").fileno())
+            self._gate.hangups.watch(self, self.transport.get_extra_info("socket").fileno())
         else:
-            self._hangups.unwatch(self)
+            self._gate.hangups.unwatch(self)
             self.transport.resume_reading()

@@ -1,7 +1,8 @@
 """The daemon's door: JSON lines over a unix socket. One request, one answer; facts are pushed in between.
 
     > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 1, "pid": 9, "instance": "x"}
-    > {"op": "apply", "id": 7, "routes": [...]}  < {"op": "applied", "id": 7}
+    > {"op": "apply", "id": 7, "routes": [...], "doors": [...]}
+                                                 < {"op": "applied", "id": 7}
     > {"op": "inherit", "id": 8, "path": "..."}  < {"op": "applied", "id": 8}; what is sent to who connects to
                                                  that unix socket, an open address, is for the next table
     > {"op": "stop", "grace": 10, "patience": 0} < (the connection closes at the end)
@@ -149,7 +150,7 @@ class Session(asyncio.Protocol):
         if not self._ours:
             raise ValueError("apply without a good hello")
         reports = self._program.reports
-        self._program.apply(read_table(request["routes"]))
+        self._program.apply(read_table(request["routes"], request.get("doors")))
         if reports.subscriber is not self:
             reports.subscriber = self
             self._program.reintroduce()

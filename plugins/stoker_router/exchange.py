@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
+from time import monotonic
 from typing import Protocol
 
+from stoker_router.access import Trail
 from stoker_router.head import Kind
 from stoker_router.recording import Row
 from stoker_router.upstream import Upstream
+from stoker_router.wishes import likes_pages
 from stoker_router.worker import Worker
 
 QUEUED, CONNECTING, SENT, BEGAN, TUNNEL, OVER = range(6)
@@ -50,6 +54,11 @@ class ClientSide(Protocol):
         """The service that was asked."""
         ...
 
+    @property
+    def peer(self) -> str:
+        """The address of whoever asks."""
+        ...
+
     def hold(self, reason: int, *, hold: bool) -> None:
         """Stop or resume reading from the client, for one reason among several."""
         ...
@@ -71,12 +80,21 @@ class Exchange:
     """One request on its way."""
 
     __slots__ = (
-        "arrived", "avoid", "client", "keep", "kept", "kind", "phase", "repeatable", "size", "tries",
-        "upstream", "waited", "whole", "worker",
+        "arrived", "avoid", "client", "due", "keep", "kept", "kind", "last", "length", "phase", "priority",
+        "repeatable", "room", "size", "trail", "tries", "upstream", "waited", "whole", "worker",
     )  # fmt: skip
 
-    def __init__(self, client: ClientSide, kind: Kind, data: bytes, *, whole: bool) -> None:
+    def __init__(self, client: ClientSide, kind: Kind, data: bytes, *, whole: bool, length: int = 0) -> None:
         self.client = client
+        self.length = length
+        """Of its body: bytes or CHUNKED."""
+        self.room = inf
+        """Bytes of the body that may still come."""
+        self.due = self.last = inf
+        """When something is to be done about it if its answer has not begun, and when it is given up."""
+        self.priority = 0
+        self.trail: Trail | None = None
+        """What goes into the access log."""
         self.kind = kind
         self.keep = kind.keep
         """The client's connection stays open afterwards."""
@@ -98,6 +116,11 @@ class Exchange:
         """The worker that failed it last."""
         self.upstream: Upstream | None = None
 
+    @property
+    def pages(self) -> bool:
+        """Whether an answer of our own should be a page for people, as far as the request is still known."""
+        return self.kept is not None and likes_pages(self.kept[0])
+
     def row(self, service: str, now: float, status: int) -> Row:
         """What is recorded of it at its end."""
         held = max(0.0, now - self.arrived - self.waited) if self.tries else 0.0
@@ -110,6 +133,8 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             upstream.transport.write(data)
+        if self.trail is not None:
+            self.trail.received += len(data)
         if self.kept is not None:
             self.kept.append(data)
             self.size += len(data)
@@ -161,10 +186,15 @@ class Exchange:
         worker = self.worker
         if worker is not None and worker.backoff:
             self.client.service.working(worker)
+        if self.trail is not None:
+            self.trail.began = monotonic()
+            self.trail.sent += len(data)
         self.client.transport.write(data)
 
     def relay(self, data: bytes) -> None:
         """More bytes of the answer."""
+        if self.trail is not None:
+            self.trail.sent += len(data)
         self.client.transport.write(data)
 
     def finish(self, status: int, *, reusable: bool) -> None:

@@ -7,7 +7,9 @@ llhttp with its callbacks, and unlike it tells where the message ends.
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 
 MAX_HEAD = 64 * 1024
 """Bytes; a longer head is answered with 431."""
@@ -24,8 +26,8 @@ _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: " + _TEXT + rb")?\r\n" +
 # What a proxy has to look at; all else passes unread. Most heads hold at most a Host, which comes first, the
 # wish to keep the connection, and the length of a body: one match of a `_USUAL` pattern understands these.
 _SPECIAL_NAME = (
-    rb"[cCtTkKpPuUeEhHxX](?i:ontent-length|onnection|ransfer-encoding|eep-alive|roxy-connection|e|pgrade"
-    rb"|xpect|ost|-forwarded-for|-forwarded-proto|-forwarded-host):"
+    rb"[cCtTkKpPuUeEhHxXfF](?i:ontent-length|onnection|ransfer-encoding|eep-alive|roxy-connection|e|pgrade"
+    rb"|xpect|ost|orwarded|-forwarded-[a-z]++|-real-ip):"
 )
 _ORDINARY = rb"(?:(?!" + _SPECIAL_NAME + rb")" + _TOKEN + rb"++:" + _TEXT + rb"\r\n)*+"
 _STAY = rb"((?:[Cc]onnection:[\t ]*+[Kk]eep-[Aa]live[\t ]*+\r\n|[Kk]eep-[Aa]live:" + _TEXT + rb"\r\n)++)"
@@ -46,7 +48,7 @@ _CUT = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"up
 """Fields that only concern one connection and never go on."""
 _PROTECTED = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie"}
-    | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
+    | {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
 )
 """Fields that a `Connection` field cannot have removed: without them the request would mean another thing."""
 
@@ -93,23 +95,38 @@ _PLAIN = {
 
 
 class Origin:
-    """Who asks: the address of a client's connection, and the fields that tell the worker."""
+    """Who asks: the address of a client's connection, and the fields that tell the worker. `believed`: what
+    it says itself of where requests come from counts, because it is a proxy that may say so."""
 
-    __slots__ = ("host", "lines", "peer")
+    __slots__ = ("believed", "host", "lines", "peer", "scheme")
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, *, scheme: bytes = b"http", believed: bool = True) -> None:
         self.peer = peer.encode("ascii", "replace")
+        self.scheme = scheme
+        self.believed = believed
         self.host: bytes | None = None
         self.lines = b""
-        """For `host`: the fields and the end of the head."""
+        """For `host`: the fields."""
 
     def ask(self, host: bytes) -> None:
         """Make the fields for that host; a client asks the same one again and again."""
         self.host = host
-        self.lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n\r\n" % (
+        self.lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
             self.peer,
+            self.scheme,
             host,
         )
+
+
+_FIRST_PART = secrets.token_hex(6).encode()
+_next_number = itertools.count(1).__next__
+
+
+def _with_id(head: bytes) -> bytes:
+    """A head, without its empty line, with that line and the request's name: its own, or a new one."""
+    if b"\nx-request-id:" in head.lower():
+        return head + b"\r\n"
+    return b"%bX-Request-Id: %b%08x\r\n\r\n" % (head, _FIRST_PART, _next_number())
 
 
 def parse_request(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
@@ -130,7 +147,7 @@ def parse_request(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
     if stay:
         head = head[: usual.start(3)] + head[usual.end(3) :]
     length = int(digits) if digits else CHUNKED if chunked else 0
-    return kind, length, head[:-2] + origin.lines
+    return kind, length, _with_id(head[:-2] + origin.lines)
 
 
 def parse_response(head: bytes, method: bytes) -> tuple[int, int, bool, bytes]:
@@ -220,25 +237,31 @@ def _parse_unusual_request(head: bytes, origin: Origin) -> tuple[Kind, int, byte
         lines += [b"Connection: Upgrade", next(line for name, line in fields if name == b"upgrade")]
     keep = http11 and b"close" not in connection
     kind = Kind(method, http11=http11, keep=keep, expect=bool(expected) and length != 0, upgrade=upgrade)
-    return kind, length, b"\r\n".join(lines) + b"\r\n\r\n"
+    return kind, length, _with_id(b"\r\n".join(lines) + b"\r\n")
 
 
 def _with_forwarded(fields: _Fields, origin: Origin, *, http11: bool) -> _Fields:
-    """The fields with our word on where the request comes from. A proxy before us knows protocol and host
-    better; to the list of addresses we add ours."""
+    """The fields with our word on where the request comes from. A proxy that is believed knows protocol and
+    host better, and to its list of addresses we add its own; what others say of it is left out."""
     hosts = [line[5:].strip() for name, line in fields if name == b"host"]
     if len(hosts) > 1 or (http11 and not hosts):
         raise BadMessage(400, "a request has one Host field")
+    if not origin.believed:
+        fields = [field for field in fields if not _tells_origin(field[0])]
     names = {name for name, _ in fields}
     chain = [line[16:].strip() for name, line in fields if name == b"x-forwarded-for"]
     peers = b", ".join([*filter(None, chain), origin.peer])
     others = [field for field in fields if field[0] != b"x-forwarded-for"]
     others.append((b"x-forwarded-for", b"X-Forwarded-For: " + peers))
     if b"x-forwarded-proto" not in names:
-        others.append((b"x-forwarded-proto", b"X-Forwarded-Proto: http"))
+        others.append((b"x-forwarded-proto", b"X-Forwarded-Proto: " + origin.scheme))
     if b"x-forwarded-host" not in names and hosts:
         others.append((b"x-forwarded-host", b"X-Forwarded-Host: " + hosts[0]))
     return others
+
+
+def _tells_origin(name: bytes) -> bool:
+    return name.startswith(b"x-forwarded-") or name in (b"forwarded", b"x-real-ip")
 
 
 def _parse_unusual_response(head: bytes) -> tuple[int, int, bool, bytes]:

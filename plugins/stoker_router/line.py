@@ -1,34 +1,76 @@
-"""The queue of one service: first come, first served, also after a failed try."""
+"""The queue of one service: first come, first served, also after a failed try; before that by priority."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import takewhile
 
 from stoker_router.exchange import Exchange
 
+_Lane = OrderedDict[Exchange, None]
 
-class Line(OrderedDict[Exchange, None]):
-    """Exchanges in order of arrival. Adding, taking the first and leaving from anywhere cost the same
-    however long the line is. It keeps `Exchange.waited`."""
+
+class Line:
+    """Exchanges by priority, of equal ones in order of arrival. Adding, taking the first and leaving from
+    anywhere cost the same however long the line is. It keeps `Exchange.waited`."""
+
+    __slots__ = ("_lanes", "_plain")
+
+    def __init__(self) -> None:
+        self._plain = _Lane()
+        """Priority 0, which is all there is unless a service has priorities."""
+        self._lanes: dict[int, _Lane] = {0: self._plain}
+        """By priority, highest first; others than 0 only while somebody is in them."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def __bool__(self) -> bool:
+        return len(self._lanes) > 1 or bool(self._plain)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        for lane in self._lanes.values():
+            yield from lane
+
+    def __contains__(self, exchange: Exchange) -> bool:
+        return exchange in self._lanes.get(exchange.priority, ())
 
     @property
     def first(self) -> Exchange | None:
-        """The one that has waited longest, still in the line."""
+        """The next: the one that has waited longest of those with the highest priority, still in the line."""
+        if len(self._lanes) == 1:
+            return next(iter(self._plain), None)
         return next(iter(self), None)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the one that has waited longest arrived."""
+        return min((next(iter(lane)).arrived for lane in self._lanes.values() if lane), default=None)
 
     def join(self, exchange: Exchange, now: float) -> None:
         """Take a place: at the end, or that of its arrival if it comes back from a failed try."""
         exchange.waited -= now
-        last = next(reversed(self), None)
-        self[exchange] = None
+        lane = self._lane(exchange.priority)
+        last = next(reversed(lane), None)
+        lane[exchange] = None
         if last is None or last.arrived <= exchange.arrived:
             return
-        earlier = list(takewhile(lambda other: other.arrived <= exchange.arrived, self))
+        earlier = list(takewhile(lambda other: other.arrived <= exchange.arrived, lane))
         for one in (exchange, *reversed(earlier)):
-            self.move_to_end(one, last=False)
+            lane.move_to_end(one, last=False)
 
     def leave(self, exchange: Exchange, now: float) -> None:
         """Give up the place."""
-        del self[exchange]
+        lane = self._lanes[exchange.priority]
+        del lane[exchange]
+        if not lane and lane is not self._plain:
+            del self._lanes[exchange.priority]
         exchange.waited += now
+
+    def _lane(self, priority: int) -> _Lane:
+        lane = self._lanes.get(priority)
+        if lane is None:
+            lane = self._lanes[priority] = _Lane()
+            self._lanes = dict(sorted(self._lanes.items(), reverse=True))
+        return lane

@@ -21,7 +21,7 @@ from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.protocol import VERSION
 from stoker_router.sockets import copy_of, send_to_next
-from stoker_router.wire import decode_records, decode_sample, encode_table
+from stoker_router.wire import decode_records, decode_sample, encode_doors, encode_table
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the program to answer; one that does not is hung and gets replaced."""
@@ -300,7 +300,14 @@ class ProgramLink:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""
         self._serial += 1
         done = self._waiting[self._serial] = anyio.Event()
-        await channel.send({"op": "apply", "id": self._serial, "routes": encode_table(table, self._ports)})
+        await channel.send(
+            {
+                "op": "apply",
+                "id": self._serial,
+                "routes": encode_table(table, self._ports),
+                "doors": encode_doors(table),
+            }
+        )
         return done
 
     def _hear(self, message: dict[str, Any], events: RouterEvents) -> None:
@@ -314,9 +321,14 @@ class ProgramLink:
             case "bound":
                 self._ports[message["service"]] = (message["host"], message["port"])
                 self._rebound.set()
-                events.bound(message["service"], message["host"], message["port"])
+                if not message["service"].startswith("@"):
+                    events.bound(message["service"], message["host"], message["port"])
             case "trouble":
-                events.trouble(message["service"], message["message"])
+                name = message["service"]  # a door is no service
+                said = message["message"]
+                events.trouble(
+                    "" if name[:1] == "@" else name, f"front door: {said}" if name[:1] == "@" else said
+                )
             case "applied":
                 self._answered(message["id"])
             case "error":

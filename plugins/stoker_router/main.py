@@ -29,6 +29,8 @@ USAGE = (
     "usage: python -m stoker_router --control PATH --instance ID --state-dir DIR"
     " [--ready-fd N] [--sockets N,N] [--replace]"
 )
+RESERVED_FILES = 128
+"""Open files for all but connections: listening sockets, logs."""
 SIGTERM_GRACE = 10.0
 """Seconds that requests get to finish after a SIGTERM, which is not how the daemon ends the program."""
 
@@ -85,10 +87,21 @@ def _raise_file_limit() -> None:
         log(f"the limit of open files stays as it is: {error}")
 
 
+def most_clients() -> int:
+    """Half of the files that we may open: each of them may need a connection to a worker as well."""
+    return max(16, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES) // 2)
+
+
 async def _run(options: dict[str, str]) -> int:
     loop = asyncio.get_running_loop()
     inherited = Inheritance([int(fd) for fd in options.get("sockets", "").split(",") if fd])
-    program = Program(loop, float(options.get("sample-every", SAMPLE_EVERY)), inherited)
+    program = Program(
+        loop,
+        float(options.get("sample-every", SAMPLE_EVERY)),
+        inherited,
+        access_log=os.path.join(options["state-dir"], "logs", "access.log"),
+        most_clients=most_clients(),
+    )
 
     def end(reason: str) -> None:
         log(f"ending: {reason}")

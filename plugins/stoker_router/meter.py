@@ -31,12 +31,13 @@ class Meter:
     counts every answer, the router's own and requests that clients gave up included."""
 
     __slots__ = (
-        "_codes", "_latency", "arrivals", "completions", "flight_area", "queue_area", "recorders",
+        "_before", "_codes", "_latency", "arrivals", "completions", "flight_area", "queue_area", "recorders",
         "service_seconds", "since", "wait_seconds",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.since = now
+        self._before = 0
         self.flight_area = 0.0
         self.queue_area = 0.0
         self.recorders: list[Recorder] = []
@@ -48,6 +49,11 @@ class Meter:
         self.service_seconds = self.wait_seconds = 0.0
         self._codes = [0] * len(_CLASSES)
         self._latency = [0] * (len(BOUNDS) + 1)
+
+    @property
+    def total(self) -> int:
+        """All arrivals there ever were."""
+        return self._before + self.arrivals
 
     @property
     def unused(self) -> bool:
@@ -89,6 +95,7 @@ class Meter:
             "latency": latency,
         }
         self.since = now
+        self._before += self.arrivals
         self.flight_area = -in_flight * now
         self.queue_area = -queued * now
         self._clear()

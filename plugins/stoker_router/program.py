@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from functools import partial
 from time import monotonic
 
-from stoker_router.client import Client
+from stoker_router.access import AccessLog
+from stoker_router.crowd import Crowd
+from stoker_router.door import Door
+from stoker_router.gate import Gate
 from stoker_router.hangup import HangupWatch
 from stoker_router.inheritance import Inheritance, Open
-from stoker_router.listener import Listener
+from stoker_router.listener import Listener, Place
 from stoker_router.recording import Recorder
 from stoker_router.reports import Reports
 from stoker_router.service import Service
-from stoker_router.table import RouteConfig
+from stoker_router.table import DoorConfig, RouteConfig, Table
 
 UNCLAIMED = 5.0
 """Seconds after a table for its services to claim what was inherited; names of hosts are looked up first."""
@@ -25,14 +28,24 @@ class Program:
     """All services of one router process."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sample_every: float, inherited: Inheritance | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sample_every: float,
+        inherited: Inheritance | None = None,
+        *,
+        access_log: str = os.devnull,
+        most_clients: int = 100_000,
     ) -> None:
         self._loop = loop
         self.inherited = inherited or Inheritance()
         self._hangups = HangupWatch(loop)
-        self.reports = Reports(loop, sample_every)
+        self._crowd = Crowd(most_clients)
+        self.access = AccessLog(loop, access_log)
+        self.reports = Reports(loop, sample_every, self.access)
         self.services: dict[str, Service] = {}
+        self._doors: dict[str, Door] = {}
         self._listeners: dict[str, Listener] = {}
+        """Of services and doors, by name."""
         self._recorders: dict[str, list[Recorder]] = defaultdict(list)
         """By service, also those that are not there at present."""
         self._unspoken: dict[str, str] = {}
@@ -42,36 +55,53 @@ class Program:
         self.ended = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
 
-    def apply(self, table: Mapping[str, RouteConfig]) -> None:
-        """Make everything equal to the table, touching only what differs."""
+    def apply(self, table: Table) -> None:
+        """Make everything equal to the table, touching only what differs. One that is ending only hears of
+        the workers of services that it still has requests for."""
         if self._stopping is not None:
+            for name, service in self.services.items():
+                if name in table.routes:
+                    service.configure(table.routes[name])
             return
-        spoken = {name: route for name, route in table.items() if route.protocol == "http"}
-        self._report_unspoken(table)
+        spoken = {name: route for name, route in table.routes.items() if route.protocol == "http"}
+        self._report_unspoken(table.routes)
         for name in [name for name in self.services if name not in spoken]:
             self._remove(name)
-        self._free_swapped_addresses(spoken)
+        for name in [name for name in self._doors if name not in table.doors]:
+            self._listeners.pop(name).close()
+            self._doors.pop(name).begin_close()
+        self._free_swapped_addresses({**spoken, **table.doors})
         for name, route in spoken.items():
-            service = self.services.get(name)
-            if service is None:
-                service = self.services[name] = Service(self._loop, self.reports, route)
-                service.meter.recorders = self._recorders[name]
-                self._listeners[name] = Listener(
-                    self._loop,
-                    name,
-                    self.reports,
-                    partial(Client, self._loop, service, self._hangups),
-                    inherited=self.inherited,
-                )
-            service.configure(route)
-            service.closed = route.leaving
-            if route.leaving:
-                self._listeners[name].close()
-                service.last_requests()
-            else:
-                self._listeners[name].configure(route)
+            self._configure(name, route)
+        for name, config in table.doors.items():
+            self._open_door(name, config)
         if self.inherited:
             self._loop.call_later(UNCLAIMED, self.inherited.close)
+
+    def _configure(self, name: str, route: RouteConfig) -> None:
+        service = self.services.get(name)
+        if service is None:
+            service = self.services[name] = Service(self._loop, self.reports, route)
+            service.meter.recorders = self._recorders[name]
+            self._listen(name, Gate(self._hangups, self._crowd, service=service))
+        service.configure(route)
+        service.closed = route.leaving
+        if route.leaving:
+            self._listeners[name].close()
+            service.last_requests()
+        else:
+            self._listeners[name].configure(route)
+
+    def _open_door(self, name: str, config: DoorConfig) -> None:
+        door = self._doors.get(name)
+        if door is None:
+            door = self._doors[name] = Door(config, self.services)
+            self._listen(name, Gate(self._hangups, self._crowd, door=door))
+        door.configure(config)
+        self._listeners[name].configure(config)
+
+    def _listen(self, name: str, gate: Gate) -> None:
+        self._listeners[name] = Listener(self._loop, name, self.reports, gate, inherited=self.inherited)
 
     def record(self, services: Iterable[str], recorder: Recorder) -> None:
         """Tell each request of these services to the recorder from now on."""
@@ -104,7 +134,7 @@ class Program:
                 self.reports.trouble(name, message)
         self._unspoken = unspoken
 
-    def _free_swapped_addresses(self, table: Mapping[str, RouteConfig]) -> None:
+    def _free_swapped_addresses(self, table: Mapping[str, Place]) -> None:
         """Close an address that another service of ours is to have (two services change places)."""
         wanted: set[tuple[str, int] | None] = set()
         for name, route in table.items():
@@ -146,17 +176,19 @@ class Program:
         deadline = monotonic() + grace
         for listener in self._listeners.values():
             listener.close()
-        services = [*self.services.values(), *self._leaving]
-        for service in services:
-            service.last_requests()
+        places: list[Service | Door] = [*self.services.values(), *self._leaving, *self._doors.values()]
+        for place in places:
+            place.last_requests()
         until = monotonic() + patience
-        while any(service.clients for service in services) and monotonic() < until:  # noqa: ASYNC110 - once
+        while any(place.clients for place in places) and monotonic() < until:  # noqa: ASYNC110 - once
             await asyncio.sleep(0.01)
-        for service in services:
-            service.begin_close()
-        while any(service.busy for service in services) and monotonic() < deadline:  # noqa: ASYNC110 - once
+        for place in places:
+            place.begin_close()
+        while any(place.busy for place in places) and monotonic() < deadline:  # noqa: ASYNC110 - once
             await asyncio.sleep(0.01)
-        for service in services:
+        for service in (*self.services.values(), *self._leaving):
             service.cut("the router is ending")
+        self.access.flush()
+        self.reports.close()
         await asyncio.sleep(0.02)  # what was written last leaves the process
         self.ended.set()

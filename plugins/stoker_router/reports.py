@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Any, Protocol
 
+from stoker_router.access import AccessLog, Entry, Trail
 from stoker_router.service import Service
 
 SAMPLE_EVERY = 1.0
@@ -29,8 +30,9 @@ class Reports:
     """Counts are never lost: samples are taken only when they can be sent, so that the first one after a
     gap covers it. Facts (addresses, drained workers) are not kept here; they are told anew to each daemon."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sample_every: float = SAMPLE_EVERY) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sample_every: float, access: AccessLog) -> None:
         self._loop = loop
+        self._access = access
         self._sample_every = sample_every
         self._active: dict[Service, dict[str, Any] | None] = {}
         """Services with something to tell, each with a sample of its rest before that."""
@@ -66,6 +68,14 @@ class Reports:
     def trouble(self, service: str, message: str) -> None:
         """Something the operator must know."""
         self._push({"op": "trouble", "service": service, "message": message})
+
+    def logged(self, trail: Trail, entry: Entry) -> None:
+        """A request that belongs into the access log has ended."""
+        self._access.write(trail, entry)
+
+    def close(self) -> None:
+        """The end: tell what was not told yet."""
+        self._tick()
 
     def _push(self, message: dict[str, Any]) -> None:
         if self.subscriber is not None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
+from stoker_router.access import Trail
 from stoker_router.alarm import Alarm, Throttle
-from stoker_router.exchange import BEGAN, CONNECTING, OVER, QUEUED, Exchange
+from stoker_router.budget import RetryBudget
+from stoker_router.exchange import BEGAN, CONNECTING, OVER, QUEUED, SENT, Exchange
+from stoker_router.intake import Intake
 from stoker_router.line import Line
 from stoker_router.meter import ABORTED, Meter
+from stoker_router.ports import Connection, Events
 from stoker_router.table import RouteConfig
 from stoker_router.upstream import Upstream
 from stoker_router.worker import Pool, Worker, connect
@@ -18,40 +23,16 @@ MAX_TRIES = 5
 """How often one request is sent at most."""
 DEMAND_INTERVAL = 0.1
 """Seconds between two cries for a worker."""
-RETRY_HELD, RETRY_FULL = 5, 1
-"""Retry-After, in seconds, of a service that is held and of one that has too much to do."""
+RETRY_HELD, RETRY_FULL, RETRY_STARTING = 5, 1, 1
+"""Retry-After, in seconds, of a service that is held, has too much to do, is starting."""
+ALARM_EVERY = 0.01
+"""Seconds between two looks at who is overdue, at least."""
+QUARANTINE = 10.0
+"""Seconds, at most, that a slot is not given away whose request was never answered: the worker may still be
+at it."""
 
 _REPEATABLE = {"idempotent": (False, True), "always": (True, True), "never": (False, False)}
 """By retry policy: whether a request may be sent twice, first for others, then for idempotent ones."""
-
-
-class Events(Protocol):
-    """Whom a service tells."""
-
-    def active(self, service: Service) -> None:
-        """It was at rest and no longer is."""
-        ...
-
-    def demand(self, service: str) -> None:
-        """A request waits and there is no worker."""
-        ...
-
-    def drained(self, worker: str) -> None:
-        """A draining worker has nothing in flight any more."""
-        ...
-
-
-class Connection(Protocol):
-    """A client's connection, as a service sees it."""
-
-    @property
-    def writing(self) -> bool:
-        """Whether bytes for the client are still in this process."""
-        ...
-
-    def close_if_idle(self) -> None:
-        """Close it unless it waits for an answer."""
-        ...
 
 
 class Service:
@@ -67,8 +48,10 @@ class Service:
         self._alarm = Alarm(loop, self._on_alarm)
         self._cry = Throttle(loop, DEMAND_INTERVAL, self._say_demand)
         self._connecting: dict[Exchange, asyncio.Task[None]] = {}
+        self._budget = RetryBudget(monotonic())
         self.route = route
         self._repeatable = _REPEATABLE[route.retry]
+        self._intake = Intake(route)
         self.line = Line()
         self.flying: set[Exchange] = set()
         self.meter = Meter(monotonic())
@@ -84,11 +67,16 @@ class Service:
 
     def configure(self, route: RouteConfig) -> None:
         """Take the table's word on everything but the address."""
-        self.route = route
+        before, self.route = self.route.timeout, route
         self._repeatable = _REPEATABLE[route.retry]
+        self._intake = Intake(route)
         self.pool.configure(route.workers)
         for worker in self.pool.workers.values():
             self._check_drained(worker)
+        if route.timeout != before:
+            for exchange in (*self.line, *self.flying):
+                exchange.due = inf
+                self._intake.time(exchange)
         self._on_alarm()
         self._check_line()
         self.pump()
@@ -122,12 +110,17 @@ class Service:
         """Take a new request: to a worker, into the line, or refuse it."""
         exchange.arrived = now = monotonic()
         exchange.repeatable = self._repeatable[exchange.kind.idempotent]
+        exchange.last = last = now + self.route.timeout
+        exchange.due = min(exchange.due, last)
         if self.closed:
             exchange.keep = False
         if self.quiet:
             self.quiet = False
             self._events.active(self)
         self.meter.arrivals += 1
+        if not self._intake.plain and (reason := self._intake.look(exchange)):
+            self._refuse(exchange, 413, reason)
+            return
         most = self.route.max_concurrency
         if most is not None and len(self.flying) + len(self.line) >= most:
             self._refuse(exchange, 429, f"more than {most} requests at once", RETRY_FULL)
@@ -155,7 +148,7 @@ class Service:
         exchange.phase = QUEUED
         self.line.join(exchange, now)
         self.meter.queue_area -= now
-        self._alarm.set(exchange.arrived + self.route.timeout)
+        self._alarm.set(exchange.due)
 
     def _start(self, worker: Worker, exchange: Exchange, now: float) -> None:
         """Give a free slot of the worker to the exchange."""
@@ -163,8 +156,8 @@ class Service:
         self.flying.add(exchange)
         self.meter.flight_area -= now
         exchange.worker = worker
-        if not self._alarm.is_set:
-            self._alarm.set(exchange.arrived + self.route.timeout)
+        if exchange.due < self._alarm.at:
+            self._alarm.set(exchange.due)
         if worker.idle:
             upstream = worker.warm(now, careful=not exchange.repeatable)
             if upstream is not None:
@@ -210,6 +203,8 @@ class Service:
         self.meter.completed(status, now - exchange.arrived, exchange.waited)
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, now, status))
+        if exchange.trail is not None:
+            self._log(exchange, exchange.trail, status)
         worker = self._land(exchange, now)
         if reusable is not None:
             self.pool.park(worker, reusable, now)
@@ -250,7 +245,7 @@ class Service:
         now = monotonic()
         exchange.upstream = None
         exchange.avoid = worker = self._land(exchange, now)
-        if again and exchange.kept is not None and exchange.tries < MAX_TRIES:
+        if again and exchange.kept is not None and self._may_try(exchange, now):
             self._wait(exchange, now)
         else:
             tries = f", tried {exchange.tries} times" if exchange.tries > 1 else ""
@@ -258,6 +253,13 @@ class Service:
             exchange.client.refuse(502, f"{reason} without an answer{tries}", None)
         self._hand_over(worker)
         self._check_line()
+
+    def _may_try(self, exchange: Exchange, now: float) -> bool:
+        """Whether one more try is worth it. The first retry always is; others come out of a budget, so that
+        a service whose workers all fail is not asked many times over."""
+        if exchange.tries >= MAX_TRIES:
+            return False
+        return exchange.phase == CONNECTING or exchange.tries < 2 or self._budget.spend(now, self.meter.total)
 
     def abandon(self, exchange: Exchange) -> None:
         """The client went away: the worker is told by closing its connection."""
@@ -294,26 +296,44 @@ class Service:
 
     def _close_books(self, exchange: Exchange, status: int) -> None:
         exchange.phase = OVER
-        exchange.kept = None
         self.meter.answered(status)
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, monotonic(), status))
+        if exchange.trail is not None:
+            self._log(exchange, exchange.trail, status)
+
+    def _log(self, exchange: Exchange, trail: Trail, status: int) -> None:
+        entry = self._intake.entry(exchange, trail, status)
+        if entry is not None:
+            self._events.logged(trail, entry)
 
     def _on_alarm(self) -> None:
-        """Answer with 504 what is overdue, and set the alarm for the next. One timer serves all."""
+        """Do what is due for those without an answer, and set the alarm for the next. One timer serves all,
+        at most a hundred times a second."""
         self._alarm.clear()
         now = monotonic()
-        timeout = self.route.timeout
-        due = None
+        due = inf
         for exchange in (*self.line, *self.flying):
             if exchange.phase >= BEGAN:
                 continue
-            if exchange.arrived + timeout > now:
-                due = exchange.arrived + timeout if due is None else min(due, exchange.arrived + timeout)
-                continue
-            self._refuse(exchange, 504, f"{_too_late(exchange)} within {timeout:g} s")
-        if due is not None:
-            self._alarm.set(due)
+            if exchange.due <= now:
+                self._overdue(exchange, now)
+            if exchange.phase != OVER:
+                due = min(due, exchange.due)
+        if due < inf:
+            self._alarm.set(max(due, now + ALARM_EVERY))
+
+    def _overdue(self, exchange: Exchange, now: float) -> None:
+        if exchange.last <= now:
+            patience = exchange.last - exchange.arrived
+            if exchange.phase == SENT and exchange.worker is not None:
+                self.pool.hangs(exchange.worker, min(QUARANTINE, self.route.timeout))
+            self._refuse(exchange, 504, f"{_too_late(exchange)} within {patience:g} s")
+        elif exchange.phase == QUEUED and not self.pool.serving:
+            name = self.route.service.rpartition("/")[2]
+            self._refuse(exchange, 503, f"{name} is starting", RETRY_STARTING)
+        else:
+            exchange.due = exchange.last  # somebody serves: it is worth the whole wait
 
     # --- what is told -------------------------------------------------------------------------------------
 
@@ -324,10 +344,10 @@ class Service:
 
     def sample(self, now: float) -> dict[str, Any]:
         """The load since the last sample, as fields of a LoadSample."""
-        first = self.line.first
+        oldest = self.line.oldest
         sample = self.meter.take(now, len(self.flying), len(self.line))
         sample["service"] = self.route.service
-        sample["oldest_wait"] = 0.0 if first is None else now - first.arrived
+        sample["oldest_wait"] = 0.0 if oldest is None else now - oldest
         sample["workers"] = {worker.config.id: worker.busy for worker in self.pool}
         return sample
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker_router.protocol import SOCKETS_PER_MESSAGE
+from stoker_router.wire import door_name
 
 _DESCRIPTOR = struct.Struct("i")
 PATIENCE = 2.0
@@ -48,8 +49,9 @@ class SocketCopies:
         """Close those that the table asks for no more, before the program hears of it: it could not open an
         address of which a copy is left. Returns whether there were any."""
         before = len(self._copies)
+        doors = {door_name(door): door for door in table.doors}
         for service, copy in list(self._copies.items()):
-            route = table.routes.get(service)
+            route = table.routes.get(service) or doors.get(service)
             if route is None or route.host != copy.host or route.port not in (0, copy.port):
                 os.close(self._copies.pop(service).fd)
         return len(self._copies) < before

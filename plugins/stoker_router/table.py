@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 
 class WorkerConfig(NamedTuple):
-    """One worker: where it is and how many requests it gets at a time (None: no limit)."""
+    """One worker: where it is and how many requests it gets at a time (None: no limit). `host` is the path of
+    a unix socket where `port` is 0."""
 
     id: str
     host: str
     port: int
     concurrency: int | None
     draining: bool
+
+
+class TlsConfig(NamedTuple):
+    """Files of a certificate and its key; `version` tells their content from another."""
+
+    cert: str
+    key: str
+    version: str
 
 
 class RouteConfig(NamedTuple):
@@ -31,18 +41,73 @@ class RouteConfig(NamedTuple):
     held: str = ""
     leaving: bool = False
     workers: tuple[WorkerConfig, ...] = ()
+    tls: TlsConfig | None = None
+    proxy_protocol: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    max_body: int | None = None
+    priority_header: str | None = None
+    timeout_header: str | None = None
+    access_log: float = 0.0
+    trace: str = "pass"
 
 
-def read_table(routes: list[Mapping[str, Any]]) -> dict[str, RouteConfig]:
-    """The routes by service. Raises KeyError, TypeError or ValueError for what is no table. Fields that this
-    program does not know are left alone: a newer daemon may have adopted it."""
-    return {route["service"]: _route(dict(route)) for route in routes}
+class RuleConfig(NamedTuple):
+    """Which requests at a door go to a service."""
+
+    service: str
+    host: str
+    path: str
+    strip: bool
+
+
+class DoorConfig(NamedTuple):
+    """One address for several services. `service` is its name among the addresses, which no service has."""
+
+    service: str
+    host: str
+    port: int
+    tls: TlsConfig | None
+    proxy_protocol: bool
+    trusted_proxies: tuple[str, ...]
+    waiting_page: float | None
+    rules: tuple[RuleConfig, ...]
+    prefer: int = 0
+
+
+class Table(NamedTuple):
+    """All routes and doors, by name."""
+
+    routes: Mapping[str, RouteConfig]
+    doors: Mapping[str, DoorConfig]
+
+
+def read_table(routes: list[Mapping[str, Any]], doors: list[Mapping[str, Any]] | None = None) -> Table:
+    """The routes and doors by name. Raises KeyError, TypeError or ValueError for what is no table. Fields
+    that this program does not know are left alone: a newer daemon may have adopted it."""
+    return Table(
+        {route["service"]: _route(dict(route)) for route in routes},
+        {door["service"]: _door(dict(door)) for door in doors or ()},
+    )
 
 
 def _route(raw: dict[str, Any]) -> RouteConfig:
     workers = tuple(_worker(worker) for worker in raw.pop("workers"))
-    known = {name: value for name, value in raw.items() if name in RouteConfig._fields}
+    known = _address({name: value for name, value in raw.items() if name in RouteConfig._fields})
     return RouteConfig(**known, workers=workers)
+
+
+def _door(raw: dict[str, Any]) -> DoorConfig:
+    rules = tuple(RuleConfig(*(rule[name] for name in RuleConfig._fields)) for rule in raw.pop("rules"))
+    known = _address({name: value for name, value in raw.items() if name in DoorConfig._fields})
+    return DoorConfig(**known, rules=rules)
+
+
+def _address(known: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an address in their own types."""
+    tls = known.get("tls")
+    known["tls"] = None if tls is None else TlsConfig(tls["cert"], tls["key"], tls["version"])
+    known["trusted_proxies"] = tuple(str(ip_network(text)) for text in known.get("trusted_proxies", ()))
+    return known
 
 
 def _worker(raw: Mapping[str, Any]) -> WorkerConfig:
@@ -51,6 +116,8 @@ def _worker(raw: Mapping[str, Any]) -> WorkerConfig:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """`host:port` or `[host]:port` in its parts. Raises ValueError."""
+    """`host:port`, `[host]:port` or `unix:/path` in its parts. Raises ValueError."""
+    if address.startswith("unix:/"):
+        return address[5:], 0
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)

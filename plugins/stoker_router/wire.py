@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stoker.errors import RouterError
+from stoker.model.door import Door
 from stoker.model.load import LoadSample, RequestBatch, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
@@ -17,11 +18,42 @@ def encode_table(table: RoutingTable, ports: Mapping[ServiceKey, tuple[str, int]
     return [_encode_route(route, ports.get(route.service)) for route in table.routes.values()]
 
 
+def door_name(door: Door) -> str:
+    """Its name among the addresses; no service has such a one."""
+    return f"@{door.host}:{door.port}"
+
+
+def encode_doors(table: RoutingTable) -> list[dict[str, Any]]:
+    """The doors as the program reads them."""
+    return [
+        {
+            **_encode_address(door),
+            "service": door_name(door),
+            "waiting_page": door.waiting_page,
+            "rules": [
+                {"service": rule.service, "host": rule.host, "path": rule.path, "strip": rule.strip}
+                for rule in door.rules
+            ],
+        }
+        for door in table.doors
+    ]
+
+
+def _encode_address(place: Route | Door) -> dict[str, Any]:
+    tls = place.tls
+    return {
+        "host": place.host,
+        "port": place.port,
+        "tls": None if tls is None else {"cert": tls.cert, "key": tls.key, "version": tls.version},
+        "proxy_protocol": place.proxy_protocol,
+        "trusted_proxies": place.trusted_proxies,
+    }
+
+
 def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
     return {
+        **_encode_address(route),
         "service": route.service,
-        "host": route.host,
-        "port": route.port,
         "prefer": last[1] if last is not None and last[0] == route.host else 0,
         "timeout": route.timeout,
         "max_queue": route.max_queue,
@@ -30,6 +62,11 @@ def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
         "protocol": route.protocol,
         "held": route.held,
         "leaving": route.leaving,
+        "max_body": route.max_body,
+        "priority_header": route.priority_header,
+        "timeout_header": route.timeout_header,
+        "access_log": route.access_log,
+        "trace": route.trace,
         "workers": [
             {
                 "id": worker.id,

@@ -18,13 +18,16 @@ CONNECT_TIMEOUT = 3.0
 
 
 class Worker:
-    """One worker. `limit`: requests it gets at a time now; while it is on trial after a failure, one."""
+    """One worker. `limit`: requests it gets at a time now; while it is on trial after a failure, one. A slot
+    whose request was never answered counts as taken for a while."""
 
-    __slots__ = ("backoff", "busy", "config", "draining", "idle", "limit", "present", "told")
+    __slots__ = ("backoff", "busy", "config", "draining", "hung", "idle", "limit", "present", "told")
 
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
         self.busy = 0
+        self.hung = 0
+        """Slots in quarantine."""
         self.limit: float = config.concurrency or inf
         self.draining = config.draining
         self.present = True
@@ -40,6 +43,13 @@ class Worker:
     def serving(self) -> bool:
         """Whether it may get new requests at all."""
         return self.present and not self.draining
+
+    def limit_anew(self) -> None:
+        """Reckon `limit` from what it is made of."""
+        if self.backoff:
+            self.limit = 1
+        else:
+            self.limit = inf if self.config.concurrency is None else self.config.concurrency - self.hung
 
     def warm(self, now: float, *, careful: bool) -> Upstream | None:
         """An idle connection to use, None if there is none. `careful`: make sure that it is open."""
@@ -90,10 +100,10 @@ class Pool:
         for worker in self._usable.values():
             busy = worker.busy
             if busy < worker.limit and worker is not avoid:
-                if not busy:
+                if not busy and not worker.hung:
                     best = worker
                     break
-                load = busy / worker.limit if worker.limit < inf else busy
+                load = busy / worker.limit if worker.limit < inf else busy + worker.hung
                 if load < lowest:
                     best, lowest = worker, load
         if best is None and avoid is not None and self.can_take(avoid):
@@ -132,8 +142,7 @@ class Pool:
     def _update(self, worker: Worker, config: WorkerConfig) -> None:
         worker.config = config
         worker.draining = config.draining
-        if not worker.backoff:
-            worker.limit = config.concurrency or inf
+        worker.limit_anew()
         if config.draining:
             self._usable.pop(config.id, None)
             worker.close_idle()
@@ -155,15 +164,27 @@ class Pool:
             return
         del self._usable[worker.config.id]
         worker.backoff = min(worker.backoff * 2 or _FIRST_BACKOFF, _MAX_BACKOFF)
-        worker.limit = 1
+        worker.limit_anew()
         self._loop.call_later(worker.backoff, self._try_again, worker)
 
     def works(self, worker: Worker) -> None:
         """A worker that failed has taken a connection or answered: it gets its full share again."""
         worker.backoff = 0.0
-        worker.limit = worker.config.concurrency or inf
+        worker.limit_anew()
         if worker.serving:
             self._usable.setdefault(worker.config.id, worker)
+
+    def hangs(self, worker: Worker, quarantine: float) -> None:
+        """It has not answered a request in time, and may still be at it: its slot stays taken for so long."""
+        worker.hung += 1
+        worker.limit_anew()
+        self._loop.call_later(quarantine, self._forgive, worker)
+
+    def _forgive(self, worker: Worker) -> None:
+        worker.hung -= 1
+        worker.limit_anew()
+        if worker.present:
+            self._on_up()
 
     def _try_again(self, worker: Worker) -> None:
         if worker.serving and self.workers.get(worker.config.id) is worker:
@@ -199,7 +220,10 @@ async def connect(loop: asyncio.AbstractEventLoop, worker: Worker) -> Upstream:
     upstream = Upstream(worker.idle)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            await loop.create_connection(lambda: upstream, worker.config.host, worker.config.port)
+            if worker.config.port:
+                await loop.create_connection(lambda: upstream, worker.config.host, worker.config.port)
+            else:
+                await loop.create_unix_connection(lambda: upstream, worker.config.host)
     except BaseException:
         if upstream.transport is not None:
             upstream.drop()  # nobody waits for it any more

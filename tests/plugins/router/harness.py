@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
+from stoker.model.door import Door
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.ports import PluginContext
@@ -78,7 +79,7 @@ async def read_body(reader: asyncio.StreamReader, fields: dict[str, str]) -> byt
     """The whole body, with chunks undone."""
     if "chunked" in fields.get("transfer-encoding", ""):
         body = b""
-        while size := int((await reader.readline()).split(b";")[0], 16):
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             body += await reader.readexactly(size)
             assert await reader.readexactly(2) == b"\r\n"
         while (await reader.readline()) != b"\r\n":
@@ -371,6 +372,7 @@ class Router:
         self.context = context
         self.link = ProgramLink(context, hello_timeout=hello_timeout)
         self.facts = Facts()
+        self.doors: tuple[Door, ...] = ()
         self._routes: dict[str, Route] = {}
 
     async def route(self, *workers: WorkerRoute, service: str = SERVICE, **settings: Any) -> int:
@@ -389,7 +391,7 @@ class Router:
     async def apply(self) -> None:
         """Send the table."""
         with anyio.fail_after(PATIENCE):
-            await self.link.apply(RoutingTable(routes=dict(self._routes)))
+            await self.link.apply(RoutingTable(routes=dict(self._routes), doors=self.doors))
 
     def newest(self) -> LoadSample:
         """The last sample that was told."""

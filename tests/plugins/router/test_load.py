@@ -1,6 +1,7 @@
 """The numbers that the daemon scales by: exact, complete, comparable, and silent at rest."""
 
 import asyncio
+import os
 import time
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from plugins.router.harness import (
 )
 from stoker.model.load import LoadSample
 from stoker.plugin.ports import PluginContext
+from stoker_router.access import AccessLog
 from stoker_router.meter import BOUNDS
 from stoker_router.reports import Reports
 from stoker_router.service import Service
@@ -215,7 +217,7 @@ class Deaf:
 async def test_a_daemon_that_does_not_read_costs_no_counts() -> None:
     """The samples wait in the books until it reads again."""
     loop = asyncio.get_running_loop()
-    reports = Reports(loop)
+    reports = Reports(loop, 1.0, AccessLog(loop, os.devnull))
     service = Service(loop, reports, RouteConfig(service=SERVICE, host="127.0.0.1", port=0))
     reports.subscriber = deaf = Deaf()
     service.quiet = False

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.model.door import Tls
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker_router import answers
@@ -249,10 +250,13 @@ def test_a_table_comes_through_the_wire_whole() -> None:
     )
     route = Route(
         service="app/web", host="0.0.0.0", port=80, workers=workers, timeout=1.5, max_queue=7,
-        max_concurrency=9, retry="always", protocol="http", held="why",
+        max_concurrency=9, retry="always", protocol="http", held="why", max_body=5, priority_header="P",
+        timeout_header="T", access_log=0.5, trace="start", proxy_protocol=True,
+        trusted_proxies=("10.0.0.0/8",), tls=Tls(cert="/c", key="/k", version="1"),
     )  # fmt: skip
-    (read,) = read_table(encode_table(RoutingTable(routes={"app/web": route}), {})).values()
-    assert read[:-1] == ("app/web", "0.0.0.0", 80, 0, 1.5, 7, 9, "always", "http", "why")
+    (read,) = read_table(encode_table(RoutingTable(routes={"app/web": route}), {})).routes.values()
+    assert read[:10] == ("app/web", "0.0.0.0", 80, 0, 1.5, 7, 9, "always", "http", "why")
+    assert read[11:] == (("/c", "/k", "1"), True, ("10.0.0.0/8",), 5, "P", "T", 0.5, "start")
     assert read.workers == (
         WorkerConfig("a", "127.0.0.1", 9000, 4, draining=False),
         WorkerConfig("b", "::1", 9001, None, draining=True),
@@ -262,13 +266,13 @@ def test_a_table_comes_through_the_wire_whole() -> None:
 def test_the_port_a_service_had_is_preferred_only_at_the_same_host() -> None:
     route = Route(service="s", host="127.0.0.1", port=0)
     table = RoutingTable(routes={"s": route})
-    assert read_table(encode_table(table, {"s": ("127.0.0.1", 123)}))["s"].prefer == 123
-    assert read_table(encode_table(table, {"s": ("0.0.0.0", 123)}))["s"].prefer == 0
+    assert read_table(encode_table(table, {"s": ("127.0.0.1", 123)})).routes["s"].prefer == 123
+    assert read_table(encode_table(table, {"s": ("0.0.0.0", 123)})).routes["s"].prefer == 0
 
 
 def test_a_newer_daemon_may_say_more() -> None:
     (raw,) = encode_table(RoutingTable(routes={"s": Route(service="s", host="h", port=1)}), {})
-    assert read_table([{**raw, "invented": 1}])["s"].port == 1
+    assert read_table([{**raw, "invented": 1}]).routes["s"].port == 1
 
 
 @pytest.mark.parametrize(

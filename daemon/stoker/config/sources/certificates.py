@@ -81,24 +81,30 @@ def _fault(tls: Tls) -> tuple[str, str] | None:
     """Which of the two keys is at fault, and why; None if the pair is good."""
     for key, path in (("cert", tls.cert), ("key", tls.key)):
         try:
-            text = _read(path)
+            words = _unfit(key, _read(path))
         except OSError as error:
             return key, f"cannot read {path}: {error.strerror}"
-        if key == "cert" and b"-----BEGIN CERTIFICATE-----" not in text:
-            return key, f"{path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
-        if key == "key" and b"PRIVATE KEY-----" not in text:
-            return key, f"{path} holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
-        if key == "key" and b"ENCRYPTED" in text:
-            return key, f"{path} is locked by a passphrase; nobody could type it at a restart: remove it"
+        if words:
+            return key, f"{path} {words}"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=b"")
-    except ssl.SSLError as error:
+    except OSError as error:  # SSLError among them
         if "KEY_VALUES_MISMATCH" in str(error):
             return "key", f"{tls.key} is not the key of the certificate in {tls.cert}"
-        return "cert", f"{tls.cert} and {tls.key} are no usable pair: {error.reason or error}"
-    except OSError as error:
-        return "cert", f"cannot read {tls.cert} and {tls.key}: {error.strerror}"
+        reason = getattr(error, "reason", None) or error.strerror
+        return "cert", f"{tls.cert} and {tls.key} are no usable pair: {reason}"
     return None
+
+
+def _unfit(key: str, text: bytes) -> str:
+    """What is wrong with one of the files, in words that go on from its name; "" for nothing."""
+    if key == "cert":
+        good = b"-----BEGIN CERTIFICATE-----" in text
+        return "" if good else "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+    if b"PRIVATE KEY-----" not in text:
+        return "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)"
+    locked = b"ENCRYPTED" in text
+    return "is locked by a passphrase, which nobody could type at a restart; remove it" if locked else ""
 
 
 def _version(tls: Tls) -> str:
