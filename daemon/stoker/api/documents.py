@@ -13,6 +13,7 @@ from stoker.api.facade import ServiceLoad, Snapshot
 from stoker.api.narrate import iso_time, plain, rejection_words
 from stoker.errors import ConfigProblem
 from stoker.model.device import Device
+from stoker.model.door import Door
 from stoker.model.event import Event, TargetChanged
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
@@ -33,7 +34,17 @@ def status_document(snapshot: Snapshot, only: ServiceKey | None = None) -> Docum
         "services": [service_document(snapshot, key) for key in keys],
         "devices": device_documents(snapshot),
         "inventory": inventory_document(snapshot),
+        "doors": [door_document(door) for door in snapshot.desired.doors],
     }
+
+
+def door_document(door: Door) -> Document:
+    """A front door and who is behind it."""
+    rules = [
+        {"service": rule.service, "host": rule.host, "path": rule.path, "strip": rule.strip}
+        for rule in door.rules
+    ]
+    return {"url": door.url, "rules": rules}
 
 
 def daemon_document(snapshot: Snapshot) -> Document:

@@ -160,9 +160,11 @@ def _await_addresses(status: dict[str, Any]) -> None:
 def _report(session: Session, status: dict[str, Any], log: Path) -> None:
     sys.stdout.write(f"stoker is up, pid {status['daemon']['pid']}, {len(status['services'])} services\n")
     width = max((len(service["name"]) for service in status["services"]), default=0)
-    width = max(width, len("socket"))
+    width = max(width, len("front door" if status.get("doors") else "socket"))
     for service in status["services"]:
         sys.stdout.write(f"  {service['name']:<{width}}  {service['url']}\n")
+    for door in status.get("doors", []):
+        sys.stdout.write(f"  {'front door':<{width}}  {door['url']}\n")
     sys.stdout.write(f"  {'socket':<{width}}  {session.socket}\n  {'log':<{width}}  {log}\n")
 
 

@@ -166,3 +166,15 @@ def error_lines(status: Document) -> list[str]:
         where = error["file"] + (f":{error['line']}:{error['column']}" if error["line"] else "")
         lines.append(": ".join(part for part in (where, error["path"], error["message"]) if part))
     return lines
+
+
+def door_lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each front door and where it leads, with how it is shown."""
+    return [
+        (
+            f"front door {door['url']}: "
+            + ", ".join(f"{rule['host']}{rule['path']} to {rule['service']}" for rule in door["rules"]),
+            "dim",
+        )
+        for door in status.get("doors", [])
+    ]

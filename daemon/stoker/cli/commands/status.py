@@ -46,7 +46,7 @@ def show_status(status: dict[str, Any], *, everything: bool) -> None:
         show(rows.replica_table(replicas, status["devices"]))
     if left_out:
         say(f"and {left_out} more that are ready; `stoker status SERVICE` shows them", "dim")
-    for line, style in gpu_rows.sick_notes(status["devices"]):
+    for line, style in (*gpu_rows.sick_notes(status["devices"]), *rows.door_lines(status)):
         say(line, style)
     if everything:
         for one in status["services"]:
