@@ -68,7 +68,9 @@ class Door:
             raise BadMessage(404, f"no service is at {host or 'this address'}{text[:200]}")
         service = self._services.get(rule.service)
         if service is None:
-            raise BadMessage(503, f"service {rule.service.rpartition('/')[2]} is not served here")
+            raise BadMessage(
+                503, f"service {rule.service.rpartition('/')[2]} has another router; ask at its own address"
+            )
         return Asked(service, _without(sent, rule.path) if rule.strip and rule.path != "/" else sent)
 
     @property

@@ -45,6 +45,8 @@ class ProgramLink:
     """The `Router` of this plugin (see `stoker.plugin.ports.Router`). The program outlives it: cancelling
     `run` leaves it serving, and the next link finds it by its socket."""
 
+    opens_doors = True
+
     def __init__(self, context: PluginContext, *, hello_timeout: float = HELLO_TIMEOUT) -> None:
         self._context = context
         self._hello_timeout = hello_timeout

@@ -67,14 +67,14 @@ def test_routes_and_an_entry(box: Box) -> None:
         ),
         (
             "ingress: {routes: [{service: web, path: a}]}",
-            "4:41: ingress.routes.0.path: must be a path that begins with /, for example "
-            "/chat; found the text \"a\"",
+            ("4:41: ingress.routes.0.path: must be a path that begins with /, for example "
+            "/chat; found the text \"a\""),
         ),
         ("ingress: {prot: 1}", "4:11: ingress.prot: unknown key; did you mean port?"),
         (
             "ingress: {trusted_proxies: [10.0.0.0/99]}",
-            "4:29: ingress.trusted_proxies.0: must be an address or a network, for example "
-            "10.0.0.0/8; found the text \"10.0.0.0/99\"",
+            ("4:29: ingress.trusted_proxies.0: must be an address or a network, for example "
+            "10.0.0.0/8; found the text \"10.0.0.0/99\""),
         ),
         (
             "ingress: {tls: {cert: a.pem}}",
@@ -133,8 +133,8 @@ def test_deployments_share_a_door_and_no_requests(box: Box) -> None:
         ),
         (
             "cert.pem", "locked.pem",
-            "key: {0}/locked.pem is locked by a passphrase, which nobody could type at a "
-            "restart; remove it",
+            ("key: {0}/locked.pem is locked by a passphrase, which nobody could type at a "
+            "restart; remove it"),
         ),
     ],
 )  # fmt: skip

@@ -245,6 +245,13 @@ class HandingRouter(Router, Protocol):
 
 
 @runtime_checkable
+class DoorRouter(Router, Protocol):
+    """A router that also opens the doors of a table, which lead to services that it carries itself."""
+
+    opens_doors: bool
+
+
+@runtime_checkable
 class RecordingRouter(Router, Protocol):
     """A router that can also tell each request as it ends."""
 

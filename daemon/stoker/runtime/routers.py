@@ -18,13 +18,15 @@ from stoker.errors import RouterError, StokerError
 from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
-from stoker.plugin.ports import HandingRouter, RecordingRouter, Router, RouterEvents
+from stoker.plugin.ports import DoorRouter, HandingRouter, RecordingRouter, Router, RouterEvents
 from stoker.runtime.routes import RouteFeed
 
 PATIENCE = 5.0
 """Seconds in which connections to a service's former router may still send a request."""
 LONGEST = 3600.0
 """Seconds its former router gets to finish what it has."""
+DOORKEEPER = "stoker"
+"""The router that is made for front doors where none is in use that can open them."""
 LOOK = 0.5
 """Seconds between two looks whether it has."""
 
@@ -133,6 +135,8 @@ class Routers:
         self._owners = {service: name for service, name in self._owners.items() if service in table.routes}
         draining = {w.id for route in table.routes.values() for w in route.workers if w.draining}
         self._told = {replica: told for replica, told in self._told.items() if replica in draining}
+        if table.doors and self._doorkeeper() is None:
+            self._member(DOORKEEPER)
         for member in self._members.values():
             self._publish(member)
 
@@ -189,7 +193,13 @@ class Routers:
         for service, former in member.leaving.items():
             route = self._table.routes.get(service, replace(former, workers=()))
             routes[service] = replace(route, leaving=True)
-        member.feed.publish(RoutingTable(routes=routes))
+        doors = self._table.doors if member is self._doorkeeper() else ()
+        member.feed.publish(RoutingTable(routes=routes, doors=doors))
+
+    def _doorkeeper(self) -> _Member | None:
+        """Who opens the front doors: the first that can."""
+        able = (one for one in self._members.values() if isinstance(one.router, DoorRouter))
+        return next(able, None)
 
     def owns(self, member: _Member, service: ServiceKey) -> bool:
         """Whether it is that router that has the service; of services nobody has yet it is believed."""

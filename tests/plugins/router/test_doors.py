@@ -134,7 +134,7 @@ async def test_a_connection_outlives_a_service_behind_it_and_ends_with_its_door(
             one.get("/b")
             assert (await one.answer()).body == b"b"
             one.get("/a")
-            assert (await one.answer()).error == "service a is not served here"
+            assert (await one.answer()).error == "service a has another router; ask at its own address"
         async with client(port) as one:
             one.get("/b")
             await one.answer()
