@@ -13,6 +13,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
@@ -62,9 +63,11 @@ class Entry(NamedTuple):
 class AccessLog:
     """The file of all services."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, wall: Callable[[], float]) -> None:
         self._loop = loop
         self._path = path
+        self._wall = wall
+        """Seconds since the epoch."""
         self._lines: list[bytes] = []
         self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -73,7 +76,7 @@ class AccessLog:
 
     def write(self, trail: Trail, entry: Entry) -> None:
         """Note a request that has ended."""
-        line = json.dumps(_document(trail, entry), separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(_document(trail, entry, self._wall()), separators=(",", ":")).encode() + b"\n"
         self._lines.append(line)
         self._waiting += len(line)
         if self._waiting > MAX_WAITING:
@@ -110,8 +113,8 @@ class AccessLog:
         self._size = os.fstat(self._fd).st_size
 
 
-def _document(trail: Trail, entry: Entry) -> dict[str, object]:
-    now, wall = monotonic(), time.time()
+def _document(trail: Trail, entry: Entry, wall: float) -> dict[str, object]:
+    now = monotonic()
     method, path = _LINE.match(trail.head).groups()  # type: ignore[union-attr]  # a head that was parsed
     arrived = wall - (now - entry.arrived)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(arrived)) + f".{int(arrived % 1 * 1000):03d}Z"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from math import inf
 from time import monotonic
 from typing import cast
 
 from stoker_router import answers
-from stoker_router.crowd import STUCK, unread
+from stoker_router.crowd import StuckWatch
 from stoker_router.door import Keeper
 from stoker_router.exchange import TUNNEL, Exchange
 from stoker_router.framing import Body, body_of
@@ -33,7 +34,7 @@ class Client(asyncio.Protocol):
     address it is, at a front door that of the present request."""
 
     __slots__ = (
-        "_body", "_closing", "_gate", "_holds", "_loop", "_origin", "_rest", "_stuck", "_timer", "_unread",
+        "_body", "_closing", "_gate", "_holds", "_loop", "_origin", "_rest", "_stuck", "_timer",
         "exchange", "service", "transport", "write_paused",
     )  # fmt: skip
 
@@ -53,9 +54,7 @@ class Client(asyncio.Protocol):
         self._closing = False
         """All that still comes is thrown away."""
         self._timer: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
-        """Looks, while the client reads too slowly, whether it reads at all."""
-        self._unread = 0
+        self._stuck: StuckWatch | None = None
         self._origin: Origin | None = gate.origin(proxied, proxied=True) if proxied else None
 
     # --- called by the event loop -------------------------------------------------------------------------
@@ -92,7 +91,7 @@ class Client(asyncio.Protocol):
         self._give_up()
         self._stop_timer()
         if self._stuck is not None:
-            self._stuck.cancel()
+            self._stuck.clear()
         gate = self._gate
         if self._holds:
             gate.hangups.unwatch(self)
@@ -102,32 +101,22 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
         self._stall(stop=True)
-        self._unread = unread(self.transport)
-        self._stuck = self._loop.call_later(STUCK, self._look_whether_stuck)
+        self._stuck = self._stuck or StuckWatch(self._loop, self.transport)
+        self._stuck.watch()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+            self._stuck.clear()
         self._stall(stop=False)
-
-    def _look_whether_stuck(self) -> None:
-        left = unread(self.transport)
-        if left >= self._unread:
-            self.transport.abort()  # it has not taken one byte: its request must not hold a slot for ever
-            return
-        self._unread = left
-        self._stuck = self._loop.call_later(STUCK, self._look_whether_stuck)
 
     def _stall(self, *, stop: bool) -> None:
         self.write_paused = stop
-        exchange = self.exchange
-        if exchange is not None and exchange.upstream is not None:
-            exchange.upstream.stall(stop=stop)
+        if self.exchange is not None and self.exchange.upstream is not None:
+            self.exchange.upstream.stall(stop=stop)
 
     def hung_up(self) -> None:
-        """The client closed its side while we were not reading from it."""
+        """See `Hangable`."""
         self._give_up()
         self.transport.abort()
 
@@ -166,10 +155,9 @@ class Client(asyncio.Protocol):
             stop = len(data)
         elif stop < len(data):
             self._rest = data[stop:]
-        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole=whole, length=length)
-        if self._gate.door is not None:
-            self._enter(self._gate.door, exchange)
-        self.service.admit(exchange)
+        self.exchange = exchange = Exchange(self, kind, head + data[end:stop], whole=whole)
+        door = self._gate.door
+        self.service.admit(exchange, inf if door is None else self._enter(door, exchange))
         if kind.expect and not whole and self.exchange is exchange:
             self.transport.write(answers.CONTINUE)
 
@@ -181,12 +169,13 @@ class Client(asyncio.Protocol):
             self._body = body
         return stop
 
-    def _enter(self, door: Keeper, exchange: Exchange) -> None:
-        """What is different for a request that came by a front door."""
+    def _enter(self, door: Keeper, exchange: Exchange) -> float:
+        """What is different for a request that came by a front door; when a page may be shown for it."""
         if door.closed:
             exchange.keep = False
-        if door.waiting_page is not None and exchange.kind.method == b"GET" and exchange.pages:
-            exchange.due = monotonic() + door.waiting_page
+        if door.waiting_page is None or exchange.kind.method != b"GET" or not exchange.pages:
+            return inf
+        return monotonic() + door.waiting_page
 
     def _look_who(self) -> Origin:
         """Who is at the other end; asked for with the first request, since many connections make none."""
@@ -201,8 +190,8 @@ class Client(asyncio.Protocol):
 
     def _receive(self, exchange: Exchange, body: Body, data: bytes) -> None:
         """More of the present request's body."""
-        exchange.room -= len(data)
-        if exchange.room < 0:
+        exchange.terms.room -= len(data)  # of a service without limit it is infinite
+        if exchange.terms.room < 0:
             self.service.spoil(exchange, 413, f"the body is larger than {self.service.route.max_body} bytes")
             return
         try:
@@ -248,7 +237,7 @@ class Client(asyncio.Protocol):
         self._reject(408, f"the request head took longer than {HEAD_TIMEOUT:g} s")
 
     def _reject(self, status: int, reason: str, *, page: bool = False) -> None:
-        """Answer what is no request; it never gets an exchange and stands in no books."""
+        """Answer what is no request; it stands in no books."""
         self._stop_timer()
         self._body = None
         self.transport.write(answers.error(status, reason, keep=False, page=page))
@@ -261,13 +250,10 @@ class Client(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             return
-        keep = exchange.whole and exchange.keep
-        bodyless = exchange.kind.method == b"HEAD"
-        self.transport.write(
-            answers.error(
-                status, reason, keep=keep, retry_after=retry_after, bodyless=bodyless, page=exchange.pages
-            )
-        )
+        keep, head = exchange.whole and exchange.keep, exchange.kind.method == b"HEAD"
+        again, page = retry_after, exchange.pages
+        answer = answers.error(status, reason, keep=keep, retry_after=again, bodyless=head, page=page)
+        self.transport.write(answer)
         self.done(keep=keep)
 
     def done(self, *, keep: bool) -> None:
@@ -289,10 +275,10 @@ class Client(asyncio.Protocol):
 
     def start_tunnel(self) -> None:
         """From now on bytes only pass through."""
-        data, self._rest = self._rest, b""
         self.hold(_PIPELINE, hold=False)
-        if data and self.exchange is not None:
-            self.exchange.push(data)
+        if self._rest and self.exchange is not None:
+            self.exchange.push(self._rest)
+        self._rest = b""
 
     @property
     def writing(self) -> bool:

@@ -49,7 +49,37 @@ class Crowd:
         self._members.pop(member, None)
 
 
-def unread(transport: asyncio.Transport) -> int:
+class StuckWatch:
+    """Cuts a client off that takes nothing of its answer for long: it must not hold a slot for ever."""
+
+    __slots__ = ("_left", "_loop", "_timer", "_transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._left = 0
+
+    def watch(self) -> None:
+        """It reads slower than we write."""
+        self._left = _unread(self._transport)
+        self._timer = self._loop.call_later(STUCK, self._look)
+
+    def clear(self) -> None:
+        """It has caught up, or is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        before = self._left
+        if _unread(self._transport) >= before:
+            self._transport.abort()
+        else:
+            self.watch()
+
+
+def _unread(transport: asyncio.Transport) -> int:
     """Bytes written to a connection that its other side has not taken: ours, and the kernel's."""
     sock = transport.get_extra_info("socket")
     try:

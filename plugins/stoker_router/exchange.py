@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from time import monotonic
 from typing import Protocol
 
-from stoker_router.access import Trail
 from stoker_router.head import Kind
 from stoker_router.recording import Row
+from stoker_router.terms import PLAIN
 from stoker_router.upstream import Upstream
 from stoker_router.wishes import likes_pages
 from stoker_router.worker import Worker
@@ -80,21 +79,20 @@ class Exchange:
     """One request on its way."""
 
     __slots__ = (
-        "arrived", "avoid", "client", "due", "keep", "kept", "kind", "last", "length", "phase", "priority",
-        "repeatable", "room", "size", "trail", "tries", "upstream", "waited", "whole", "worker",
+        "arrived", "avoid", "client", "due", "keep", "kept", "kind", "last", "phase", "repeatable", "size",
+        "terms", "tries", "upstream", "waited", "whole", "worker",
     )  # fmt: skip
 
-    def __init__(self, client: ClientSide, kind: Kind, data: bytes, *, whole: bool, length: int = 0) -> None:
+    arrived: float
+    """When it was received; set by its service."""
+    due: float
+    """When something is to be done about it if its answer has not begun; set by its service."""
+    last: float
+    """When it is given up if its answer has not begun; set by its service."""
+
+    def __init__(self, client: ClientSide, kind: Kind, data: bytes, *, whole: bool) -> None:
         self.client = client
-        self.length = length
-        """Of its body: bytes or CHUNKED."""
-        self.room = inf
-        """Bytes of the body that may still come."""
-        self.due = self.last = inf
-        """When something is to be done about it if its answer has not begun, and when it is given up."""
-        self.priority = 0
-        self.trail: Trail | None = None
-        """What goes into the access log."""
+        self.terms = PLAIN
         self.kind = kind
         self.keep = kind.keep
         """The client's connection stays open afterwards."""
@@ -104,7 +102,6 @@ class Exchange:
         self.whole = whole
         """The request has been received to its end."""
         self.phase = QUEUED
-        self.arrived = 0.0
         self.waited = 0.0
         """Seconds in the queue; while it is there, less the time when it came."""
         self.repeatable = False
@@ -133,8 +130,8 @@ class Exchange:
         upstream = self.upstream
         if upstream is not None:
             upstream.transport.write(data)
-        if self.trail is not None:
-            self.trail.received += len(data)
+        if (trail := self.terms.trail) is not None:
+            trail.received += len(data)
         if self.kept is not None:
             self.kept.append(data)
             self.size += len(data)
@@ -186,15 +183,15 @@ class Exchange:
         worker = self.worker
         if worker is not None and worker.backoff:
             self.client.service.working(worker)
-        if self.trail is not None:
-            self.trail.began = monotonic()
-            self.trail.sent += len(data)
+        if (trail := self.terms.trail) is not None:
+            trail.began = monotonic()
+            trail.sent += len(data)
         self.client.transport.write(data)
 
     def relay(self, data: bytes) -> None:
         """More bytes of the answer."""
-        if self.trail is not None:
-            self.trail.sent += len(data)
+        if (trail := self.terms.trail) is not None:
+            trail.sent += len(data)
         self.client.transport.write(data)
 
     def finish(self, status: int, *, reusable: bool) -> None:

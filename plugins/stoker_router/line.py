@@ -34,7 +34,7 @@ class Line:
             yield from lane
 
     def __contains__(self, exchange: Exchange) -> bool:
-        return exchange in self._lanes.get(exchange.priority, ())
+        return exchange in self._lanes.get(exchange.terms.priority, ())
 
     @property
     def first(self) -> Exchange | None:
@@ -51,7 +51,7 @@ class Line:
     def join(self, exchange: Exchange, now: float) -> None:
         """Take a place: at the end, or that of its arrival if it comes back from a failed try."""
         exchange.waited -= now
-        lane = self._lane(exchange.priority)
+        lane = self._lane(exchange.terms.priority)
         last = next(reversed(lane), None)
         lane[exchange] = None
         if last is None or last.arrived <= exchange.arrived:
@@ -62,10 +62,10 @@ class Line:
 
     def leave(self, exchange: Exchange, now: float) -> None:
         """Give up the place."""
-        lane = self._lanes[exchange.priority]
+        lane = self._lanes[exchange.terms.priority]
         del lane[exchange]
         if not lane and lane is not self._plain:
-            del self._lanes[exchange.priority]
+            del self._lanes[exchange.terms.priority]
         exchange.waited += now
 
     def _lane(self, priority: int) -> _Lane:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
-from functools import partial
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Protocol
 
-from stoker_router.certificate import Certificate
-from stoker_router.client import Client
 from stoker_router.gate import Gate
 from stoker_router.inheritance import Inheritance
-from stoker_router.proxied import ProxiedDoor
-from stoker_router.table import DoorConfig, RouteConfig
+from stoker_router.serving import BACKLOG, Place, Serving
 
-BACKLOG = 4096
 RETRY = 1.0
 """Seconds between two attempts to open an address."""
-HANDSHAKE, FAREWELL = 10.0, 1.0
-"""Seconds that a client may take for the beginning and the end of TLS."""
-
-Place = RouteConfig | DoorConfig
-"""What has an address in the table."""
 
 
 class AddressEvents(Protocol):
@@ -56,20 +45,12 @@ class Listener:
         self._inherited = inherited
         self._service = service
         self._events = events
-        self._gate = gate
-        self._certificate = Certificate()
-        self._manner = (False, False, False)
-        """Whether TLS is to be spoken, and can be; whether connections begin with a PROXY header."""
-        self._proxied: ProxiedDoor | None = None
+        self._serving = Serving(loop, gate)
         self._wanted = ("", 0, 0)
         self._bound: tuple[str, int] | None = None
         self._asked = ("", 0)
         """The host and port of the table for which `_bound` was opened."""
         self._sock: socket.socket | None = None
-        self._server: asyncio.Server | None = None
-        self._beginning: set[asyncio.Task[None]] = set()
-        """Connections whose PROXY header was read, and not yet more."""
-        self._opening: asyncio.Task[None] | None = None
         self._looking_up: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._problem = ""
@@ -93,8 +74,9 @@ class Listener:
     def configure(self, route: Place) -> None:
         """Serve at the route's address from now on."""
         self._wanted = (route.host, route.port, route.prefer)
-        self._gate.trust(route.trusted_proxies)
-        self._take_manner(route)
+        problem = self._serving.learn(route, self._sock)
+        if problem:
+            self._events.trouble(self._service, problem)
         if self._bound is not None and self._matches(route):
             self._asked = (route.host, route.port)
             self._stop_trying()
@@ -102,20 +84,6 @@ class Listener:
         else:
             self._stop_trying()
             self._open()
-
-    def _take_manner(self, route: Place) -> None:
-        """How connections are spoken with. Those that are open stay as they are."""
-        problem = self._certificate.take(route.tls)
-        if problem:
-            self._events.trouble(self._service, problem)
-        manner = (route.tls is not None, self._certificate.context is not None, route.proxy_protocol)
-        if manner == self._manner:
-            return
-        self._manner = manner
-        self._gate.secure = manner[0]
-        if self._sock is not None:
-            self._stop_serving()
-            self._opening = self._loop.create_task(self._serve(self._sock))
 
     def _matches(self, route: Place) -> bool:
         return self._asked == (route.host, route.port) or self._bound == (route.host, route.port)
@@ -161,7 +129,7 @@ class Listener:
         self._asked = (host, port)
         self._bound = (host, sock.getsockname()[1])
         self._sock = sock
-        self._opening = self._loop.create_task(self._serve(sock))
+        self._serving.begin(sock)
         self._events.bound(self._service, *self._bound)
 
     def _fail(self, problem: str) -> None:
@@ -170,55 +138,9 @@ class Listener:
             self._events.trouble(self._service, problem)
         self._retry = self._loop.call_later(RETRY, self._open)
 
-    async def _serve(self, sock: socket.socket) -> None:
-        """Take connections, from a copy of the socket: it may have to go on in another manner."""
-        secure, able, proxied = self._manner
-        if secure and not able:
-            return  # rather nothing than plain text; it was said, and a good certificate is taken at once
-        if proxied:
-            make = partial(Client, self._loop, self._gate)
-            trusts = self._gate.trusts
-            self._proxied = ProxiedDoor(self._loop, sock.dup(), make, trusted=trusts, begin=self._begin)
-            return
-        self._server = await self._loop.create_server(
-            partial(Client, self._loop, self._gate), sock=sock.dup(), backlog=BACKLOG, **self._tls()
-        )
-
-    def _begin(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
-        task = self._loop.create_task(self._connect(sock, make))
-        self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
-
-    async def _connect(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> None:
-        try:
-            await self._loop.connect_accepted_socket(make, sock, **self._tls())
-        except OSError:
-            sock.close()  # gone meanwhile, or no TLS handshake
-
-    def _tls(self) -> dict[str, Any]:
-        """Arguments for the loop."""
-        if self._certificate.context is None:
-            return {}
-        return {
-            "ssl": self._certificate.context,
-            "ssl_handshake_timeout": HANDSHAKE,
-            "ssl_shutdown_timeout": FAREWELL,
-        }
-
-    def _stop_serving(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._proxied is not None:
-            self._proxied.close()
-            self._proxied = None
-
     def release(self) -> None:
         """Close the open address; connections that were accepted live on."""
-        self._stop_serving()
+        self._serving.end()
         if self._sock is not None:
             self._sock.close()
             self._sock = None

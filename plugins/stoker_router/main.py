@@ -19,6 +19,7 @@ from functools import partial
 
 import uvloop
 
+from stoker_router.access import AccessLog
 from stoker_router.control import Session
 from stoker_router.inheritance import Inheritance
 from stoker_router.lifetime import CHECK_EVERY, IDLE_EXIT, Lifetime
@@ -99,7 +100,7 @@ async def _run(options: dict[str, str]) -> int:
         loop,
         float(options.get("sample-every", SAMPLE_EVERY)),
         inherited,
-        access_log=os.path.join(options["state-dir"], "logs", "access.log"),
+        access=AccessLog(loop, os.path.join(options["state-dir"], "logs", "access.log"), time.time),
         most_clients=most_clients(),
     )
 

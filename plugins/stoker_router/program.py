@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from time import monotonic
@@ -14,10 +13,11 @@ from stoker_router.door import Door
 from stoker_router.gate import Gate
 from stoker_router.hangup import HangupWatch
 from stoker_router.inheritance import Inheritance, Open
-from stoker_router.listener import Listener, Place
+from stoker_router.listener import Listener
 from stoker_router.recording import Recorder
 from stoker_router.reports import Reports
 from stoker_router.service import Service
+from stoker_router.serving import Place
 from stoker_router.table import DoorConfig, RouteConfig, Table
 
 UNCLAIMED = 5.0
@@ -33,14 +33,14 @@ class Program:
         sample_every: float,
         inherited: Inheritance | None = None,
         *,
-        access_log: str = os.devnull,
-        most_clients: int = 100_000,
+        access: AccessLog,
+        most_clients: int,
     ) -> None:
         self._loop = loop
         self.inherited = inherited or Inheritance()
         self._hangups = HangupWatch(loop)
         self._crowd = Crowd(most_clients)
-        self.access = AccessLog(loop, access_log)
+        self.access = access
         self.reports = Reports(loop, sample_every, self.access)
         self.services: dict[str, Service] = {}
         self._doors: dict[str, Door] = {}

@@ -7,32 +7,25 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from stoker_router.access import Trail
-from stoker_router.alarm import Alarm, Throttle
-from stoker_router.budget import RetryBudget
-from stoker_router.exchange import BEGAN, CONNECTING, OVER, QUEUED, SENT, Exchange
+from stoker_router.alarm import Throttle
+from stoker_router.exchange import BEGAN, OVER, QUEUED, SENT, Exchange
 from stoker_router.intake import Intake
 from stoker_router.line import Line
 from stoker_router.meter import ABORTED, Meter
+from stoker_router.overdue import Overdue
 from stoker_router.ports import Connection, Events
 from stoker_router.table import RouteConfig
+from stoker_router.tries import Tries
 from stoker_router.upstream import Upstream
-from stoker_router.worker import Pool, Worker, connect
+from stoker_router.worker import Pool, Worker
 
-MAX_TRIES = 5
-"""How often one request is sent at most."""
 DEMAND_INTERVAL = 0.1
 """Seconds between two cries for a worker."""
 RETRY_HELD, RETRY_FULL, RETRY_STARTING = 5, 1, 1
 """Retry-After, in seconds, of a service that is held, has too much to do, is starting."""
-ALARM_EVERY = 0.01
-"""Seconds between two looks at who is overdue, at least."""
 QUARANTINE = 10.0
 """Seconds, at most, that a slot is not given away whose request was never answered: the worker may still be
 at it."""
-
-_REPEATABLE = {"idempotent": (False, True), "always": (True, True), "never": (False, False)}
-"""By retry policy: whether a request may be sent twice, first for others, then for idempotent ones."""
 
 
 class Service:
@@ -43,14 +36,11 @@ class Service:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, events: Events, route: RouteConfig) -> None:
-        self._loop = loop
         self._events = events
-        self._alarm = Alarm(loop, self._on_alarm)
+        self._late = Overdue(loop, lambda: (*self.line, *self.flying), self._overdue)
         self._cry = Throttle(loop, DEMAND_INTERVAL, self._say_demand)
-        self._connecting: dict[Exchange, asyncio.Task[None]] = {}
-        self._budget = RetryBudget(monotonic())
+        self._tries = Tries(loop, self)
         self.route = route
-        self._repeatable = _REPEATABLE[route.retry]
         self._intake = Intake(route)
         self.line = Line()
         self.flying: set[Exchange] = set()
@@ -68,7 +58,6 @@ class Service:
     def configure(self, route: RouteConfig) -> None:
         """Take the table's word on everything but the address."""
         before, self.route = self.route.timeout, route
-        self._repeatable = _REPEATABLE[route.retry]
         self._intake = Intake(route)
         self.pool.configure(route.workers)
         for worker in self.pool.workers.values():
@@ -77,7 +66,7 @@ class Service:
             for exchange in (*self.line, *self.flying):
                 exchange.due = inf
                 self._intake.time(exchange)
-        self._on_alarm()
+        self._late.look()
         self._check_line()
         self.pump()
 
@@ -85,13 +74,10 @@ class Service:
         """Those who wait for a worker that will not come are told so; else the daemon is."""
         if self.line and not self.pool.serving:
             if self.route.held:
-                self._refuse_line(self.route.held)
+                for exchange in list(self.line):
+                    self._refuse(exchange, 503, self.route.held, RETRY_HELD)
             else:
                 self._cry.call()
-
-    def _refuse_line(self, reason: str) -> None:
-        for exchange in list(self.line):
-            self._refuse(exchange, 503, reason, RETRY_HELD)
 
     def _say_demand(self) -> None:
         if self.line and not self.pool.serving:
@@ -106,12 +92,13 @@ class Service:
 
     # --- a request's way ----------------------------------------------------------------------------------
 
-    def admit(self, exchange: Exchange) -> None:
-        """Take a new request: to a worker, into the line, or refuse it."""
+    def admit(self, exchange: Exchange, page_at: float = inf) -> None:
+        """Take a new request: to a worker, into the line, or refuse it. `page_at`: when who asks is to be
+        shown a page, if there is no worker."""
         exchange.arrived = now = monotonic()
-        exchange.repeatable = self._repeatable[exchange.kind.idempotent]
+        exchange.repeatable = self._intake.repeatable[exchange.kind.idempotent]
         exchange.last = last = now + self.route.timeout
-        exchange.due = min(exchange.due, last)
+        exchange.due = min(page_at, last)
         if self.closed:
             exchange.keep = False
         if self.quiet:
@@ -148,7 +135,7 @@ class Service:
         exchange.phase = QUEUED
         self.line.join(exchange, now)
         self.meter.queue_area -= now
-        self._alarm.set(exchange.due)
+        self._late.watch(exchange)
 
     def _start(self, worker: Worker, exchange: Exchange, now: float) -> None:
         """Give a free slot of the worker to the exchange."""
@@ -156,27 +143,23 @@ class Service:
         self.flying.add(exchange)
         self.meter.flight_area -= now
         exchange.worker = worker
-        if exchange.due < self._alarm.at:
-            self._alarm.set(exchange.due)
+        self._late.watch(exchange)
         if worker.idle:
             upstream = worker.warm(now, careful=not exchange.repeatable)
             if upstream is not None:
                 exchange.send(upstream)
                 return
-        exchange.phase = CONNECTING
-        self._connecting[exchange] = self._loop.create_task(self._connect(worker, exchange))
+        self._tries.begin(worker, exchange)
 
-    async def _connect(self, worker: Worker, exchange: Exchange) -> None:
-        try:
-            upstream = await connect(self._loop, worker)
-        except OSError as error:
-            del self._connecting[exchange]
-            self.pool.failed(worker)
-            self.lost(exchange, f"no connection to the worker: {error}", again=True)
-            return
-        del self._connecting[exchange]
+    def connected(self, worker: Worker, exchange: Exchange, upstream: Upstream) -> None:
+        """See `Outcome.connected`."""
         exchange.send(upstream)
         self.working(worker)
+
+    def unreachable(self, worker: Worker, exchange: Exchange, reason: str) -> None:
+        """See `Outcome.unreachable`."""
+        self.pool.failed(worker)
+        self.lost(exchange, reason, again=True)
 
     def pump(self) -> None:
         """Move requests from the line to free slots."""
@@ -203,8 +186,8 @@ class Service:
         self.meter.completed(status, now - exchange.arrived, exchange.waited)
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, now, status))
-        if exchange.trail is not None:
-            self._log(exchange, exchange.trail, status)
+        if exchange.terms.trail is not None:
+            self._intake.log(exchange, status, self._events)
         worker = self._land(exchange, now)
         if reusable is not None:
             self.pool.park(worker, reusable, now)
@@ -245,7 +228,7 @@ class Service:
         now = monotonic()
         exchange.upstream = None
         exchange.avoid = worker = self._land(exchange, now)
-        if again and exchange.kept is not None and self._may_try(exchange, now):
+        if again and self._tries.another(exchange, now, self.meter.total):
             self._wait(exchange, now)
         else:
             tries = f", tried {exchange.tries} times" if exchange.tries > 1 else ""
@@ -253,13 +236,6 @@ class Service:
             exchange.client.refuse(502, f"{reason} without an answer{tries}", None)
         self._hand_over(worker)
         self._check_line()
-
-    def _may_try(self, exchange: Exchange, now: float) -> bool:
-        """Whether one more try is worth it. The first retry always is; others come out of a budget, so that
-        a service whose workers all fail is not asked many times over."""
-        if exchange.tries >= MAX_TRIES:
-            return False
-        return exchange.phase == CONNECTING or exchange.tries < 2 or self._budget.spend(now, self.meter.total)
 
     def abandon(self, exchange: Exchange) -> None:
         """The client went away: the worker is told by closing its connection."""
@@ -286,9 +262,7 @@ class Service:
         if exchange in self.line:
             self._leave_line(exchange, now)
         worker = None if exchange.worker is None else self._land(exchange, now)
-        task = self._connecting.pop(exchange, None)
-        if task is not None:
-            task.cancel()
+        self._tries.cancel(exchange)
         exchange.detach()
         self._close_books(exchange, status)
         if worker is not None:
@@ -299,29 +273,8 @@ class Service:
         self.meter.answered(status)
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, monotonic(), status))
-        if exchange.trail is not None:
-            self._log(exchange, exchange.trail, status)
-
-    def _log(self, exchange: Exchange, trail: Trail, status: int) -> None:
-        entry = self._intake.entry(exchange, trail, status)
-        if entry is not None:
-            self._events.logged(trail, entry)
-
-    def _on_alarm(self) -> None:
-        """Do what is due for those without an answer, and set the alarm for the next. One timer serves all,
-        at most a hundred times a second."""
-        self._alarm.clear()
-        now = monotonic()
-        due = inf
-        for exchange in (*self.line, *self.flying):
-            if exchange.phase >= BEGAN:
-                continue
-            if exchange.due <= now:
-                self._overdue(exchange, now)
-            if exchange.phase != OVER:
-                due = min(due, exchange.due)
-        if due < inf:
-            self._alarm.set(max(due, now + ALARM_EVERY))
+        if exchange.terms.trail is not None:
+            self._intake.log(exchange, status, self._events)
 
     def _overdue(self, exchange: Exchange, now: float) -> None:
         if exchange.last <= now:

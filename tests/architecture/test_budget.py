@@ -18,7 +18,7 @@ SUPPRESSIONS_PER_KLOC = 3.0
 SUPPRESSION = re.compile(r"#\s*(noqa|type:\s*ignore|pragma|fmt:)")
 # A name of the rule in brackets or after a colon, then the reason after a second "#" or a dash.
 REASONED = re.compile(r"#\s*noqa: [A-Z]+\d+(?:,\s*[A-Z]+\d+)* +(?:-|#) *\S|#\s*type: ignore\[[a-z, -]+\]")
-WALL_CLOCK_EDGES = ("stoker.runtime", "stoker.api", "stoker.cli")
+WALL_CLOCK_EDGES = ("stoker.runtime", "stoker.api", "stoker.cli", "stoker_router.main")
 VIRTUAL_TIME = re.compile(r"MockClock|^from simulated import|^import simulated", re.MULTILINE)
 VAGUE = re.compile(r"(?i)^_?(\w*(manager|handler|utils?|helpers?|common|runner|watcher))$")
 

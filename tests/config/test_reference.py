@@ -27,5 +27,8 @@ def test_every_key_has_a_row_with_its_meaning() -> None:
 def test_values_are_told_in_the_words_of_their_errors() -> None:
     page = markdown()
     assert "| `min_replicas` | a whole number, for example 1 | `1` | At least so many replicas" in page
-    assert "| `protocol` | `http` or `grpc` | `http` | What the service speaks. |" in page
+    assert (
+        "| `protocol` | `http` or `h2` or `grpc` | `http` | What the service speaks: HTTP/1.1 and WebSocket"
+        in page
+    )
     assert "| `timeout` | a duration, for example 30s, 5m, 250ms or a number of seconds | `60` |" in page

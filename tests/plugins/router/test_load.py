@@ -217,7 +217,7 @@ class Deaf:
 async def test_a_daemon_that_does_not_read_costs_no_counts() -> None:
     """The samples wait in the books until it reads again."""
     loop = asyncio.get_running_loop()
-    reports = Reports(loop, 1.0, AccessLog(loop, os.devnull))
+    reports = Reports(loop, 1.0, AccessLog(loop, os.devnull, time.time))
     service = Service(loop, reports, RouteConfig(service=SERVICE, host="127.0.0.1", port=0))
     reports.subscriber = deaf = Deaf()
     service.quiet = False
