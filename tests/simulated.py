@@ -4,7 +4,7 @@ sockets, signals and files of configuration. Every event of a run is held agains
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +35,12 @@ from stoker.runtime.actuator import Actuator
 from stoker.runtime.adoption import adopt
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.control import ControlLoop
+from stoker.runtime.device_care import DeviceCare
 from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.measure import RouterLink
+from stoker.runtime.owners import Owners
 from stoker.runtime.parts import Parts
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.store import WorkerRecord
@@ -61,6 +63,16 @@ class QuietPorts:
 
     def give_back(self, port: int) -> None:
         self.taken.discard(port)
+
+
+class KnownOwners(Owners):
+    """Whose a process is, without asking the kernel: fake workers have no other processes."""
+
+    def __init__(self) -> None:
+        super().__init__("sim")
+
+    def _owner(self, pid: int, workers: Mapping[int, str]) -> str:
+        return workers.get(pid, "")
 
 
 class SimulatedDaemon:
@@ -88,7 +100,17 @@ class SimulatedDaemon:
         registry.register("fake", MishapPlugin(box, mishaps))
         registry.register("policies", stoker_policies.plugin)
         context = PluginContext(instance="sim", state_dir=str(directory), runtime_dir=str(directory))
-        self._parts = Parts(registry, context, post=self._post)
+        self.care = DeviceCare(
+            self._store,
+            tasks=tasks,
+            instance="sim",
+            replicas=lambda: tuple(self.state.replicas.values()),
+            lookup=self._lookup,
+            post=self._post,
+            owners=KnownOwners(),
+        )
+        self._parts = Parts(registry, context, post=self._post, overlay=self.care.over)
+        self.care.attach(self._parts)
         launcher = Launcher(
             instance="sim",
             state_dir=str(directory),
@@ -122,6 +144,7 @@ class SimulatedDaemon:
         )
         self._link = RouterLink(self.autoscaler, state=lambda: self.control.state, post=self._post)
         self.control.listen(self._after_event)
+        self.control.listen(self.care.after_event)
 
     async def begin(self, desired: DesiredState) -> None:
         """Take over what lives, then start all loops."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from stoker.model.device import Device, Inventory
+from stoker.model.device import Device, DeviceProcess, Inventory
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import ServiceKey
 from stoker.plugin.ports import StartRequest
@@ -62,6 +62,9 @@ class FakeBox:
     def __init__(self, inventory: Inventory | None = None) -> None:
         self.workers: dict[int, FakeWorker] = {}
         self.inventory = inventory or Inventory(reason="this box has no devices")
+        self.lingering: float | None = None
+        """Seconds for which a worker that has ended is still shown on its devices; None: no processes are
+        shown at all."""
         self.started: list[StartRequest] = []
         self._scripts: dict[ServiceKey, list[Script]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -110,7 +113,34 @@ class FakeBox:
         devices = tuple(sorted([*others, device], key=lambda known: known.index))
         self.publish(replace(self.inventory, devices=devices))
 
+    def lingers(self, uuid: str) -> list[FakeWorker]:
+        """The workers that have ended and are still shown on that device."""
+        now = anyio.current_time()
+        return [worker for worker in self._shown(uuid) if not worker.alive(now)]
+
+    def _shown(self, uuid: str) -> list[FakeWorker]:
+        until = anyio.current_time() - (self.lingering or 0.0)
+        return [
+            worker
+            for worker in self.workers.values()
+            if any(given.uuid == uuid for given in worker.request.reservations)
+            and (worker.ends_at is None or worker.ends_at > until)
+        ]
+
     # -- for the fake parts ----------------------------------------------------------------------------
+
+    def devices(self) -> Inventory:
+        """The devices with the processes that are on them."""
+        if self.lingering is None:
+            return self.inventory
+        devices = (
+            replace(
+                device,
+                processes=tuple(DeviceProcess(pid=worker.handle.pid) for worker in self._shown(device.uuid)),
+            )
+            for device in self.inventory.devices
+        )
+        return replace(self.inventory, devices=tuple(devices))
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a device changed or a worker was touched."""
@@ -126,7 +156,8 @@ class FakeBox:
     def spawn(self, request: StartRequest, script: Script) -> FakeWorker:
         """Bring a worker to life now."""
         now = anyio.current_time()
-        self.workers = {pid: worker for pid, worker in self.workers.items() if worker.alive(now)}
+        until = now - (self.lingering or 0.0)
+        self.workers = {pid: worker for pid, worker in self.workers.items() if worker.alive(until)}
         self._pid += 1
         handle = WorkerHandle(driver="fake", pid=self._pid, start_time=int(now), boot_id="fake")
         worker = FakeWorker(request=request, handle=handle, script=script, spawned=now)

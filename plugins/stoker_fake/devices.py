@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 
 from stoker.model.device import Device, Inventory
 from stoker_fake.box import FakeBox
@@ -28,11 +29,12 @@ def fake_devices(count: int, *, memory: int = 80 * GIB) -> Inventory:
 
 
 class FakeDevices:
-    """Publishes the box's inventory and each change of it."""
+    """Publishes the box's devices and each change of them."""
 
     def __init__(self, box: FakeBox) -> None:
         self._box = box
         self._changed = anyio.Event()
+        self._told = anyio.Event()
         box.listen(self._tell)
 
     async def run(self, publish: Callable[[Inventory], None]) -> None:
@@ -40,10 +42,18 @@ class FakeDevices:
         known: Inventory | None = None
         while True:
             self._changed = anyio.Event()
-            if self._box.inventory != known:
-                known = self._box.inventory
+            found = self._box.devices()
+            if found != known:
+                known = found
                 publish(known)
+            told, self._told = self._told, anyio.Event()
+            told.set()
             await self._changed.wait()
+
+    async def refresh(self) -> None:
+        """Look now; returns when that was told."""
+        self._changed.set()
+        await self._told.wait()
 
     def _tell(self) -> None:
         self._changed.set()

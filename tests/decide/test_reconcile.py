@@ -380,6 +380,18 @@ def test_a_worker_on_a_dead_device_is_moved(inventory: Inventory, reason: str) -
     assert isinstance(only(plan(wanting(spec), seeing(starting, inventory=inventory))), StopReplica)
 
 
+def test_an_update_waits_for_a_device_that_is_on_its_way_to_be_free() -> None:
+    """Else each worker that leaves would have another make room for the next, though there is room."""
+    spec = make_spec(gpu=1, replicas=(1, 1), update=Update(max_surge=1, max_unavailable=0))
+    old = make_replica(spec, "a", revision=OLD, devices=("GPU-0",))
+    new = make_replica(spec, "b", "pending")
+    free_soon = box(0, make_device(1, withheld="c has just ended"))
+    waits = plan(wanting(spec), seeing(old, new, inventory=free_soon))
+    assert not [action for action in waits.actions if isinstance(action, DrainReplica)]
+    taken = plan(wanting(spec), seeing(old, new, inventory=box(0)))
+    assert [type(action) for action in taken.actions if action.replica == old.id] == [DrainReplica]
+
+
 @pytest.mark.parametrize(
     "inventory",
     [box(make_device(0, health="unreachable")), replace(box(1), nameless=1), replace(box(), nameless=1)],

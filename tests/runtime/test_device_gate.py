@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import pytest
 from trio.testing import MockClock
 
@@ -19,12 +20,14 @@ from stoker.model.event import (
     InventoryChanged,
     Notice,
     StartRequested,
+    WorkerAdopted,
     WorkerCondemned,
     WorkerExited,
     WorkerSpawned,
 )
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.runtime.device_gate import PATIENCE, DeviceGate
+from stoker.runtime.store import WorkerRecord
 from worlds import box, make_device
 
 pytestmark = pytest.mark.anyio
@@ -193,6 +196,39 @@ async def test_what_is_not_known_is_not_given_on(what: str) -> None:
         b.shows(0)
         b.tell()
         await b.until_withheld([False, False])
+
+
+async def test_the_device_of_a_worker_that_ended_while_no_daemon_lived_is_looked_at_first() -> None:
+    gone, alive = (
+        WorkerRecord(
+            replica=name, service="app/infer", revision="r", driver="fake", endpoint="",
+            reservations=(Reservation(uuid=device),), handle=WorkerHandle(driver="fake", pid=pid),
+        )
+        for name, device, pid in (("infer-a", "GPU-0", 10), ("infer-b", "GPU-1", 11))
+    )  # fmt: skip
+    async with bench() as b:
+        b.shows(0, 10)
+        b.shows(1, 11)
+        b.tell()
+        for record in (gone, alive):
+            b.gate.left_behind(record)
+        assert b.withheld() == [True, True]
+        handle = WorkerHandle(driver="fake", pid=11)
+        b.post(
+            WorkerAdopted(
+                replica="infer-b", service="app/infer", handle=handle, endpoint="", revision="r",
+                reservations=alive.reservations,
+            )
+        )  # fmt: skip
+        assert b.withheld() == [True, False], "one lives"
+        b.answers.set()
+        with anyio.fail_after(10):
+            while b.refreshes < 4:
+                await anyio.lowlevel.checkpoint()
+        assert b.withheld() == [True, False], "the other is still shown"
+        b.shows(0)
+        await b.until_withheld([False, False])
+        assert b.notices() == []
 
 
 async def test_workers_without_a_gpu_pass_freely_and_ask_nobody() -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from simulated import SimulatedDaemon, Simulation, load
+from stoker.decide.health import PROBATION
 from stoker.model.event import ReplicaBecameReady, StartRequested, WorkerExited
 from stoker.model.service import Drain, Probe, Probes, Restart, Traffic, Update
 from stoker_fake import FakeBox, RequestRefusedError, Script, fake_devices
@@ -211,7 +212,8 @@ async def test_without_a_spare_gpu_it_waits_with_the_reason_and_comes_back(simul
         (waiting,) = (r for r in daemon.state.of(INFER.key) if r.phase == "pending")
         assert "GPU" in waiting.reason
         simulation.box.set_device(device)
-        assert await daemon.until(lambda: len(daemon.ready(INFER.key)) == 2, within=5) < 1
+        took = await daemon.until(lambda: len(daemon.ready(INFER.key)) == 2, within=2 * PROBATION)
+        assert PROBATION <= took < PROBATION + 1, "it is watched for a while first"
 
 
 async def test_a_driver_that_falls_silent_disturbs_nobody(simulation: Simulation) -> None:

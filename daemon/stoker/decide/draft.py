@@ -80,30 +80,40 @@ class Draft:
         self._wakes[self._subject] = min(at, self._wakes.get(self._subject, at))
         return False
 
-    def place(self, spec: ServiceSpec, *, without: Sequence[Replica] = ()) -> Placement:
-        """Where one more replica of `spec` would run now, were those gone. Holds the answer to the law."""
+    def place(self, spec: ServiceSpec) -> Placement:
+        """Where one more replica of `spec` would run now. Holds the answer to the law."""
+        self.lean()
+        others = list(self._holders.values())
+        answer = self._place(spec, self._for(spec, self._inventory), others)
+        fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
+        return Placement(placed=False, reason=fault) if fault else _described(answer, self._inventory)
+
+    def fits(self, spec: ServiceSpec, *, without: Sequence[Replica] = ()) -> bool:
+        """Whether one more replica of `spec` would find its devices, were those gone. A device that is only
+        withheld until its last worker has left it counts: it will be free."""
         self.lean()
         gone = {replica.id for replica in without}
         others = [replica for replica in self._holders.values() if replica.id not in gone]
-        answer = self._place(spec, self._for(spec), others)
-        fault = _unlawful(answer, self._inventory, others) if answer.placed else ""
-        return Placement(placed=False, reason=fault) if fault else _described(answer, self._inventory)
+        devices = tuple(
+            replace(device, withheld="") if device.withheld else device for device in self._inventory.devices
+        )
+        return self._place(spec, self._for(spec, replace(self._inventory, devices=devices)), others).placed
 
     def opening(self, spec: ServiceSpec, services: Mapping[ServiceKey, ServiceSpec]) -> Opening | None:
         """Which sharers would have to move for a replica of `spec` to have its whole devices."""
         return opening(spec, self._inventory, list(self._holders.values()), services)
 
-    def _for(self, spec: ServiceSpec) -> Inventory:
+    def _for(self, spec: ServiceSpec, inventory: Inventory) -> Inventory:
         """The devices as they are for that service: one that is being emptied takes no new sharers."""
         movers = [holder for holder in self._holders.values() if holder.moving]
         emptied = {given.uuid: mover for mover in movers for given in mover.reservations}
         if not emptied or spec.resources.gpu >= 1:
-            return self._inventory
+            return inventory
         devices = [
             replace(device, withheld=emptied[device.uuid].moving) if device.uuid in emptied else device
-            for device in self._inventory.devices
+            for device in inventory.devices
         ]
-        return replace(self._inventory, devices=tuple(devices))
+        return replace(inventory, devices=tuple(devices))
 
     def take(self, replica: Replica, reservations: tuple[Reservation, ...]) -> None:
         """Count these devices as taken for the rest of the plan."""

@@ -107,7 +107,7 @@ def charted(inventory: Inventory, cases: Mapping[str, Case]) -> Inventory:
 def pardon(case: Case, now: float) -> Case:
     """The case after the operator has said that the device is cured. Pure."""
     if case.state in IN_BED:
-        case = _enter(case, "probation", f"released by the operator (was: {case.reason})", now)
+        case = _enter(case, "probation", f"released by the operator{_was(case)}", now)
     elif case.state == "suspect":
         case = _enter(case, "healthy", "", now)
     return replace(case, unlinked="", strikes=(), asked=False, away=False)
@@ -196,8 +196,12 @@ def _in_bed(case: Case, device: Device, now: float, users: frozenset[ServiceKey]
     if device.health == "unreachable":
         return case
     how = "it is back" if case.away else "the driver no longer asks for a recovery"
-    cured = _enter(case, "probation", f"{how} (was: {case.reason})", now)
+    cured = _enter(case, "probation", f"{how}{_was(case)}", now)
     return replace(cured, away=False, asked=False, unlinked="")
+
+
+def _was(case: Case) -> str:
+    return f" (was: {case.reason})" if case.reason else ""
 
 
 def _up(case: Case, news: tuple[DeviceFault, ...], now: float, users: frozenset[ServiceKey]) -> Case:

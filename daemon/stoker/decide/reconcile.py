@@ -82,7 +82,7 @@ def reconcile(
 
 
 def _fits(draft: Draft, pool: Pool, without: Iterable[Replica]) -> bool:
-    return pool.spec is not None and draft.place(pool.spec, without=tuple(without)).placed
+    return pool.spec is not None and draft.fits(pool.spec, without=tuple(without))
 
 
 def _needed_by_others(found: Mapping[ServiceKey, Pool], observed: ObservedState) -> frozenset[ServiceKey]:

@@ -36,7 +36,9 @@ class DeviceCare:
         replicas: Callable[[], Iterable[Replica]],
         lookup: Callable[[ServiceKey], ServiceSpec | None],
         post: Callable[[Event], None],
+        owners: Owners | None = None,
     ) -> None:
+        owners = owners or Owners(instance)
         self._parts: Parts | None = None
         self._tasks = tasks
         self._replicas = replicas
@@ -51,17 +53,19 @@ class DeviceCare:
             post=post,
             boot=boot_id(),
             let_go=self._let_go,
-            owners=Owners(instance),
+            owners=owners,
         )
         self._gate = DeviceGate(
             tasks=tasks,
-            identify=Owners(instance).identify,
+            identify=owners.identify,
             refresh=self._look,
             publish=self._tell,
             post=post,
             strict=self._strict,
             judge=DevicePromises(tasks=tasks, refresh=self._look, post=post).look,
         )
+        for record in store.workers():
+            self._gate.left_behind(record)
         self.marks.on_change(self._tell)
         self.marks.mercy(self._health.pardon, self._health.forgive)
         self._handed = self._released()

@@ -29,6 +29,7 @@ from stoker.model.event import (
     WorkerSpawned,
 )
 from stoker.model.service import ServiceKey
+from stoker.runtime.store import WorkerRecord
 
 PATIENCE = 30.0
 """Seconds a device is kept for a worker that has ended but is still shown on it."""
@@ -70,7 +71,7 @@ class DeviceGate:
         self._holders: dict[str, Holder] = {}
         self._pids: dict[str, frozenset[int]] = {}
         self._told: set[tuple[str, int, str]] = set()
-        self._departures: dict[int, Departure] = {}
+        self._departures: dict[object, Departure] = {}
 
     def over(self, inventory: Inventory) -> Inventory:
         """The inventory with the owner of each process, and without the devices that are not free yet."""
@@ -79,6 +80,15 @@ class DeviceGate:
         news.set()
         return withhold(self._found, self._departures.values())
 
+    def left_behind(self, record: WorkerRecord) -> None:
+        """A daemon before this one has recorded a worker. Until it is adopted it may have ended meanwhile."""
+        if record.reservations:
+            devices = tuple(given.uuid for given in record.reservations)
+            pids = frozenset({record.handle.pid} if record.handle else ())
+            self._depart(
+                Departure(replica=record.replica, service=record.service, devices=devices, pids=pids)
+            )
+
     def _workers(self) -> dict[int, str]:
         return {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
 
@@ -86,6 +96,8 @@ class DeviceGate:
         """Listen to the control loop."""
         match event:
             case StartRequested() | WorkerAdopted():
+                if isinstance(event, WorkerAdopted):
+                    self._stays(event.replica)
                 self._holders[event.replica] = Holder(
                     replica=event.replica,
                     service=event.service,
@@ -145,17 +157,26 @@ class DeviceGate:
             return
         if holder.pid is not None:
             pids |= {holder.pid}
-        serial = max(self._departures, default=0) + 1
-        departure = Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids)
-        self._departures[serial] = departure
-        self._publish()
-        self._tasks.start_soon(self._see_off, serial, departure)
+        self._depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
 
-    async def _see_off(self, serial: int, departure: Departure) -> None:
+    def _depart(self, departure: Departure) -> None:
+        key = object()
+        self._departures[key] = departure
+        self._publish()
+        self._tasks.start_soon(self._see_off, key, departure)
+
+    def _stays(self, replica: str) -> None:
+        """That worker lives, and holds its devices itself."""
+        others = {key: one for key, one in self._departures.items() if one.replica != replica}
+        if len(others) != len(self._departures):
+            self._departures = others
+            self._publish()
+
+    async def _see_off(self, key: object, departure: Departure) -> None:
         """Ask the driver until the worker is gone from its devices, or patience ends. As long as it does not
         answer for them nothing is known, and nothing is given on."""
         pause, ends_at = FIRST_PAUSE, math.inf
-        while True:
+        while key in self._departures:
             news = self._news
             with anyio.move_on_after(self._patience) as looking:
                 await self._refresh()
@@ -165,17 +186,19 @@ class DeviceGate:
             ends_at = min(ends_at, anyio.current_time() + self._patience)
             overdue = looking.cancelled_caught or anyio.current_time() >= ends_at
             departure = replace(departure, looked=not looking.cancelled_caught)
-            self._departures[serial] = departure
             if overdue or not still_there(self._found, departure):
-                break
-            self._publish()
-            await anyio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        del self._departures[serial]
-        if overdue:
-            self._post(
-                Notice(message=self._overdue(departure), severity="warning", service=departure.service)
-            )
+                self._gone(key, self._overdue(departure) if overdue else "")
+            elif key in self._departures:
+                self._departures[key] = departure
+                self._publish()
+                await anyio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _gone(self, key: object, trouble: str) -> None:
+        """Nobody is on the devices any more, or must be taken for gone."""
+        departure = self._departures.pop(key, None)
+        if departure is not None and trouble:
+            self._post(Notice(message=trouble, severity="warning", service=departure.service))
         self._publish()
 
     def _overdue(self, departure: Departure) -> str:
