@@ -30,6 +30,8 @@ class FakeWorker:
     ends_at: float | None = None
     status: ExitStatus = field(default_factory=ExitStatus)
     lost: str = ""
+    lingering: float = 0.0
+    """Seconds for which it is still shown on its devices after its end."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def alive(self, now: float) -> bool:
@@ -43,6 +45,10 @@ class FakeWorker:
     def hangs(self, now: float) -> bool:
         """Whether it has stopped answering."""
         return self.script.hang_after is not None and now >= self.spawned + self.script.hang_after
+
+    def shown(self, now: float) -> bool:
+        """Whether the driver shows it on its devices."""
+        return self.ends_at is None or now < self.ends_at + self.lingering
 
     def end_at(self, at: float, status: ExitStatus) -> None:
         """Let it end then, unless it ends before."""
@@ -63,8 +69,8 @@ class FakeBox:
         self.workers: dict[int, FakeWorker] = {}
         self.inventory = inventory or Inventory(reason="this box has no devices")
         self.lingering: float | None = None
-        """Seconds for which a worker that has ended is still shown on its devices; None: no processes are
-        shown at all."""
+        """Seconds for which the next workers are still shown on their devices after their end; None: no
+        processes are shown at all."""
         self.started: list[StartRequest] = []
         self._scripts: dict[ServiceKey, list[Script]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -119,12 +125,11 @@ class FakeBox:
         return [worker for worker in self._shown(uuid) if not worker.alive(now)]
 
     def _shown(self, uuid: str) -> list[FakeWorker]:
-        until = anyio.current_time() - (self.lingering or 0.0)
+        now = anyio.current_time()
         return [
             worker
             for worker in self.workers.values()
-            if any(given.uuid == uuid for given in worker.request.reservations)
-            and (worker.ends_at is None or worker.ends_at > until)
+            if worker.shown(now) and any(given.uuid == uuid for given in worker.request.reservations)
         ]
 
     # -- for the fake parts ----------------------------------------------------------------------------
@@ -156,11 +161,11 @@ class FakeBox:
     def spawn(self, request: StartRequest, script: Script) -> FakeWorker:
         """Bring a worker to life now."""
         now = anyio.current_time()
-        until = now - (self.lingering or 0.0)
-        self.workers = {pid: worker for pid, worker in self.workers.items() if worker.alive(until)}
+        self.workers = {pid: worker for pid, worker in self.workers.items() if worker.shown(now)}
         self._pid += 1
         handle = WorkerHandle(driver="fake", pid=self._pid, start_time=int(now), boot_id="fake")
         worker = FakeWorker(request=request, handle=handle, script=script, spawned=now)
+        worker.lingering = self.lingering or 0.0
         if script.exit_after is not None:
             worker.end_at(
                 now + script.exit_after, ExitStatus(code=script.exit_code, detail=script.exit_detail)

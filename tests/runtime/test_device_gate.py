@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from trio.testing import MockClock
 
-from stoker.decide.pinning import named
+from stoker.decide.pinning import Departure, named
 from stoker.decide.promises import Excess
 from stoker.model.device import DeviceProcess, Inventory, Reservation
 from stoker.model.event import (
@@ -27,7 +27,6 @@ from stoker.model.event import (
 )
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.runtime.device_gate import PATIENCE, DeviceGate
-from stoker.runtime.store import WorkerRecord
 from worlds import box, make_device
 
 pytestmark = pytest.mark.anyio
@@ -200,24 +199,21 @@ async def test_what_is_not_known_is_not_given_on(what: str) -> None:
 
 async def test_the_device_of_a_worker_that_ended_while_no_daemon_lived_is_looked_at_first() -> None:
     gone, alive = (
-        WorkerRecord(
-            replica=name, service="app/infer", revision="r", driver="fake", endpoint="",
-            reservations=(Reservation(uuid=device),), handle=WorkerHandle(driver="fake", pid=pid),
-        )
+        Departure(replica=name, service="app/infer", devices=(device,), pids=frozenset({pid}))
         for name, device, pid in (("infer-a", "GPU-0", 10), ("infer-b", "GPU-1", 11))
-    )  # fmt: skip
+    )
     async with bench() as b:
         b.shows(0, 10)
         b.shows(1, 11)
         b.tell()
-        for record in (gone, alive):
-            b.gate.left_behind(record)
+        for departure in (gone, alive):
+            b.gate.depart(departure)
         assert b.withheld() == [True, True]
         handle = WorkerHandle(driver="fake", pid=11)
         b.post(
             WorkerAdopted(
                 replica="infer-b", service="app/infer", handle=handle, endpoint="", revision="r",
-                reservations=alive.reservations,
+                reservations=(Reservation(uuid="GPU-1"),),
             )
         )  # fmt: skip
         assert b.withheld() == [True, False], "one lives"

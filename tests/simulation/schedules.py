@@ -18,6 +18,8 @@ from trio.testing import MockClock
 
 from mishaps import Death
 from simulated import SimulatedDaemon, Simulation
+from simulation.sickness import KINDS, Ward
+from stoker.decide.health import IN_BED, LONGEST_PROBATION, Mark
 from stoker.decide.placement import place
 from stoker.model.device import Device
 from stoker.model.event import Event
@@ -34,6 +36,7 @@ from stoker.model.service import (
     revision,
 )
 from stoker_fake import FakeBox, RequestRefusedError, Script, fake_devices
+from stoker_fake.box import FakeWorker
 from worlds import make_spec, wanting
 
 Deed = Callable[["World", int], None]
@@ -90,6 +93,8 @@ class World:
         self.events: list[Event] = []
         """All that the daemons have seen."""
         self.lives = 0
+        self.ward = Ward(self.box)
+        self.box.lingering = 0.0
         for spec in SERVICES:
             self.box.behave(spec.key, Script(ready_after=1, stop_after=3))
         self._clock = clock
@@ -106,12 +111,14 @@ class World:
                 try:
                     async with self.simulation.daemon(self.desired) as self.daemon:
                         self.lives += 1
-                        self.daemon.control.listen(self.events.append)
+                        self._follow(self.daemon)
                         await self._live(ahead)
                 except* Death:
+                    self.ward.ends()
                     await anyio.sleep(0.5)
             self.calm()
             async with self.simulation.daemon(self.desired) as self.daemon:
+                self._follow(self.daemon)
                 await self._until_peace(self.daemon)
                 check_peace(self.daemon, self)
                 with anyio.move_on_after(PEACE):
@@ -123,6 +130,18 @@ class World:
     def _unanswered(self) -> int:
         return self.asked - self.simulation.router.answered - len(self.refused)
 
+    def _follow(self, daemon: SimulatedDaemon) -> None:
+        self.ward.begins()
+        before = daemon.state
+
+        def see(event: Event) -> None:
+            nonlocal before
+            self.events.append(event)
+            self.ward.check(event, before)
+            before = daemon.state
+
+        daemon.control.listen(see)
+
     async def _live(self, ahead: list[tuple[Deed, int]]) -> None:
         while ahead:
             deed, number = ahead.pop(0)
@@ -131,9 +150,22 @@ class World:
 
     async def _until_peace(self, daemon: SimulatedDaemon) -> None:
         await anyio.sleep(SETTLING)
+        await self._until_devices_are_well(daemon)
         with anyio.move_on_after(PEACE):
             while not self._at_peace(daemon):
                 await anyio.sleep(5)
+
+    async def _until_devices_are_well(self, daemon: SimulatedDaemon) -> None:
+        """The operator takes all marks away and lets out whom the daemon holds for sick."""
+        for device in daemon.state.inventory.devices:
+            self.ward.mark(daemon.care.marks, device.uuid, None)
+        await anyio.sleep(1)
+        for device in daemon.state.inventory.devices:
+            if device.health in IN_BED:
+                self.ward.mark(daemon.care.marks, device.uuid, "released")
+        with anyio.move_on_after(2 * LONGEST_PROBATION):
+            while any(device.health != "healthy" for device in daemon.state.inventory.devices):
+                await anyio.sleep(20)
 
     def _at_peace(self, daemon: SimulatedDaemon) -> bool:
         moving = any(r.phase not in ("ready", "pending") for r in daemon.state.replicas.values())
@@ -219,6 +251,7 @@ class World:
 
     def fill_disk(self, number: int) -> None:
         self.mishaps.disk_full = number % 2 == 0
+        self.ward.disk_is_full()
 
     def slow_driver(self, number: int) -> None:
         self.mishaps.lag = (0.0, 0.2, 2.0, 15.0)[number % 4]
@@ -228,14 +261,14 @@ class World:
 
     def silence_nvml(self, number: int) -> None:
         if number % 2:
-            self.box.publish(replace(self.box.inventory, state="unreachable", reason="hangs"))
+            self.ward.have(replace(self.box.inventory, state="unreachable", reason="hangs"))
         else:
-            self.box.publish(replace(self.box.inventory, state="ok", reason=""))
+            self.ward.have(replace(self.box.inventory, state="ok", reason=""))
 
     def lose_gpu(self, number: int) -> None:
-        """A device falls sick, goes away, or comes back."""
+        """A device is lost, does not answer, goes away, or comes back."""
         device = self.whole.devices[number % DEVICES]
-        health = ("lost", "quarantined", "healthy", "healthy")[number // 3 % 4]
+        health = ("lost", "unreachable", "healthy", "healthy")[number // 3 % 4]
         if number // 12 % 3 == 2:
             self._have([known for known in self.box.inventory.devices if known.uuid != device.uuid])
         else:
@@ -244,7 +277,39 @@ class World:
 
     def _have(self, devices: Sequence[Device]) -> None:
         found = tuple(sorted(devices, key=lambda device: device.index))
-        self.box.publish(replace(self.box.inventory, devices=found))
+        self.ward.have(replace(self.box.inventory, devices=found))
+
+    def _device(self, number: int) -> Device | None:
+        return self.box.inventory.get(self.whole.devices[number % DEVICES].uuid)
+
+    def fault(self, number: int) -> None:
+        """The driver tells of an Xid or a memory error, with or without the process that it was."""
+        device = self._device(number)
+        if device is not None:
+            kind = KINDS[number // 3 % len(KINDS)]
+            here = [worker.handle.pid for worker in self.box.living() if uses(worker, device.uuid)]
+            pid = here[number % len(here)] if here and number // 24 % 2 else None
+            self.ward.fault(device, kind, pid)
+
+    def ail(self, number: int) -> None:
+        """The driver asks for a recovery of a device, or no longer does; its links are of no use, or are."""
+        device = self._device(number)
+        if device is not None:
+            ailing = ("the driver asks for a reset", "", "bad memory could not be remapped")[number // 3 % 3]
+            unlinked = ("", "NVLink is down")[number // 9 % 2]
+            others = [known for known in self.box.inventory.devices if known.uuid != device.uuid]
+            self._have([*others, replace(device, ailing=ailing, unlinked=unlinked)])
+
+    def mark(self, number: int) -> None:
+        """The operator cordons, releases or gives back."""
+        if self.daemon is not None:
+            marks: tuple[Mark | None, ...] = ("cordoned", "released", None, "released", None)
+            uuid = self.whole.devices[number % DEVICES].uuid
+            self.ward.mark(self.daemon.care.marks, uuid, marks[number // 3 % len(marks)])
+
+    def linger(self, number: int) -> None:
+        """Workers of which the driver tells for a while after their end that they are there."""
+        self.box.lingering = (0.0, 1.0, 8.0, 45.0)[number % 4]
 
     def jump(self, number: int) -> None:
         """The box was suspended: nothing ran, and it is later."""
@@ -266,7 +331,8 @@ class World:
         """From now on all goes well."""
         self.mishaps.dies_in, self.mishaps.disk_full = None, False
         self.mishaps.lag, self.mishaps.words_lost = 0.0, 0
-        self.box.publish(self.whole)
+        self.box.lingering = 0.0
+        self.ward.have(self.whole)
         for spec in SERVICES:
             self.box.behave(spec.key, Script(ready_after=1, stop_after=1))
         for worker in self.box.living():
@@ -280,15 +346,21 @@ FAULTS: tuple[Deed, ...] = (
     World.silence_nvml, World.lose_gpu, World.jump, World.request, World.request,
 )  # fmt: skip
 GPU_FAULTS: tuple[Deed, ...] = (
-    World.lose_gpu, World.lose_gpu, World.lose_gpu, World.silence_nvml, World.end, World.end, World.die,
-    World.behave, World.change, World.request, World.slow_driver,
+    World.lose_gpu, World.lose_gpu, World.silence_nvml, World.fault, World.fault, World.fault, World.ail,
+    World.mark, World.mark, World.linger, World.end, World.end, World.die, World.behave, World.change,
+    World.request, World.slow_driver,
 )  # fmt: skip
-"""Starts, stops, crashes, losses of devices and changes of the configuration."""
+"""Starts, stops, crashes, changes of the configuration, and all that can befall a device."""
 OWN_DOING: tuple[Deed, ...] = (
     World.die, World.die, World.update, World.update, World.lag, World.lose_words, World.silence_nvml,
     World.request, World.request, World.request,
 )  # fmt: skip
 """Nothing of this is a worker's fault or a client's: no request may suffer by it."""
+
+
+def uses(worker: FakeWorker, uuid: str) -> bool:
+    """Whether a worker was given that device."""
+    return any(given.uuid == uuid for given in worker.request.reservations)
 
 
 def outstanding(daemon: SimulatedDaemon) -> list[str]:
@@ -321,6 +393,8 @@ def outstanding(daemon: SimulatedDaemon) -> list[str]:
 
 def check_peace(daemon: SimulatedDaemon, world: World) -> None:
     """Raise AssertionError if the box is not as it should be after a long time of good luck."""
+    away = [device.uuid for device in daemon.state.inventory.devices if device.health != "healthy"]
+    assert not away, f"devices that are well are not used: {away}"
     assert not (wrong := outstanding(daemon)), wrong
     replicas = daemon.state.replicas
     living = Counter(worker.request.replica for worker in world.box.living())

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from simulation.schedules import FAULTS, GPU_FAULTS, OWN_DOING, Schedule, World, play
+from stoker.model.event import DeviceHealthChanged
 
 MANY = int(os.environ.get("STOKER_SCHEDULES", "0"))
 ANY_TIME = settings(
@@ -71,4 +72,19 @@ def test_schedules_reach_every_corner() -> None:
     assert seen.keys() >= {
         "WorkerAdopted", "WorkerLost", "LivenessFailed", "KillSignalled", "SpawnFailed", "ReplicaDrained",
         "RevisionAccepted", "RevisionRejected", "DemandArrived", "InventoryChanged", "TargetChanged",
+    }  # fmt: skip
+
+
+def test_schedules_of_devices_reach_every_corner() -> None:
+    chance, seen, health = random.Random(5), Counter[str](), Counter[str]()
+    for _ in range(15):
+        world = play([(chance.choice(GPU_FAULTS), chance.randrange(360)) for _ in range(25)])
+        seen.update(world.ward.seen)
+        health.update(event.health for event in world.events if isinstance(event, DeviceHealthChanged))
+    assert seen.keys() >= {
+        "app", "device", "fatal", "link", "memory", "note", "cordoned", "released", "None", "condemned",
+        "lingering",
+    }  # fmt: skip
+    assert health.keys() >= {
+        "healthy", "unreachable", "draining", "quarantined", "probation", "lost",
     }  # fmt: skip

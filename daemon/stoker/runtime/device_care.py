@@ -12,6 +12,7 @@ from stoker.model.event import Event, InventoryChanged, Notice, WorkerExited
 from stoker.model.quantity import format_duration
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
+from stoker.runtime.departures import Departures
 from stoker.runtime.device_gate import DeviceGate
 from stoker.runtime.device_health import DeviceHealth, boot_id
 from stoker.runtime.device_marks import DeviceMarks
@@ -39,6 +40,8 @@ class DeviceCare:
         owners: Owners | None = None,
     ) -> None:
         owners = owners or Owners(instance)
+        departures = Departures(store, boot=boot_id())
+        before = tuple(departures.recall())
         self._parts: Parts | None = None
         self._tasks = tasks
         self._replicas = replicas
@@ -62,10 +65,11 @@ class DeviceCare:
             publish=self._tell,
             post=post,
             strict=self._strict,
+            keep=departures.keep,
             judge=DevicePromises(tasks=tasks, refresh=self._look, post=post).look,
         )
-        for record in store.workers():
-            self._gate.left_behind(record)
+        for departure in before:
+            self._gate.depart(departure)
         self.marks.on_change(self._tell)
         self.marks.mercy(self._health.pardon, self._health.forgive)
         self._handed = self._released()

@@ -29,7 +29,6 @@ from stoker.model.event import (
     WorkerSpawned,
 )
 from stoker.model.service import ServiceKey
-from stoker.runtime.store import WorkerRecord
 
 PATIENCE = 30.0
 """Seconds a device is kept for a worker that has ended but is still shown on it."""
@@ -43,7 +42,8 @@ class DeviceGate:
     """`identify` tells to which worker each process belongs; `refresh` makes the device sources look anew,
     `publish` lays `over` over what they told last and tells the control loop. After `patience` seconds a
     device is given on whatever the driver shows. `strict`: whether workers of a service that are astray are
-    stopped; `judge` is told at each look who takes more than was promised to it."""
+    stopped; `judge` is told at each look who takes more than was promised to it; `keep` is told who has ended
+    and may still be on its devices, whenever that changes."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class DeviceGate:
         patience: float = PATIENCE,
         strict: Callable[[ServiceKey], bool] = lambda service: False,
         judge: Callable[[Iterable[Excess]], None] = lambda found: None,
+        keep: Callable[[Iterable[Departure]], None] = lambda departures: None,
     ) -> None:
         self._tasks = tasks
         self._identify = identify
@@ -65,6 +66,7 @@ class DeviceGate:
         self._patience = patience
         self._strict = strict
         self._judge = judge
+        self._keep = keep
         self._found = Inventory()
         self._news = anyio.Event()
         """Set when the driver is heard of again."""
@@ -79,15 +81,6 @@ class DeviceGate:
         news, self._news = self._news, anyio.Event()
         news.set()
         return withhold(self._found, self._departures.values())
-
-    def left_behind(self, record: WorkerRecord) -> None:
-        """A daemon before this one has recorded a worker. Until it is adopted it may have ended meanwhile."""
-        if record.reservations:
-            devices = tuple(given.uuid for given in record.reservations)
-            pids = frozenset({record.handle.pid} if record.handle else ())
-            self._depart(
-                Departure(replica=record.replica, service=record.service, devices=devices, pids=pids)
-            )
 
     def _workers(self) -> dict[int, str]:
         return {holder.pid: replica for replica, holder in self._holders.items() if holder.pid is not None}
@@ -157,11 +150,13 @@ class DeviceGate:
             return
         if holder.pid is not None:
             pids |= {holder.pid}
-        self._depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
+        self.depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
 
-    def _depart(self, departure: Departure) -> None:
+    def depart(self, departure: Departure) -> None:
+        """See a worker off: one that has ended, or one of the daemon before, as long as it is not adopted."""
         key = object()
         self._departures[key] = departure
+        self._keep(self._departures.values())
         self._publish()
         self._tasks.start_soon(self._see_off, key, departure)
 
@@ -170,6 +165,7 @@ class DeviceGate:
         others = {key: one for key, one in self._departures.items() if one.replica != replica}
         if len(others) != len(self._departures):
             self._departures = others
+            self._keep(others.values())
             self._publish()
 
     async def _see_off(self, key: object, departure: Departure) -> None:
@@ -197,6 +193,7 @@ class DeviceGate:
     def _gone(self, key: object, trouble: str) -> None:
         """Nobody is on the devices any more, or must be taken for gone."""
         departure = self._departures.pop(key, None)
+        self._keep(self._departures.values())
         if departure is not None and trouble:
             self._post(Notice(message=trouble, severity="warning", service=departure.service))
         self._publish()
