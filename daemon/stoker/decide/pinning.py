@@ -21,6 +21,8 @@ class Holder:
     pid: int | None = None
     promises: tuple[tuple[str, int], ...] = ()
     """Bytes promised to it of devices that it shares."""
+    pids: frozenset[int] = frozenset()
+    """All processes of it that have been seen on devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,6 @@ class DeviceGate:
         self._news = anyio.Event()
         """Set when the driver is heard of again."""
         self._holders: dict[str, Holder] = {}
-        self._pids: dict[str, frozenset[int]] = {}
         self._told: set[tuple[str, int, str]] = set()
         self._departures: dict[object, Departure] = {}
 
@@ -122,7 +121,8 @@ class DeviceGate:
         }
         for pid, replica in owners.items():
             if replica in self._holders:
-                self._pids[replica] = self._pids.get(replica, frozenset()) | {pid}
+                known = self._holders[replica]
+                self._holders[replica] = replace(known, pids=known.pids | {pid})
         for wrong in astray(self._found, self._holders, owners):
             key = (wrong.holder.replica, wrong.holder.pid or 0, wrong.device)
             if key not in self._told:
@@ -144,12 +144,10 @@ class DeviceGate:
     def _left(self, replica: str) -> None:
         """A worker has ended: its devices are kept until the driver was asked and shows it no more."""
         holder = self._holders.pop(replica, None)
-        pids = self._pids.pop(replica, frozenset())
         self._told = {key for key in self._told if key[0] != replica}
         if holder is None or not holder.devices or self._found.state == "none":
             return
-        if holder.pid is not None:
-            pids |= {holder.pid}
+        pids = holder.pids | ({holder.pid} if holder.pid is not None else set())
         self.depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
 
     def depart(self, departure: Departure) -> None:
