@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
+
 from stoker.errors import WorkerError
 from stoker.plugin.local import open_log
 from stoker.plugin.ports import StartRequest
@@ -17,9 +19,13 @@ from stoker_process.fences import Fence, Fences, dismantle
 from stoker_process.launch import birth_error, fenced, order_of
 from stoker_process.records import Record
 from stoker_process.scratch import Scratch
+from stoker_process.spares import Spare, Spares
 from stoker_process.spawner import Birth, Order, Spawner
 from stoker_process.templates import Templates
 from stoker_process.worker import end_marked
+
+IN_TIME = 1.0
+"""Seconds in which a birth that was prepared has to be asked for."""
 
 
 class Births:
@@ -40,6 +46,7 @@ class Births:
         self._call_orphans = call_orphans
         self._log = log
         self._spawner = Spawner()
+        self._spares = Spares(self._spawner, cgroups, self._new_cgroup)
         self._templates = Templates(self._order, cgroups, call_orphans=call_orphans, log=log)
 
     async def of(self, request: StartRequest) -> tuple[Record, int]:
@@ -48,32 +55,48 @@ class Births:
         Raises WorkerError; nothing is left of the attempt then.
         """
         order = order_of(request, self._log)
-        cgroup = self._new_cgroup(request.replica)
+        spare = self._spares.take(request.replica)
+        if spare is not None and request.preload:
+            await self._spares.dismiss(spare)  # a template forks it
+            spare = None
+        cgroup = spare.cgroup if spare else self._new_cgroup(request.replica)
         fence = self._fences.build(request.service, request.replica, request.limits, cgroup)
         try:
             await self._scratch.make(request.tmp_dir, order.user[1:] if order.user else None)
-            pid, cgroup = await self._spawn(request, fenced(order, fence), cgroup)
+            pid, cgroup = await self._spawn(request, fenced(order, fence), cgroup, spare)
             pidfd = _open_own(pid)
         except WorkerError:
             await dismantle(fence.directories)
+            if spare is not None:
+                await self._spares.dismiss(spare)
             if cgroup is not None and self._cgroups is not None:
                 self._cgroups.remove(cgroup)
             self._scratch.remove(request.tmp_dir)
             raise
         return _record(request, pid, cgroup, fence), pidfd
 
+    async def prepare(self, replica: str) -> None:
+        """Begin the birth of a replica that is about to be asked for; returns once it was, or was not."""
+        spare = self._spares.make(replica)
+        if spare is not None:
+            await anyio.sleep(IN_TIME)
+            await self._spares.give_up(replica, spare)
+
     async def aclose(self) -> None:
         """End what makes the processes; they themselves go on."""
         await self._templates.aclose()
+        await self._spares.aclose()
         self._spawner.close()
 
     async def _spawn(
-        self, request: StartRequest, order: Order, cgroup: Path | None
+        self, request: StartRequest, order: Order, cgroup: Path | None, spare: Spare | None
     ) -> tuple[int, Path | None]:
         """The pid, and the cgroup that it was born in after all. Raises WorkerError."""
         log = open_log(request.log_path)
         try:
             birth = await self._templates.fork(request, order, log, cgroup)
+            if birth is None and spare is not None:
+                birth = await self._spares.become(spare, order, log)
             if birth is None:
                 birth = await self._order(order, log, cgroup)
             if birth.step == "clone" and cgroup is not None:

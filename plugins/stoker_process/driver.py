@@ -82,6 +82,10 @@ class ProcessDriver:
         self._records.write(record)
         return _handle(record)
 
+    async def prepare(self, replica: str) -> None:
+        """See stoker.plugin.ports.PreparingDriver."""
+        await self._births.prepare(replica)
+
     async def wait(self, handle: WorkerHandle) -> ExitStatus:
         """Return when the whole tree is gone. Cancelling leaves the worker as it is."""
         worker = self._worker(handle)

@@ -9,6 +9,9 @@ Standard input is a socket of records. An order is a number, with descriptors as
 with the order's JSON, the log, and the cgroup's directory if there is one. The answer is JSON: `number`,
 `pid`, and where the birth failed `step` and `errno`. Orders are not waited for: while one child is still
 about to execute its command, the next is forked. The end of input is the end.
+
+`park` before the number has a child forked that waits for its order: the descriptors are then a socket, on
+which the child tells its pid and gets file and log, and the directory. The end of that socket is its end.
 """
 
 from __future__ import annotations
@@ -60,16 +63,17 @@ def main() -> None:
                 os.close(descriptor)
                 _answer(link, unborn.pop(descriptor) | json.loads(failure or b"{}"))
                 continue
-            number, descriptors = _receive(link)
+            words, descriptors = _receive(link)
             if not descriptors:
                 return
+            *parked, number = words.split()
             try:
-                pid, reader = give_birth(*descriptors)
+                pid, reader = park(link, *descriptors) if parked else give_birth(*descriptors)
             except OSError as error:
                 refusal = {"step": "clone", "errno": error.errno or 0}
-                _answer(link, {"number": number, "pid": 0, **refusal})
+                _answer(link, {"number": int(number), "pid": 0, **refusal})
                 continue
-            unborn[reader] = {"number": number, "pid": pid}
+            unborn[reader] = {"number": int(number), "pid": pid}
             poll.register(reader, select.POLLIN)
 
 
@@ -80,8 +84,7 @@ def give_birth(paper: int, log: int, cgroup: int | None = None) -> tuple[int, in
     failure. Raises OSError if there was no fork.
     """
     try:
-        order = json.loads(os.pread(paper, os.fstat(paper).st_size, 0))
-        order["env"] = {os.fsencode(name): os.fsencode(value) for name, value in order["env"].items()}
+        order = _read(paper)
         reader, writer = os.pipe()
         pid = _clone(cgroup, abandon=(reader, writer))
         if pid == 0:
@@ -92,6 +95,44 @@ def give_birth(paper: int, log: int, cgroup: int | None = None) -> tuple[int, in
         for descriptor in (paper, log, cgroup):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def park(server: socket.socket, line: int, cgroup: int | None = None) -> tuple[int, int]:
+    """Fork a child that becomes what it is ordered on `line`, a socket; closes the descriptors.
+
+    Returns as `give_birth` does, and raises as that does.
+    """
+    try:
+        reader, writer = os.pipe()
+        pid = _clone(cgroup, abandon=(reader, writer))
+        if pid == 0:
+            server.close()  # the end of the server must show, also while this one waits
+            _wait(line, writer)
+        os.close(writer)
+        return pid, reader
+    finally:
+        for descriptor in (line, cgroup):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _wait(line: int, failure: int) -> None:
+    """In a parked child: become what is ordered, or nothing."""
+    try:
+        orders = socket.socket(fileno=line)
+        orders.send(str(os.getpid()).encode())
+        _, descriptors = _receive(orders)
+        paper, log = descriptors
+        order = _read(paper)
+    except (OSError, ValueError):  # nobody wants it any more
+        os._exit(0)
+    _become(order, log, failure)
+
+
+def _read(paper: int) -> dict[str, Any]:
+    order: dict[str, Any] = json.loads(os.pread(paper, os.fstat(paper).st_size, 0))
+    order["env"] = {os.fsencode(name): os.fsencode(value) for name, value in order["env"].items()}
+    return order
 
 
 def _become(order: dict[str, Any], log: int, failure: int) -> None:
@@ -188,12 +229,12 @@ def _clone(cgroup: int | None, *, abandon: tuple[int, ...]) -> int:
     return int(pid)
 
 
-def _receive(link: socket.socket) -> tuple[int, list[int]]:
-    """The next order: its number and its descriptors, none at the end."""
+def _receive(link: socket.socket) -> tuple[str, list[int]]:
+    """The next order: its words and its descriptors, none at the end."""
     data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its arguments have no names
-    return int(data or b"0"), descriptors
+    return data.decode(), descriptors
 
 
 def _answer(link: socket.socket, answer: dict[str, Any]) -> None:

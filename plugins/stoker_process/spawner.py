@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,9 +17,11 @@ import anyio
 
 from stoker.errors import WorkerError
 from stoker_process import forkserver
+from stoker_process.exits import reap
 
 _LOST = (OSError, anyio.ClosedResourceError)
 """What a dead fork server's socket raises."""
+_ENDED = "the process that starts workers ended over an order; it will be tried again"
 _AHEAD = 16
 """Orders that may be under way at once: so many that the fork server never waits for the daemon."""
 
@@ -52,15 +55,65 @@ class Birth:
     errno: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A child that waits for its order on the other end of `line`."""
+
+    number: int
+    line: socket.socket
+    server: _Server
+
+
 class Spawner:
     """Keeps one fork server running while it is open; a dead one is replaced at the next order."""
 
     def __init__(self) -> None:
-        self._room = anyio.Semaphore(_AHEAD)
+        self._room = anyio.Semaphore(_AHEAD, fast_acquire=True)
         self._reading = anyio.Lock()
         self._numbers = itertools.count(1)
         self._births: dict[int, Birth] = {}
+        self._unwanted: set[int] = set()
+        """Numbers whose answers nobody waits for any more."""
         self._server = _Server()
+
+    def park(self, cgroup: int | None = None) -> Parked | None:
+        """Have a child forked ahead of its order; None if that cannot be done without waiting. To be given to
+        `spawn` or `dismiss`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)  # noqa: FBT003 - its argument has no name
+        parked = Parked(next(self._numbers), ours, self._server)
+        with theirs:
+            descriptors = [theirs.fileno()] if cgroup is None else [theirs.fileno(), cgroup]
+            if not self._server.lost and self._server.offer(f"park {parked.number}", descriptors):
+                return parked
+        ours.close()
+        return None
+
+    async def dismiss(self, parked: Parked) -> None:
+        """Let a parked child end, which nobody needs after all."""
+        with anyio.CancelScope(shield=True):
+            if self._births.pop(parked.number, None) is None:
+                self._unwanted.add(parked.number)
+            with parked.line as line:
+                await anyio.wait_readable(line)
+                pid = _told(line)
+            await _gone(pid)
+
+    async def order(self, parked: Parked, order: Order, log: int) -> Birth | None:
+        """Let a parked child become what is ordered; None if it is not there any more. Else as `spawn`."""
+        birth = None
+        with anyio.CancelScope(shield=True), parked.line as line:
+            paper = _written(order)
+            try:
+                socket.send_fds(line, [b"0"], [paper, log])
+            except OSError:
+                self._unwanted.add(parked.number)
+                await _gone(_told(line))
+            else:
+                birth = await self._answered(parked.server, parked.number)
+            finally:
+                os.close(paper)
+        return birth
 
     async def spawn(self, order: Order, log: int, cgroup: int | None = None) -> Birth:
         """Have the process made. `log` and `cgroup` are descriptors; they stay the caller's.
@@ -81,13 +134,18 @@ class Spawner:
         number, paper = next(self._numbers), _written(order)
         try:
             server = await self._deliver(number, [paper, *descriptors])
-            return await self._answer(server, number)
         except _LOST:
-            raise WorkerError(
-                "the process that starts workers ended over an order; it will be tried again"
-            ) from None
+            raise WorkerError(_ENDED) from None
         finally:
             os.close(paper)
+        return await self._answered(server, number)
+
+    async def _answered(self, server: _Server, number: int) -> Birth:
+        """Raises WorkerError."""
+        try:
+            return await self._answer(server, number)
+        except _LOST:
+            raise WorkerError(_ENDED) from None
 
     async def _deliver(self, number: int, descriptors: list[int]) -> _Server:
         """Give the order to the server, or to a new one if that has died meanwhile. Raises OSError."""
@@ -116,7 +174,10 @@ class Spawner:
                     except _LOST:
                         server.lost = True
                         raise
-                    self._births[birth.number] = birth
+                    if birth.number in self._unwanted:
+                        self._unwanted.discard(birth.number)
+                    else:
+                        self._births[birth.number] = birth
         return self._births.pop(number)
 
 
@@ -147,6 +208,14 @@ class _Server:
             else:
                 return
 
+    def offer(self, words: str, descriptors: list[int]) -> bool:
+        """Give an order if it is taken at once."""
+        try:
+            socket.send_fds(self._link, [words.encode()], descriptors)
+        except OSError:
+            return False
+        return True
+
     async def receive(self) -> Birth:
         """The next answer, whosever it is. Raises OSError if there will be none."""
         while True:
@@ -165,6 +234,26 @@ class _Server:
         self._link.close()
         self._process.kill()
         self._process.wait()
+
+
+def _told(line: socket.socket) -> int:
+    """The pid that a parked child has told; 0 if none was ever there."""
+    with contextlib.suppress(OSError):
+        return int(line.recv(32) or b"0")
+    return 0
+
+
+async def _gone(pid: int) -> None:
+    """Wait for the end of a child of ours and take it away. 0: nobody."""
+    if not pid:
+        return
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            await anyio.wait_readable(pidfd)
+            reap(pidfd)
+        finally:
+            os.close(pidfd)
 
 
 def _written(order: Order) -> int:

@@ -317,7 +317,7 @@ class Chaos:
 
     def _break_file(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while status_of(self.box) is None and time.monotonic() < deadline:
+        while not _in_force(status_of(self.box)) and time.monotonic() < deadline:
             time.sleep(0.05)  # one that begins with a broken file ends, as it should
         self.box.write("services: {web: {comand: [")
         time.sleep(self.random.uniform(0.0, 0.5))
@@ -438,6 +438,11 @@ def check_counts(tally: Tally) -> None:
     """Raise AssertionError if there were ever more workers than allowed."""
     for name, count in tally.most.items():
         assert count <= MOST[name], f"{count} workers of {name} at once"
+
+
+def _in_force(status: dict[str, Any] | None) -> bool:
+    """Whether a daemon has read its file: it answers before that."""
+    return status is not None and status["daemon"]["config"]["generation"] > 0
 
 
 def _signal(pid: int, number: int) -> None:

@@ -148,6 +148,16 @@ class AskingDriver(WorkerDriver, Protocol):
         ...
 
 
+@runtime_checkable
+class ExpectantDriver(WorkerDriver, Protocol):
+    """A driver that can begin with a birth before it is asked for it."""
+
+    async def expect(self, replica: str) -> None:
+        """The worker of that replica has failed and is gone: most likely `start` is called for it at once.
+        Returns when it was called, or what was prepared has been given up. Never raises."""
+        ...
+
+
 # --- devices ----------------------------------------------------------------------------------------------
 
 

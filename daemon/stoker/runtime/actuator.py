@@ -51,7 +51,7 @@ from stoker.model.event import (
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import LogRules, ServiceKey, ServiceSpec
-from stoker.plugin.ports import AskingDriver, Prober, WorkerDriver
+from stoker.plugin.ports import AskingDriver, ExpectantDriver, Prober, WorkerDriver
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.log_rotation import Growing
 from stoker.runtime.probes import InsideProber, ReplicaProbes
@@ -212,6 +212,8 @@ class Actuator:
         worker.probing.cancel()
         self._forget(record.replica, record.endpoint)
         self._post(WorkerExited(**who, status=status))
+        if worker.signal is None and not worker.kill and isinstance(driver, ExpectantDriver):
+            await self._guarded(driver.expect, record.replica)
 
     async def _until_gone(self, worker: _Worker, handle: WorkerHandle) -> ExitStatus:
         """Wait for the end. A driver that fails at it is asked again: a worker that nobody waits for would
