@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import anyio
 
 from stoker.errors import WorkerError
 from stoker_process import forkserver
-from stoker_process.exits import reap
+from stoker_process.exits import reap, signal_pidfd
 
 _LOST = (OSError, anyio.ClosedResourceError)
 """What a dead fork server's socket raises."""
@@ -72,8 +73,6 @@ class Spawner:
         self._reading = anyio.Lock()
         self._numbers = itertools.count(1)
         self._births: dict[int, Birth] = {}
-        self._unwanted: set[int] = set()
-        """Numbers whose answers nobody waits for any more."""
         self._server = _Server()
 
     def park(self, cgroup: int | None = None) -> Parked | None:
@@ -91,29 +90,27 @@ class Spawner:
 
     async def dismiss(self, parked: Parked) -> None:
         """Let a parked child end, which nobody needs after all."""
-        with anyio.CancelScope(shield=True):
-            if self._births.pop(parked.number, None) is None:
-                self._unwanted.add(parked.number)
-            with parked.line as line:
-                await anyio.wait_readable(line)
-                pid = _told(line)
+        with anyio.CancelScope(shield=True), parked.line as line:
+            await anyio.wait_readable(line)
+            pid = _told(line)
+            line.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(WorkerError):
+                pid = (await self._answered(parked.server, parked.number)).pid
             await _gone(pid)
 
     async def order(self, parked: Parked, order: Order, log: int) -> Birth | None:
         """Let a parked child become what is ordered; None if it is not there any more. Else as `spawn`."""
-        birth = None
         with anyio.CancelScope(shield=True), parked.line as line:
-            paper = _written(order)
+            taken = _hand(line, order, log)
             try:
-                socket.send_fds(line, [b"0"], [paper, log])
-            except OSError:
-                self._unwanted.add(parked.number)
-                await _gone(_told(line))
-            else:
                 birth = await self._answered(parked.server, parked.number)
-            finally:
-                os.close(paper)
-        return birth
+            except WorkerError:
+                await anyio.wait_readable(line)
+                await _gone(_told(line), kill=True)  # whatever it is by now
+                raise
+            if not taken:
+                await _gone(birth.pid)
+        return birth if taken else None
 
     async def spawn(self, order: Order, log: int, cgroup: int | None = None) -> Birth:
         """Have the process made. `log` and `cgroup` are descriptors; they stay the caller's.
@@ -174,10 +171,7 @@ class Spawner:
                     except _LOST:
                         server.lost = True
                         raise
-                    if birth.number in self._unwanted:
-                        self._unwanted.discard(birth.number)
-                    else:
-                        self._births[birth.number] = birth
+                    self._births[birth.number] = birth
         return self._births.pop(number)
 
 
@@ -236,20 +230,34 @@ class _Server:
         self._process.wait()
 
 
+def _hand(line: socket.socket, order: Order, log: int) -> bool:
+    """Give an order to a parked child, if it is there."""
+    paper = _written(order)
+    try:
+        socket.send_fds(line, [b"0"], [paper, log])
+    except OSError:
+        return False
+    finally:
+        os.close(paper)
+    return True
+
+
 def _told(line: socket.socket) -> int:
-    """The pid that a parked child has told; 0 if none was ever there."""
+    """The pid that a parked child has told; 0 if it never was there."""
     with contextlib.suppress(OSError):
         return int(line.recv(32) or b"0")
     return 0
 
 
-async def _gone(pid: int) -> None:
+async def _gone(pid: int, *, kill: bool = False) -> None:
     """Wait for the end of a child of ours and take it away. 0: nobody."""
     if not pid:
         return
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         pidfd = os.pidfd_open(pid)
         try:
+            if kill:
+                signal_pidfd(pidfd, signal.SIGKILL)
             await anyio.wait_readable(pidfd)
             reap(pidfd)
         finally:

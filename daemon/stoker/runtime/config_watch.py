@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -51,16 +50,20 @@ def directories(paths: Sequence[str]) -> list[str]:
 async def changes(paths: Callable[[], Sequence[str]], seen: Signature) -> AsyncIterator[Signature]:
     """Yield the new signature each time the files differ from before. `paths` is asked anew every time, so
     that a configuration may change what is watched; `seen` is the signature of what was read last."""
-    while True:
-        watched = tuple(paths())
-        async with _watching(watched) as stir:
+    watch = _Watch()
+    try:
+        while True:
+            watched = tuple(paths())
+            stir = await watch.over(directories(watched))
             if signature(watched) == seen:
                 await stir()
                 await _settle(stir)
-        now = signature(tuple(paths()))
-        if now != seen:
-            seen = now
-            yield now
+            now = signature(tuple(paths()))
+            if now != seen:
+                seen = now
+                yield now
+    finally:
+        await watch.aclose()
 
 
 async def _settle(stir: Callable[[], Awaitable[None]]) -> None:
@@ -72,19 +75,32 @@ async def _settle(stir: Callable[[], Awaitable[None]]) -> None:
             more = not scope.cancelled_caught
 
 
-@asynccontextmanager
-async def _watching(paths: Sequence[str]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Give a function that returns at the next stir in the directories of the paths."""
-    places = directories(paths)
-    try:
-        watch = PathWatch(places)
-    except OSError:
-        yield lambda: _polled(places)
-        return
-    try:
-        yield watch.changed
-    finally:
-        watch.close()
+class _Watch:
+    """Over directories; the same one for as long as they are the very same: to close one takes its time."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple[str, int]] = []
+        self._watch: PathWatch | None = None
+
+    async def over(self, places: Sequence[str]) -> Callable[[], Awaitable[None]]:
+        """Give a function that returns at the next stir in these directories."""
+        present = [_one(place)[:2] for place in places]
+        if self._watch is not None and present == self._places:
+            return self._watch.changed
+        before, self._watch, self._places = self._watch, None, present
+        try:
+            self._watch = PathWatch(places)
+        except OSError:
+            return lambda: _polled(places)
+        finally:
+            if before is not None:
+                await before.aclose()
+        return self._watch.changed
+
+    async def aclose(self) -> None:
+        """Watch no more."""
+        if self._watch is not None:
+            await self._watch.aclose()
 
 
 async def _polled(places: Sequence[str]) -> None:

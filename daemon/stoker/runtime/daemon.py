@@ -52,7 +52,7 @@ from stoker.runtime.preparation import Preparation
 from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.redaction import Redaction
-from stoker.runtime.router_choice import RouterChoice
+from stoker.runtime.router_choice import Chooser
 from stoker.runtime.routers import Routers
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.secret_files import SecretFiles
@@ -260,10 +260,12 @@ class Daemon:
         return False
 
     def _routers(self) -> Routers:
-        first, there = self._control.desired.box.router, self._parts.registry.names("router")
+        registry = self._parts.registry
+        first, there = self._control.desired.box.router, registry.names("router")
         before = [name for name in self._store.read("routers") if name != first and name in there]
+        choice = Chooser(registry, self._lookup, lambda: self._control.desired.box.router)
         return Routers(
-            make=self._parts.router, choose=self._router_of, known=[first, *before], keep=self._keep_routers
+            make=self._parts.router, choose=choice.of, known=[first, *before], keep=self._keep_routers
         )
 
     def _keep_routers(self, names: Sequence[str]) -> None:
@@ -271,10 +273,6 @@ class Daemon:
             self._store.write("routers", dict.fromkeys(names, True))
         except OSError as error:
             self._trouble(f"cannot record the routers in use: {error}")
-
-    def _router_of(self, service: ServiceKey) -> str | None:
-        spec, box = self._lookup(service), self._control.desired.box
-        return None if spec is None else RouterChoice(self._parts.registry, box.router).of(spec)
 
     async def _configure(self) -> None:
         """Load the first configuration. In the foreground a bad one is the end; a system daemon waits for a

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 
 import anyio
+import anyio.to_thread
 
 # <sys/inotify.h>
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
@@ -57,6 +58,7 @@ class PathWatch:
             except BlockingIOError:
                 continue
 
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self._descriptor)
+    async def aclose(self) -> None:
+        """Give the descriptor back. The kernel may take 30 ms for that: not here."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(os.close, self._descriptor)

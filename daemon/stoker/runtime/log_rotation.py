@@ -100,7 +100,7 @@ class LogRotation:
                 tasks.start_soon(until, watch.changed)
                 tasks.start_soon(until, self._others.wait)
         finally:
-            watch.close()
+            await watch.aclose()
 
     def _stirred(self) -> bool:
         try:
