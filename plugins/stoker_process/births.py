@@ -75,7 +75,7 @@ class Births:
             raise
         return _record(request, pid, cgroup, fence), pidfd
 
-    async def prepare(self, replica: str) -> None:
+    async def expect(self, replica: str) -> None:
         """Begin the birth of a replica that is about to be asked for; returns once it was, or was not."""
         spare = self._spares.make(replica)
         if spare is not None:

@@ -82,9 +82,9 @@ class ProcessDriver:
         self._records.write(record)
         return _handle(record)
 
-    async def prepare(self, replica: str) -> None:
-        """See stoker.plugin.ports.PreparingDriver."""
-        await self._births.prepare(replica)
+    async def expect(self, replica: str) -> None:
+        """See stoker.plugin.ports.ExpectantDriver."""
+        await self._births.expect(replica)
 
     async def wait(self, handle: WorkerHandle) -> ExitStatus:
         """Return when the whole tree is gone. Cancelling leaves the worker as it is."""

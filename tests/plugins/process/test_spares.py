@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from plugins.process.test_spawner import forkservers, running_forkserver
-from stoker.plugin.ports import PreparingDriver
+from stoker.plugin.ports import ExpectantDriver
 from stoker.plugin.testing.driver_bench import Bench, descriptors, ended, own_zombies, running, text_of, until
 from stoker_process import births
 from stoker_process.cgroups import CgroupTrees
@@ -32,11 +32,11 @@ async def parked() -> int:
 
 
 async def test_a_prepared_birth_is_what_is_asked_for(v2: ProcessDriver, bench: Bench) -> None:
-    assert isinstance(v2, PreparingDriver)
+    assert isinstance(v2, ExpectantDriver)
     request = bench.request("sh", "-c", "pwd; cat /proc/self/cgroup; exit 7", working_dir="/")
     async with anyio.create_task_group() as tasks:
         await running_forkserver()
-        tasks.start_soon(v2.prepare, request.replica)
+        tasks.start_soon(v2.expect, request.replica)
         child = await parked()
         handle = await v2.start(request)
         assert handle.pid == child
@@ -55,7 +55,7 @@ async def test_what_is_not_asked_for_in_time_is_given_up(
     await running_forkserver()
     before = descriptors()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(v2.prepare, "web-1")
+        tasks.start_soon(v2.expect, "web-1")
         child = await parked()
     assert not running(child)
     assert child not in own_zombies()
@@ -70,7 +70,7 @@ async def test_one_that_is_lost_costs_nothing(v2: ProcessDriver, bench: Bench, v
     request = bench.request("sh", "-c", "exit 5")
     server = await running_forkserver()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(v2.prepare, request.replica)
+        tasks.start_soon(v2.expect, request.replica)
         child = await parked()
         pid = child if victim == "child" else server
         os.kill(pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ async def test_a_start_that_fails_leaves_nothing_of_what_was_prepared(
     request = bench.request("sh", "-c", "exit 5", user="nobody", tmp_dir="/dev/null/not")
     await running_forkserver()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(v2.prepare, request.replica)
+        tasks.start_soon(v2.expect, request.replica)
         child = await parked()
         with pytest.raises(births.WorkerError):
             await v2.start(request)
