@@ -168,10 +168,14 @@ class ProgramLink:
         return self._bridge.copies.duplicate(service)
 
     async def inherit(self, service: ServiceKey, fd: int) -> None:
-        """See stoker.plugin.ports.HandingRouter. A program that does not run yet is born with it."""
-        self._bridge.copies.add(service, copy_of(fd))
+        """See stoker.plugin.ports.HandingRouter. A program that cannot be had is born with it one day."""
+        with anyio.move_on_after(HELLO_TIMEOUT):
+            while self._channel is None:  # noqa: ASYNC110 - it starts: a tenth of a second, once
+                await anyio.sleep(0.01)
         if self._channel is not None:
             await self._give(self._channel, fd)
+        else:
+            self._bridge.copies.add(service, copy_of(fd))
 
     async def _give(self, channel: Channel, fd: int) -> None:
         path = f"{launch.control_path(self._context)}.give"

@@ -254,6 +254,13 @@ class HandingRouter(Router, Protocol):
         ...
 
 
+def router_shortfalls(router: Router) -> Mapping[str, str]:
+    """What that router cannot do, whatever a service asks for: its attribute `shortfalls`, from points that
+    `stoker.plugin.testing.router_points` lists to words that go on from the router's name."""
+    found = getattr(router, "shortfalls", {})
+    return found if isinstance(found, Mapping) else {}
+
+
 @runtime_checkable
 class DoorRouter(Router, Protocol):
     """A router that also opens the doors of a table, which lead to services that it carries itself."""

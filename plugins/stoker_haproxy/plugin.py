@@ -1,0 +1,33 @@
+"""What this plugin brings: the router `haproxy`, and what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stoker.model.service import ServiceSpec
+from stoker.plugin import impl
+from stoker.plugin.ports import PluginContext, Router, RouterFactory, Shortfalls
+
+
+@impl
+def stoker_routers() -> Mapping[str, RouterFactory]:
+    """HAProxy: for heavy traffic, HTTP/2 and gRPC."""
+    return {"haproxy": make}
+
+
+@impl
+def stoker_router_shortfalls() -> Mapping[str, Shortfalls]:
+    """What HAProxy cannot do as it is asked to."""
+    return {"haproxy": _shortfalls}
+
+
+def _shortfalls(spec: ServiceSpec) -> Mapping[str, str]:
+    return {}
+
+
+def make(context: PluginContext) -> Router:
+    """The router. Raises PluginError where there is no HAProxy that serves."""
+    from stoker_haproxy.binary import find
+    from stoker_haproxy.router import HaproxyRouter
+
+    return HaproxyRouter(context, find(context.environ))

@@ -1,0 +1,156 @@
+"""The workers of one process as HAProxy's dynamic servers: commands that make them as the table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from stoker.model.state import WorkerRoute
+from stoker_haproxy.readings import PLUG, Reading, worker_of
+
+_CARE = (
+    "check inter 1h fastinter 250 downinter 250 rise 1 fall 1"
+    " observe layer4 error-limit 1 on-error mark-down pool-purge-delay 1s"
+)
+"""A worker that takes no connection is left alone at once and asked again four times a second; one that works
+is never asked. Idle connections to it are closed after a second or two, before it closes them itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A server as it was made. `leaving`: its worker left the table; it goes when nothing is in flight."""
+
+    name: str
+    endpoint: str
+    concurrency: int | None
+    draining: bool = False
+    leaving: bool = False
+    told: bool = False
+    """It was said that it has drained."""
+
+    @property
+    def worker(self) -> str:
+        """The id of the worker that it stands for."""
+        return worker_of(self.name)
+
+
+class Servers:
+    """What is known of a process's servers. `http2`: the workers speak HTTP/2."""
+
+    def __init__(self, *, http2: bool, known: Iterable[Known] = ()) -> None:
+        self._suffix = f"{_CARE} proto h2" if http2 else _CARE
+        self._known = {server.name: server for server in known}
+
+    def __iter__(self) -> Iterator[Known]:
+        yield from self._known.values()
+
+    @property
+    def serving(self) -> int:
+        """How many get new requests."""
+        return sum(not (server.draining or server.leaving) for server in self)
+
+    @property
+    def ending(self) -> bool:
+        """Whether something is waited for: a worker to drain, or to be removed."""
+        return any(server.leaving or (server.draining and not server.told) for server in self)
+
+    def become(self, workers: Sequence[WorkerRoute]) -> list[str]:
+        """The commands that make them these; they are taken for obeyed."""
+        wanted = {worker.id: worker for worker in workers}
+        commands: list[str] = []
+        present = set()
+        for server in list(self):
+            worker = wanted.get(server.worker)
+            if worker is not None and worker.endpoint == server.endpoint and server.worker not in present:
+                present.add(server.worker)
+                commands += self._update(server, worker)
+            elif not server.leaving:
+                self._known[server.name] = replace(server, leaving=True)
+                commands.append(f"set server pool/{server.name} state maint")
+        for worker in workers:
+            if worker.id not in present:
+                commands += self._add(worker)
+        return commands
+
+    def _update(self, server: Known, worker: WorkerRoute) -> list[str]:
+        where = f"pool/{server.name}"
+        commands = []
+        if worker.concurrency != server.concurrency:
+            commands.append(f"set maxconn server {where} {worker.concurrency or 0}")
+        if server.leaving or worker.draining != server.draining:
+            commands.append(f"set server {where} state {'drain' if worker.draining else 'ready'}")
+        self._known[server.name] = replace(
+            server,
+            concurrency=worker.concurrency,
+            draining=worker.draining,
+            leaving=False,
+            told=server.told and worker.draining,
+        )
+        return commands
+
+    def _add(self, worker: WorkerRoute) -> list[str]:
+        name, number = worker.id, 1
+        while name in self._known:
+            number += 1
+            name = f"{worker.id}:{number}"
+        self._known[name] = Known(name, worker.endpoint, worker.concurrency, worker.draining)
+        limit = "" if worker.concurrency is None else f"maxconn {worker.concurrency} "
+        where = f"pool/{name}"
+        return [
+            f"add server {where} {worker.endpoint} {limit}{self._suffix}",
+            f"enable health {where}",
+            *([f"set server {where} state drain"] if worker.draining else []),
+            f"enable server {where}",
+        ]
+
+    def removable(self, reading: Reading) -> list[str]:
+        """Servers whose worker left and that have nothing any more."""
+        return [server.name for server in self if server.leaving and _free(reading, server.name)]
+
+    def removed(self, name: str) -> None:
+        """It is gone."""
+        del self._known[name]
+
+    def drained(self, reading: Reading) -> list[str]:
+        """Draining workers that have nothing in flight, each said once."""
+        found = []
+        for server in list(self):
+            if server.draining and not server.leaving and not server.told and _free(reading, server.name):
+                self._known[server.name] = replace(server, told=True)
+                found.append(server.worker)
+        return found
+
+    def tell_again(self) -> None:
+        """Forget that it was said who has drained."""
+        for server in list(self):
+            self._known[server.name] = replace(server, told=False)
+
+
+def _free(reading: Reading, name: str) -> bool:
+    server = reading.servers.get(name)
+    return server is None or not (server.busy or server.queued)
+
+
+def read_servers(state: str, reading: Reading) -> list[Known]:
+    """The servers of a process that an earlier daemon made, from `show servers state pool` and its counters.
+    What is under maintenance was leaving."""
+    lines = state.splitlines()
+    header = next(line for line in lines if line.startswith("# ")).removeprefix("# ").split()
+    found = []
+    for line in lines:
+        row = dict(zip(header, line.split(), strict=False))
+        name = row.get("srv_name", "")
+        if name in reading.servers and name != PLUG:
+            host = row["srv_addr"]
+            endpoint = f"[{host}]:{row['srv_port']}" if ":" in host else f"{host}:{row['srv_port']}"
+            server = reading.servers[name]
+            found.append(
+                Known(
+                    name,
+                    endpoint,
+                    server.limit,
+                    draining=server.status.startswith("DRAIN"),
+                    leaving=server.status.startswith("MAINT"),
+                )
+            )
+    return found
