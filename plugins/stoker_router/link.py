@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,7 +19,7 @@ from stoker_router import launch
 from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.protocol import VERSION
-from stoker_router.sockets import copy_of, send_to_next
+from stoker_router.sockets import copy_of, giving, send_to_next
 from stoker_router.wire import decode_records, decode_sample, encode_doors, encode_table
 
 HELLO_TIMEOUT = 10.0
@@ -178,23 +177,15 @@ class ProgramLink:
             self._bridge.copies.add(service, copy_of(fd))
 
     async def _give(self, channel: Channel, fd: int) -> None:
-        path = f"{launch.control_path(self._context)}.give"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            door.bind(path)
-            door.listen(1)
-            door.settimeout(GIVE_PATIENCE)
-            try:
+        try:
+            with giving(f"{launch.control_path(self._context)}.give", GIVE_PATIENCE) as door:
                 self._serial += 1
                 done = self._waiting[self._serial] = anyio.Event()
-                await channel.send({"op": "inherit", "id": self._serial, "path": path})
+                await channel.send({"op": "inherit", "id": self._serial, "path": door.getsockname()})
                 await anyio.to_thread.run_sync(send_to_next, door, fd)
                 await done.wait()
-            except (ChannelClosed, OSError) as error:
-                raise RouterError(f"the router did not take over an open address: {error}") from error
-            finally:
-                os.unlink(path)
+        except (ChannelClosed, OSError) as error:
+            raise RouterError(f"the router did not take over an open address: {error}") from error
 
     # --- reaching a program -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from stoker.model.service import ServiceKey
@@ -150,6 +151,21 @@ def copy_of(fd: int) -> Copy:
     with socket.socket(fileno=os.dup(fd)) as found:
         host, port = found.getsockname()[:2]
         return Copy(host, port, os.dup(fd))
+
+
+@contextmanager
+def giving(path: str, patience: float) -> Iterator[socket.socket]:
+    """A unix socket at which the program is given something, gone afterwards. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        door.bind(path)
+        try:
+            door.listen(1)
+            door.settimeout(patience)
+            yield door
+        finally:
+            os.unlink(path)
 
 
 def send_to_next(door: socket.socket, fd: int) -> None:
