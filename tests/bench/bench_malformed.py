@@ -140,7 +140,7 @@ class Target:
 def said(answer: bytes) -> bool:
     """Whether a 5xx gives its reason: a problem of the API, or the router's own words; never a bug."""
     lower = answer.lower()
-    return b"a bug in the daemon" not in lower and (b"problem+json" in lower or b"stoker" in lower)
+    return b"a bug in the daemon" not in lower and (b"problem+json" in lower or b'{"error": ' in lower)
 
 
 def targets(box: Box) -> list[Target]:

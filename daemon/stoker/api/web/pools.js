@@ -22,7 +22,8 @@ export class Pools {
     });
     attribute(this.parent, "data-many", shown.length > 8 ? "yes" : null);
     if (!shown.length) {
-      this.parent.append(h("p", { class: "empty" }, services.length ? "No service has that in its name." : "No services yet."));
+      this.parent.append(h("p", { class: "empty" }, services.length ? "No service has that in its name."
+        : "No services yet. Write one into the file and save it, and it is started; stoker init writes a first file."));
     }
   }
 
@@ -51,6 +52,7 @@ export class Pools {
       reading: h("p", { class: "reading mono" }),
       figures: h("dl", { class: "figures" }),
       reason: h("p", { class: "reason" }),
+      trouble: h("button", { class: "reason trouble link", onclick: () => this.open({ replica: parts.trouble.replica }) }),
       rejected: h("p", { class: "reason rejected" }),
       url: h("a", { class: "mono url", target: "_blank", rel: "noreferrer noopener" }),
       at: null,
@@ -66,11 +68,11 @@ export class Pools {
       parts.service.held ? say("/v1/start", {}, `${key} released`) : sure(parts.hold, () => say("/v1/stop", {}, `${key} held at zero`)));
     parts.restart.addEventListener("click", () => sure(parts.restart, () => say("/v1/restart", {}, `${key} restarts`)));
     const card = h("article", { class: "pool", "aria-label": key },
-      h("header", {}, parts.title, parts.badge, h("span", { class: "spacer" }),
-        h("span", { class: "scale" }, parts.less, parts.bounds, parts.more), parts.hold, parts.restart),
+      h("header", {}, parts.title, parts.badge, h("span", { class: "acts" },
+        h("span", { class: "scale" }, parts.less, parts.bounds, parts.more), parts.hold, parts.restart)),
       h("div", { class: "live" }, parts.cells, parts.queue),
       h("figure", {}, parts.canvas, parts.reading),
-      parts.figures, parts.rejected, parts.reason, parts.url);
+      parts.trouble, parts.figures, parts.rejected, parts.reason, parts.url);
     card.parts = parts;
     parts.canvas.addEventListener("pointermove", (event) => {
       parts.at = event.offsetX;
@@ -99,6 +101,7 @@ export class Pools {
     attribute(parts.cells, "data-empty", service.replicas.length ? null : "no replicas");
     waiting(parts.queue, service.load.queued);
     figures(parts.figures, service.load);
+    troubled(parts.trouble, service.replicas);
     text(parts.reason, service.decision.reason);
     text(parts.rejected, service.rejected?.message ?? "");
     attribute(parts.url, "href", service.url || null);
@@ -147,6 +150,15 @@ function age(cell, now) {
   const words = `${replica.id}: ${replica.phase} for ${since}${where}${replica.reason ? ` — ${replica.reason}` : ""}`;
   attribute(cell, "title", words);
   attribute(cell, "aria-label", words);
+}
+
+// What keeps replicas from serving, in words on the card itself: at night nobody should have to look for it.
+function troubled(line, replicas) {
+  const found = replicas.filter((one) => one.reason && !one.leaving && (one.phase === "unready" || one.phase === "lost"
+    || (one.phase === "pending" && !["it is wanted", ""].includes(one.reason)) || (one.phase === "starting" && one.restarts)));
+  line.replica = found[0]?.id;
+  attribute(line, "hidden", found.length ? null : "");
+  text(line, found.length ? `${found[0].id} ${found[0].phase}: ${found[0].reason}${found.length > 1 ? ` (and ${found.length - 1} more)` : ""}` : "");
 }
 
 function waiting(queue, number) {

@@ -79,7 +79,7 @@ def example_draft() -> Draft:
     hello = Service(
         name="hello",
         values={
-            "command": "python3 -m http.server {port} --bind 127.0.0.1",
+            "command": "python3 -m http.server {port} --bind 127.0.0.1 --directory {env:TMPDIR}",
             "scaling": {"min_replicas": 1, "max_replicas": 2},
             "endpoint": {"port": 8000},
         },
