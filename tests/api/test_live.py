@@ -234,3 +234,20 @@ def test_levels_are_written_when_something_changes_and_are_bounded() -> None:
     assert levels.points("rag/infer", since=points[-2].at) == points[-1:]
     assert levels.points("rag/none") == []
     assert past()
+
+
+def test_what_happens_between_two_messages_is_told_once_to_a_new_reader() -> None:
+    daemon = FakeDaemon(state=snapshot(**QUIET))
+
+    async def run(stack: AsyncExitStack) -> None:
+        feed = Feed(daemon)
+        await anext(await reader_of(feed, stack))
+        daemon.happen(Notice(message="in between"))
+        late = await reader_of(feed, stack)
+        _, state = parsed(await anext(late))
+        kind, change = parsed(await anext(late))
+        assert kind == "change"
+        ids = [event["id"] for event in (*state["events"], *change["events"])]
+        assert ids == ["e1", "e2", "e3", "e4", "e5", "e6"]
+
+    simulate(run)

@@ -137,7 +137,11 @@ class Feed:
         """The whole state as it was told last, made once for all who ask for it."""
         if self._whole[0] != self._version:
             snapshot = self._facade.snapshot()
-            events = self._facade.recent_events()[-EVENTS:]
+            # What came after the last message will be in the next one.
+            kept = list(self._facade.recent_events())
+            while kept and self._told_event and kept[-1].id != self._told_event:
+                kept.pop()
+            events = kept[-EVENTS:]
             message = {
                 **self._parts,
                 "services": list(self._parts["services"].values()),

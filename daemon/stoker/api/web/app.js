@@ -71,12 +71,14 @@ function summary(services) {
   const rps = services.reduce((sum, service) => sum + service.load.rps, 0);
   const queued = services.reduce((sum, service) => sum + service.load.queued, 0);
   const config = state.daemon.config;
+  const out = state.devices.filter((device) => ["quarantined", "unreachable", "lost"].includes(device.health));
   const chips = [
     ["link", link.standing, link.standing === "live" ? "good" : "busy"],
     ["config", config.state === "in-force" ? `config ${config.generation} in force` : `config ${config.generation} runs, a newer one is rejected`,
       config.state === "in-force" ? "" : "bad"],
     ["replicas", `${ready} of ${target} ready`, ready >= target ? "" : "busy"],
     ["load", `${count(rps)}/s`, ""],
+    out.length ? ["gpus", `${out.length} ${out.length === 1 ? "GPU" : "GPUs"} out of use`, "bad"] : null,
     queued ? ["queue", `${count(queued)} waiting`, "busy"] : null,
     document.body.dataset.role === "view" ? ["role", "view only", ""] : null,
     ["up", state.daemon.stopping ? "draining, then it ends" : `up ${duration(view.now() - state.daemon.started)}`, state.daemon.stopping ? "bad" : ""],

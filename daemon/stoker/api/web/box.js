@@ -38,8 +38,9 @@ function update(card, device) {
   bar(memory, device.memory_total ? device.memory_used / device.memory_total : 0);
   bar(busy, device.utilization ?? 0);
   const held = (device.reservations ?? []).map((owner) => owner.share >= 1 ? owner.replica : `${owner.replica} ${owner.share}`);
-  text(owners, held.join(" ") || "free");
-  attribute(owners, "data-free", held.length ? null : "yes");
+  const why = device.health === "healthy" ? "" : device.health_reason;
+  text(owners, [...held, why].filter(Boolean).join(" · ") || "free");
+  attribute(owners, "data-free", held.length || why ? null : "yes");
   const busyWords = device.utilization == null ? "" : `, ${Math.round(device.utilization * 100)}% busy`;
   attribute(card, "title", `${device.uuid}\n${used}${busyWords}\n${device.health_reason || device.withheld || device.health}`);
   attribute(card, "aria-label", `GPU ${device.index}, ${device.name}, ${device.health}, ${used}${busyWords}, ${held.join(", ") || "free"}`);

@@ -6,6 +6,7 @@ import { sure } from "./pools.js";
 import { ask } from "./stream.js";
 
 const LINES = 200;
+const FACTS = { target: "one replica bears", window: "seconds looked at", recommended: "the policy says" };
 
 export class Panel {
   constructor(element, { state, act }) {
@@ -80,8 +81,8 @@ export class Panel {
       h("p", { class: "say" }, `${found.ready} ready, ${found.target} wanted: ${decision.reason}`),
       found.removed ? null : scale,
       section("The decision", facts([
-        ["target", decision.target],
-        ...Object.entries(decision.facts ?? {}).map(([name, value]) => [name.replaceAll("_", " "), number(value)]),
+        ["replicas wanted", decision.target],
+        ...Object.entries(decision.facts ?? {}).map(([name, value]) => [FACTS[name] ?? name.replaceAll("_", " "), number(value)]),
       ])),
       found.window ? section(`Load, last ${duration(found.window.seconds)}`, facts([
         ["in flight", number(found.window.in_flight)], ["waiting", number(found.window.queued)],

@@ -88,6 +88,9 @@ def _service(document: dict[str, Any]) -> Iterator[Line]:
         yield (f"  settled   {document['target']} so far; the decision is for {decision['target']}", "yellow")
     bounds, ready = f"{document['min_replicas']}..{document['max_replicas']}", f"{document['ready']} ready"
     yield f"  bounds    {bounds}, {ready}{_starts(document.get('startups_s', ()))}", ""
+    for replica in document["replicas"]:
+        if replica["phase"] != "ready" and replica["reason"]:
+            yield f"  not ready {replica['id']} {replica['phase']}: {replica['reason']}", "yellow"
     if window and window["seconds"]:
         mean = (
             f"{window['in_flight']:.2f} in flight, {window['queued']:.2f} queued, "

@@ -49,7 +49,7 @@ class Top(App[int]):
     RichLog { height: 1fr; border-top: solid $panel; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,ctrl+c", "quit", "Quit", priority=True),
+        Binding("q,ctrl+c", "quit", "Quit", key_display="q", priority=True),
         Binding("enter", "why", "Why", priority=True),
         Binding("plus,equals_sign", "bounds(1)", "More", key_display="+"),
         Binding("minus", "bounds(-1)", "Fewer", key_display="-"),
