@@ -19,7 +19,7 @@ from itertools import combinations
 
 from stoker.decide.device_types import fitness, type_matches
 from stoker.decide.links import Links
-from stoker.decide.views import View, against, named, promise, views
+from stoker.decide.views import EPSILON, View, against, named, promise, views
 from stoker.model.device import Device, Inventory, Placement, Reservation
 from stoker.model.quantity import format_bytes
 from stoker.model.replica import Replica
@@ -47,10 +47,12 @@ def place(
     if hopeless:
         return _refuse(f"needs {_wish(need)}: {hopeless}")
     seen = views(inventory, [replica for replica in replicas if replica.id not in exclude])
-    refusals = {view.device.uuid: against(view, need) for view in seen}
-    able = [view for view in seen if not refusals[view.device.uuid]]
+    least = min(need.gpu, 1.0)
+    # What is taken is passed over first: most devices of a full box are, and the words for it cost time.
+    able = [view for view in seen if view.share_left > least - EPSILON and not against(view, need)]
     count = max(1, int(need.gpu))
     if len(able) < count:
+        refusals = {view.device.uuid: against(view, need) for view in seen}
         return _refuse(f"needs {_wish(need)}: {_summary(seen, refusals, need)}")
     if need.gpu < 1:
         return _place_share(spec, able, seen)

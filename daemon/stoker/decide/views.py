@@ -16,7 +16,8 @@ CROWDED = 0.10
 """Part of a device's memory that strangers may use before another device is preferred."""
 RESERVE = 0.04
 """Part of a device's memory that driver, display and idle contexts may use without being counted."""
-_EPSILON = 1e-6
+EPSILON = 1e-6
+"""Of shares: what may be lost in adding them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,14 @@ def _view(
     what it was promised.
     """
     committed = ours = 0
+    left = 1.0
     for replica, reservation in held:
         promised = device.memory_total if reservation.memory is None else reservation.memory
         seen = _used_by(replica, device)
-        committed += max(promised, seen or 0)
+        committed += promised if not seen or promised > seen else seen
         ours += promised if seen is None else seen
+        left -= reservation.share
     foreign = max(0, device.memory_used - ours)
-    left = 1.0 - sum([reservation.share for _, reservation in held])
     return View(device, held, foreign, committed, left, split=split, plain_beside=plain_beside)
 
 
@@ -84,6 +86,8 @@ def _used_by(replica: Replica, device: Device) -> int | None:
     """Bytes that its processes use there; None if there are none, though it has a worker."""
     if replica.handle is None:
         return 0
+    if not device.processes:
+        return None
     mine = [p for p in device.processes if p.owner == replica.id or p.pid == replica.handle.pid]
     return sum(process.memory or 0 for process in mine) if mine else None
 
@@ -144,7 +148,7 @@ def _against_holders(view: View, need: Resources) -> str:
         return ""
     if need.gpu >= 1 or (view.share_left <= 0 and any(held.share >= 1 for _, held in view.holders)):
         return f"is held by {view.held_by}"
-    if need.gpu > view.share_left + _EPSILON:
+    if need.gpu > view.share_left + EPSILON:
         return f"has a share of {max(0.0, view.share_left):.2g} left (held by {view.held_by})"
     return ""
 
@@ -192,4 +196,4 @@ def capacities(need: Resources, inventory: Inventory, replicas: Iterable[Replica
 def _shares_of(empty: View, need: Resources) -> float:
     promised = promise(need, empty.device) or 1
     by_memory = max(1, (empty.device.memory_total - empty.foreign) // promised)
-    return float(min(math.floor(1 / need.gpu + _EPSILON), by_memory))
+    return float(min(math.floor(1 / need.gpu + EPSILON), by_memory))
