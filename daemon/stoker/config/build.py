@@ -134,6 +134,7 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
         pin=section.pin,
         strict_pinning=section.strict_pinning,
         priority=section.priority,
+        preempt=section.preempt,
         standby=section.standby,
         preload=tuple(section.preload),
         slo_wait=section.slo.wait,

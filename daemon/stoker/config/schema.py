@@ -299,6 +299,9 @@ class ServiceSection(Section):
     """Stop a replica that is seen on a GPU that is not its own; otherwise it is only told of."""
     priority: Annotated[int, Whole(-1_000_000, 1_000_000, 10)] = 0
     """Who gets the box when all want more: the highest number."""
+    preempt: Bool = False
+    """A replica that finds no devices takes those of services with a lower priority: theirs are drained, and
+    wait. Otherwise what runs within `min_replicas` keeps its devices."""
     scaling: ScalingSection = ScalingSection()
     """Bounds and rules for the number of replicas."""
     traffic: TrafficSection = TrafficSection()

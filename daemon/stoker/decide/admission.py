@@ -8,11 +8,12 @@ on living workers, placement.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from stoker.decide.draft import Draft
-from stoker.decide.pool import Pool, is_ready
+from stoker.decide.pool import Pool, is_ready, victims
 from stoker.decide.rollout import bounds
-from stoker.model.action import HoldReplica, MoveReplica, StartReplica
+from stoker.model.action import DrainReplica, HoldReplica, MoveReplica, StartReplica, StopReplica
 from stoker.model.device import Placement
 from stoker.model.replica import Replica
 from stoker.model.service import ServiceKey, ServiceSpec
@@ -40,7 +41,7 @@ def admit(
             placement = draft.place(spec)
             draft.take(replica, placement.reservations)
             reason = _crowded(placement, loading) if placement.placed else placement.reason
-            if not placement.placed:
+            if not placement.placed and not (spec.preempt and _preempt(draft, spec, replica, found)):
                 _make_room(draft, spec, replica, found)
             if not reason:
                 alive[pool.key] += 1
@@ -62,6 +63,42 @@ def _make_room(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping
     for moved in room.moves if room is not None else ():
         reason = f"{replica.id} needs its GPU whole"
         draft.act(MoveReplica(replica=moved.id, service=moved.service, reason=reason, cause=replica.cause))
+
+
+def _preempt(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping[ServiceKey, Pool]) -> bool:
+    """Have the fewest replicas of services with a lower priority give their devices back; they wait in its
+    place. One thing at a time, as above. Returns whether anybody goes."""
+    everyone = [member for pool in found.values() for member in pool.members if member.reservations]
+    if any(member.phase in ("draining", "stopping") for member in everyone) or draft.fits(spec):
+        return False
+    lower = [
+        (pool, member)
+        for pool in found.values()
+        if pool.spec is not None and pool.spec.priority < spec.priority
+        for member in victims(pool.alive, len(pool.alive))
+        if member.reservations and draft.open(member)
+    ]
+    lower.sort(key=lambda one: one[0].spec.priority if one[0].spec else 0)
+    if not draft.fits(spec, without=[member for _, member in lower]):
+        return False
+    going = list(lower)
+    for spared in reversed(lower):  # those of the highest priority first
+        rest = [one for one in going if one is not spared]
+        if draft.fits(spec, without=[member for _, member in rest]):
+            going = rest
+    for pool, member in going:
+        who: dict[str, Any] = {
+            "replica": member.id,
+            "service": pool.key,
+            "leave": False,
+            "cause": replica.cause,
+        }
+        reason = f"{replica.id} preempts it (priority {spec.priority})"
+        if member.ready_at is None:
+            draft.act(StopReplica(**who, reason=reason, signal=pool.drain_of(member).signal))
+        else:
+            draft.act(DrainReplica(**who, reason=reason))
+    return bool(going)
 
 
 def _start(draft: Draft, pool: Pool, replica: Replica, placement: Placement) -> None:

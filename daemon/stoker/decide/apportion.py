@@ -121,10 +121,13 @@ def clash(desired: DesiredState, kinds: Kinds | None) -> tuple[ServiceKey, str] 
     )
     box = Amount(cpu=math.inf, memory=math.inf)
     together = Ledger(box, claims, kinds.devices)
+    preempting = [spec.priority for spec in desired.services.values() if spec.preempt]
     for claim in claims:
         alone = Ledger(box, [claim], kinds.devices)
         alone.give(claim, claim.least)
         together.give(claim, alone.granted[claim.service])
+        if max(preempting, default=claim.priority) > claim.priority:
+            continue  # that it may have to wait is as the operator wants it
         if together.granted[claim.service] < alone.granted[claim.service]:
             has = sum(kinds.devices.values())
             parts = [f"{c.service} {c.least} x {c.each.devices:g}" for c in claims]

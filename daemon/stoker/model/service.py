@@ -255,6 +255,8 @@ class ServiceSpec(_Remembering):
     strict_pinning: bool = False
     """A worker that is seen on a device that is not its own is stopped, not only told of."""
     priority: int = 0
+    preempt: bool = False
+    """A replica that finds no devices takes those of services with a lower priority."""
     standby: int = 0
     preload: tuple[str, ...] = ()
     slo_wait: float | None = None
