@@ -74,11 +74,12 @@ def _preempt(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping[S
     lower = [
         (pool, member)
         for pool in found.values()
-        if pool.spec is not None and pool.spec.priority < spec.priority
+        if pool.spec is not None and _priority(pool) < spec.priority
         for member in victims(pool.alive, len(pool.alive))
         if member.reservations and draft.open(member)
     ]
-    lower.sort(key=lambda one: one[0].spec.priority if one[0].spec else 0)
+    # Of equal ones those that hold most go first: so the fewest have to.
+    lower.sort(key=lambda one: (_priority(one[0]), -sum(given.share for given in one[1].reservations)))
     if not draft.fits(spec, without=[member for _, member in lower]):
         return False
     going = list(lower)
@@ -99,6 +100,10 @@ def _preempt(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping[S
         else:
             draft.act(DrainReplica(**who, reason=reason))
     return bool(going)
+
+
+def _priority(pool: Pool) -> int:
+    return pool.spec.priority if pool.spec is not None else 0
 
 
 def _start(draft: Draft, pool: Pool, replica: Replica, placement: Placement) -> None:
