@@ -30,8 +30,12 @@ class Events(Protocol):
         """It was at rest and no longer is."""
         ...
 
-    def demand(self, service: str) -> None:
+    def demand(self, service: Service) -> None:
         """A request waits and there is no worker."""
+        ...
+
+    def growing(self, service: Service) -> None:
+        """More than twice as many wait as were told of last."""
         ...
 
     def drained(self, worker: str) -> None:

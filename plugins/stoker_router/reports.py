@@ -1,4 +1,5 @@
-"""What the program tells the daemon, if one listens: load once a second while there is any, and facts."""
+"""What the program tells the daemon, if one listens: load once a second while there is any, sooner where a
+queue grows, and facts."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ from stoker_router.service import Service
 
 SAMPLE_EVERY = 1.0
 """Seconds between two load samples of a service that is active."""
+LASTING = 0.05
+"""Seconds that a queue has to last to be told of before its time; fast services have one at any instant."""
+SOON = 0.25
+"""Seconds between two samples of one service at the least."""
 
 
 class Subscriber(Protocol):
@@ -37,6 +42,8 @@ class Reports:
         self._active: dict[Service, dict[str, Any] | None] = {}
         """Services with something to tell, each with a sample of its rest before that."""
         self._timer: asyncio.TimerHandle | None = None
+        self._looks: dict[Service, asyncio.TimerHandle] = {}
+        """At services whose queue grows."""
         self.subscriber: Subscriber | None = None
 
     def resume(self) -> None:
@@ -46,6 +53,8 @@ class Reports:
     def forget(self, service: Service) -> None:
         """The service left the table."""
         self._active.pop(service, None)
+        if look := self._looks.pop(service, None):
+            look.cancel()
 
     def active(self, service: Service) -> None:
         """It was at rest and no longer is."""
@@ -53,9 +62,18 @@ class Reports:
         self._active[service] = service.sample(now) if service.meter.since < now else None
         self._arm()
 
-    def demand(self, service: str) -> None:
-        """A request waits and there is no worker."""
-        self._push({"op": "demand", "service": service})
+    def growing(self, service: Service) -> None:
+        """More than twice as many wait as were told of last."""
+        if service not in self._looks:
+            delay = max(LASTING, service.meter.since + min(SOON, self._sample_every) - monotonic())
+            self._looks[service] = self._loop.call_later(delay, self._look, service)
+
+    def demand(self, service: Service) -> None:
+        """A request waits and there is no worker. Its load comes first: a worker may be ready before the next
+        regular sample, and would then seem to be there for nothing."""
+        if self._is_news(service):
+            self._tell(service, monotonic())
+        self._push({"op": "demand", "service": service.route.service})
 
     def drained(self, worker: str) -> None:
         """A draining worker has nothing in flight any more."""
@@ -85,6 +103,26 @@ class Reports:
         if self._timer is None and self.subscriber is not None and self._active:
             self._timer = self._loop.call_later(self._sample_every, self._tick)
 
+    def _look(self, service: Service) -> None:
+        """Tell of a queue that has lasted."""
+        del self._looks[service]
+        if self._is_news(service):
+            self._tell(service, monotonic())
+
+    def _is_news(self, service: Service) -> bool:
+        heard = self.subscriber is not None and not self.subscriber.blocked
+        return heard and service in self._active and len(service.line) >= service.worth_telling
+
+    def _tell(self, service: Service, now: float) -> dict[str, Any]:
+        """Send the load since its last sample; returns that."""
+        rest = self._active[service]
+        if rest is not None:
+            self._active[service] = None
+            self._push({"op": "sample", **rest})
+        sample = service.sample(now)
+        self._push({"op": "sample", **sample})
+        return sample
+
     def _tick(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -92,13 +130,8 @@ class Reports:
         if self.subscriber is None or self.subscriber.blocked:
             return
         now = monotonic()
-        for service, rest in list(self._active.items()):
-            if rest is not None:
-                self._active[service] = None
-                self._push({"op": "sample", **rest})
-            sample = service.sample(now)
-            self._push({"op": "sample", **sample})
-            if _is_rest(sample):
+        for service in list(self._active):
+            if _is_rest(self._tell(service, now)):
                 service.quiet = True
                 del self._active[service]
         self._arm()

@@ -50,6 +50,8 @@ class Service:
         """All open connections to its address."""
         self.quiet = True
         """At rest: nothing has happened since its last sample."""
+        self.worth_telling = 1
+        """So many waiting are news that the next regular sample is too late for."""
         self.closed = False
         """It takes no more requests: it left the table or the program is ending."""
 
@@ -81,7 +83,7 @@ class Service:
 
     def _say_demand(self) -> None:
         if self.line and not self.pool.serving:
-            self._events.demand(self.route.service)
+            self._events.demand(self)
 
     def reintroduce(self) -> None:
         """Say again what a new daemon has to know."""
@@ -136,6 +138,8 @@ class Service:
         self.line.join(exchange, now)
         self.meter.queue_area -= now
         self._late.watch(exchange)
+        if len(self.line) >= self.worth_telling:
+            self._events.growing(self)
 
     def _start(self, worker: Worker, exchange: Exchange, now: float) -> None:
         """Give a free slot of the worker to the exchange."""
@@ -301,6 +305,7 @@ class Service:
         sample = self.meter.take(now, len(self.flying), len(self.line))
         sample["service"] = self.route.service
         sample["oldest_wait"] = 0.0 if oldest is None else now - oldest
+        self.worth_telling = 2 * len(self.line) + 1
         sample["workers"] = {worker.config.id: worker.busy for worker in self.pool}
         return sample
 

@@ -4,6 +4,8 @@ import asyncio
 import os
 import time
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,8 +24,9 @@ from plugins.router.harness import (
 from stoker.model.load import LoadSample
 from stoker.plugin.ports import PluginContext
 from stoker_router.access import AccessLog
+from stoker_router.exchange import Exchange
 from stoker_router.meter import BOUNDS
-from stoker_router.reports import Reports
+from stoker_router.reports import SOON, Reports
 from stoker_router.service import Service
 from stoker_router.table import RouteConfig
 
@@ -235,3 +238,86 @@ async def test_a_daemon_that_does_not_read_costs_no_counts() -> None:
     reports.resume()
     assert deaf.heard[-1]["arrivals"] == 0
     assert service.quiet
+
+
+class Crowd:
+    """A service with a queue, as reports see it."""
+
+    def __init__(self) -> None:
+        self.line: list[int] = []
+        self.worth_telling = 1
+        self.meter = SimpleNamespace(since=time.monotonic())
+
+    def sample(self, now: float) -> dict[str, Any]:
+        self.meter.since, self.worth_telling = now, 2 * len(self.line) + 1
+        zeros = dict.fromkeys(("in_flight", "arrivals", "codes", "in_flight_seconds", "queued_seconds"), 0)
+        return {**zeros, "queued": len(self.line)}
+
+
+@pytest.fixture
+async def crowd() -> Any:
+    """An active service whose next regular sample comes after an hour, and what the daemon hears."""
+    deaf = Deaf()
+    deaf.blocked = False
+    loop = asyncio.get_running_loop()
+    reports = Reports(loop, 3600.0, AccessLog(loop, os.devnull, time.time))
+    reports.subscriber = deaf
+    service: Any = Crowd()
+    reports.active(service)
+    return SimpleNamespace(service=service, reports=reports, heard=deaf.heard)
+
+
+async def test_a_queue_that_lasts_is_told_of_before_its_time(crowd: Any) -> None:
+    crowd.service.line = [1, 2]
+    crowd.reports.growing(crowd.service)
+    await until(lambda: crowd.heard)
+    assert crowd.heard[-1]["queued"] == 2
+    told = crowd.service.meter.since
+    crowd.service.line = list(range(5))
+    crowd.reports.growing(crowd.service)
+    await until(lambda: crowd.heard[-1]["queued"] == 5)
+    assert crowd.service.meter.since - told >= SOON - 0.01, "not more often than that"
+
+
+async def test_a_queue_that_is_over_or_no_longer_than_it_was_is_no_news(crowd: Any) -> None:
+    for line, news in (([], 1), ([1, 2, 3, 4], 5)):
+        crowd.service.line, crowd.service.worth_telling = line, news
+        crowd.reports.growing(crowd.service)
+        await until(lambda: not crowd.reports._looks)
+    assert crowd.heard == []
+    crowd.reports.growing(crowd.service)
+    crowd.reports.forget(crowd.service)
+    assert not crowd.reports._looks
+
+
+async def test_the_load_of_a_service_without_workers_is_told_before_the_cry(crowd: Any) -> None:
+    crowd.service.route = SimpleNamespace(service=SERVICE)
+    crowd.service.line = [1]
+    crowd.reports.demand(crowd.service)
+    crowd.reports.demand(crowd.service)
+    rest, *told = [message["op"] for message in crowd.heard]
+    assert (rest, told) == ("sample", ["sample", "demand", "demand"])
+    assert crowd.heard[1]["queued"] == 1
+
+
+async def test_the_line_says_when_it_has_more_than_doubled() -> None:
+    loop = asyncio.get_running_loop()
+    asked: list[int] = []
+    events: Any = SimpleNamespace(
+        active=lambda service: None,
+        demand=lambda name: None,
+        growing=lambda service: asked.append(len(service.line)),
+    )
+    service = Service(loop, events, RouteConfig(service=SERVICE, host="127.0.0.1", port=0))
+    kind: Any = SimpleNamespace(idempotent=True, keep=True)
+
+    def come(count: int) -> None:
+        for _ in range(count):
+            service.admit(Exchange(None, kind, b"", whole=True))  # type: ignore[arg-type]
+
+    come(3)
+    assert asked == [1, 2, 3], "as long as nothing was told"
+    service.sample(time.monotonic())
+    come(5)
+    assert asked == [1, 2, 3, 7, 8]
+    service._late._alarm.clear()
