@@ -152,6 +152,12 @@ class LoadHistory:
             coarse = _since(coarse, sample.end - KEPT_SECONDS)[-_MOST_BUCKETS:]
         return LoadHistory(fine=fine[-_MOST_BUCKETS:], coarse=coarse, usage=self.usage, totals=totals)
 
+    def silent_at(self, seconds: float) -> float | None:
+        """When so many seconds will have passed without a sample; None: at rest none is due."""
+        if not self.fine or at_rest(self.fine[-1]):
+            return None
+        return self.fine[-1].end + seconds
+
     def add_usage(self, reading: Usage | None) -> LoadHistory:
         """Return the history with a reading of the whole pool (`pool_usage`); None changes nothing."""
         if reading is None:

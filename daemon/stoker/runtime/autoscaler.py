@@ -31,6 +31,8 @@ from stoker.runtime.readings import Readings
 
 USAGE_PERIOD = 5.0
 """Seconds between readings of CPU and memory, for services whose policy needs them."""
+SILENCE = 10.1
+"""Seconds without news of a busy service after which its policy is asked again: it sees nothing then."""
 USAGE_METRICS = frozenset({"utilization", "gpu"})
 
 
@@ -237,7 +239,9 @@ class Autoscaler:
         view = _pool_state(state, key, before, self._startup(key))
         answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
         settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
-        pool.decision, pool.memory, pool.wake_at = settled.decision, settled.memory, settled.wake_at
+        pool.decision, pool.memory = settled.decision, settled.memory
+        times = (settled.wake_at, pool.history.silent_at(SILENCE))
+        pool.wake_at = min((at for at in times if at is not None and at > now), default=None)
 
     def _apportion(self, now: float) -> None:
         """Give each service what the box has for it, and tell whose target that changes."""
