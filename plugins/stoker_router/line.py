@@ -15,13 +15,14 @@ class Line:
     """Exchanges by priority, of equal ones in order of arrival. Adding, taking the first and leaving from
     anywhere cost the same however long the line is. It keeps `Exchange.waited`."""
 
-    __slots__ = ("_lanes", "_plain")
+    __slots__ = ("_lanes", "_news", "_plain")
 
     def __init__(self) -> None:
         self._plain = _Lane()
         """Priority 0, which is all there is unless a service has priorities."""
         self._lanes: dict[int, _Lane] = {0: self._plain}
         """By priority, highest first; others than 0 only while somebody is in them."""
+        self._news = 1
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -47,6 +48,17 @@ class Line:
     def oldest(self) -> float | None:
         """When the one that has waited longest arrived."""
         return min((next(iter(lane)).arrived for lane in self._lanes.values() if lane), default=None)
+
+    @property
+    def grown(self) -> bool:
+        """Whether more than twice as many are in it as were told of last."""
+        return len(self) >= self._news
+
+    def told(self, now: float) -> float:
+        """It is told of now; returns for how many seconds the oldest has waited."""
+        self._news = 2 * len(self) + 1
+        oldest = self.oldest
+        return 0.0 if oldest is None else now - oldest
 
     def join(self, exchange: Exchange, now: float) -> None:
         """Take a place: at the end, or that of its arrival if it comes back from a failed try."""

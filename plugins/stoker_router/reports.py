@@ -111,7 +111,7 @@ class Reports:
 
     def _is_news(self, service: Service) -> bool:
         heard = self.subscriber is not None and not self.subscriber.blocked
-        return heard and service in self._active and len(service.line) >= service.worth_telling
+        return heard and service in self._active and service.line.grown
 
     def _tell(self, service: Service, now: float) -> dict[str, Any]:
         """Send the load since its last sample; returns that."""

@@ -50,8 +50,6 @@ class Service:
         """All open connections to its address."""
         self.quiet = True
         """At rest: nothing has happened since its last sample."""
-        self.worth_telling = 1
-        """So many waiting are news that the next regular sample is too late for."""
         self.closed = False
         """It takes no more requests: it left the table or the program is ending."""
 
@@ -138,7 +136,7 @@ class Service:
         self.line.join(exchange, now)
         self.meter.queue_area -= now
         self._late.watch(exchange)
-        if len(self.line) >= self.worth_telling:
+        if self.line.grown:
             self._events.growing(self)
 
     def _start(self, worker: Worker, exchange: Exchange, now: float) -> None:
@@ -301,13 +299,10 @@ class Service:
 
     def sample(self, now: float) -> dict[str, Any]:
         """The load since the last sample, as fields of a LoadSample."""
-        oldest = self.line.oldest
         sample = self.meter.take(now, len(self.flying), len(self.line))
-        sample["service"] = self.route.service
-        sample["oldest_wait"] = 0.0 if oldest is None else now - oldest
-        self.worth_telling = 2 * len(self.line) + 1
-        sample["workers"] = {worker.config.id: worker.busy for worker in self.pool}
-        return sample
+        workers = {worker.config.id: worker.busy for worker in self.pool}
+        wait = self.line.told(now)
+        return {**sample, "service": self.route.service, "oldest_wait": wait, "workers": workers}
 
     # --- the end ------------------------------------------------------------------------------------------
 

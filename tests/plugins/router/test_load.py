@@ -240,16 +240,25 @@ async def test_a_daemon_that_does_not_read_costs_no_counts() -> None:
     assert service.quiet
 
 
+class Queue(list[int]):
+    """A line of which only the length matters."""
+
+    news = 1
+
+    @property
+    def grown(self) -> bool:
+        return len(self) >= self.news
+
+
 class Crowd:
     """A service with a queue, as reports see it."""
 
     def __init__(self) -> None:
-        self.line: list[int] = []
-        self.worth_telling = 1
+        self.line = Queue()
         self.meter = SimpleNamespace(since=time.monotonic())
 
     def sample(self, now: float) -> dict[str, Any]:
-        self.meter.since, self.worth_telling = now, 2 * len(self.line) + 1
+        self.meter.since, self.line.news = now, 2 * len(self.line) + 1
         zeros = dict.fromkeys(("in_flight", "arrivals", "codes", "in_flight_seconds", "queued_seconds"), 0)
         return {**zeros, "queued": len(self.line)}
 
@@ -268,12 +277,12 @@ async def crowd() -> Any:
 
 
 async def test_a_queue_that_lasts_is_told_of_before_its_time(crowd: Any) -> None:
-    crowd.service.line = [1, 2]
+    crowd.service.line.extend([1, 2])
     crowd.reports.growing(crowd.service)
     await until(lambda: crowd.heard)
     assert crowd.heard[-1]["queued"] == 2
     told = crowd.service.meter.since
-    crowd.service.line = list(range(5))
+    crowd.service.line.extend([3, 4, 5])
     crowd.reports.growing(crowd.service)
     await until(lambda: crowd.heard[-1]["queued"] == 5)
     assert crowd.service.meter.since - told >= SOON - 0.01, "not more often than that"
@@ -281,7 +290,7 @@ async def test_a_queue_that_lasts_is_told_of_before_its_time(crowd: Any) -> None
 
 async def test_a_queue_that_is_over_or_no_longer_than_it_was_is_no_news(crowd: Any) -> None:
     for line, news in (([], 1), ([1, 2, 3, 4], 5)):
-        crowd.service.line, crowd.service.worth_telling = line, news
+        crowd.service.line[:], crowd.service.line.news = line, news
         crowd.reports.growing(crowd.service)
         await until(lambda: not crowd.reports._looks)
     assert crowd.heard == []
@@ -292,7 +301,7 @@ async def test_a_queue_that_is_over_or_no_longer_than_it_was_is_no_news(crowd: A
 
 async def test_the_load_of_a_service_without_workers_is_told_before_the_cry(crowd: Any) -> None:
     crowd.service.route = SimpleNamespace(service=SERVICE)
-    crowd.service.line = [1]
+    crowd.service.line.append(1)
     crowd.reports.demand(crowd.service)
     crowd.reports.demand(crowd.service)
     rest, *told = [message["op"] for message in crowd.heard]
