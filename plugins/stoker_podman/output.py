@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from stoker.plugin.local import open_log
+from stoker.plugin.local import give_back, open_log
 
 PIECE = 1 << 20
 TAKEN = ".taken"
@@ -23,7 +23,6 @@ PAUSE = 0.02
 """Seconds in which writes of a worker are gathered."""
 _IN_MODIFY = 0x2
 _EVENT = struct.Struct("iIII")
-_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 _BLOCK = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -143,8 +142,7 @@ class Feed:
     def _punch(self) -> None:
         end = self._at - self._at % _BLOCK
         if end - self._punched >= PIECE:
-            _libc.fallocate64(self._source, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(end))
-            self._punched = end
+            self._punched = give_back(self._raw, end)
 
 
 def plain(record: bytes) -> tuple[bytes, int]:

@@ -9,19 +9,17 @@ from pathlib import Path
 from stoker.errors import WorkerError
 from stoker.plugin.local import (
     account_of,
+    check_format,
     check_request,
     check_strings,
     find_command,
     group_of,
-    interpreter_of,
     open_log,
 )
 from stoker.plugin.ports import StartRequest
 from stoker_podman.api import EngineError
 from stoker_podman.boxroot import box_mounts, make_root
 from stoker_podman.spec import GPU, Place, bind
-
-_MAGIC = (b"\x7fELF", b"#!")
 
 
 class Preparation:
@@ -54,7 +52,7 @@ class Preparation:
         self, request: StartRequest, raw: str, mounts: list[dict[str, object]], cpus: str
     ) -> Place:
         check_request(request)
-        _check_format(request, find_command(request))
+        check_format(request, find_command(request))
         account, group = account_of(request), group_of(request)
         make_root(self._root)
         return Place(
@@ -95,26 +93,6 @@ def _ids(account: pwd.struct_passwd | None, group: int | None) -> str:
 def _groups(account: pwd.struct_passwd) -> tuple[str, ...]:
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     return tuple(str(number) for number in groups if number != account.pw_gid)
-
-
-def _check_format(request: StartRequest, path: str) -> None:
-    """The init of a container would say it only to the log, and end."""
-    missing = interpreter_of(path)
-    if missing and not os.path.exists(missing):
-        words = f"its first line asks for {missing}, which does not exist; correct that line or install it"
-    elif not _is_program(path):
-        words = "it is neither a program for this machine nor a script with a #! line; add one"
-    else:
-        return
-    raise WorkerError(f"{request.service}: cannot execute {path}: {words}", permanent=True)
-
-
-def _is_program(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4).startswith(_MAGIC)
-    except OSError:
-        return True  # may be run but not read: the kernel knows
 
 
 def _cpus(node: int | None) -> str:

@@ -10,7 +10,9 @@ import pytest
 from stoker.model.service import (
     REVISION_FIELDS,
     Command,
+    Container,
     Drain,
+    Elsewhere,
     Endpoint,
     Limits,
     LogRules,
@@ -46,6 +48,8 @@ NEW_WORKERS: dict[str, Any] = {
     "depends": ("tokenize",),
     "restart_token": "1",
     "pin": "index",
+    "container": Container(image="web:1"),
+    "elsewhere": Elsewhere(custom=(("vram", 1.0),)),
 }
 SAME_WORKERS: dict[str, Any] = {
     "instance_type": "gpu.h100",

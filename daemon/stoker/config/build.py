@@ -15,6 +15,7 @@ from stoker.config.ingress import build_endpoint
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, variable_name
 from stoker.config.layers import PROBE_WAYS
+from stoker.config.ray import build_elsewhere
 from stoker.config.schema import (
     ENV_NAME,
     SERVICE_NAME,
@@ -94,6 +95,8 @@ class Context:
     report: Report
     backend: str | None = None
     """What the file says for services that do not."""
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    """What nodes of the Ray cluster are to prepare."""
     bento: str | None = None
     """The bento whose services these are: "" if it is not named, None where there is none."""
     notices: list[str] = field(default_factory=list)
@@ -110,12 +113,15 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     _check_variables(section, path, context)
     scaling = _scaling(section.scaling, path, context, promised=section.slo.wait is not None)
     backend = section.backend or context.backend or (DEFAULT if section.image else "process")
+    resources = _resources(section, path, context)
+    elsewhere = build_elsewhere(section, backend, resources, dict(context.runtime_env), report, path)
     return ServiceSpec(
         deployment=context.deployment,
         name=name,
         launch=build_launch(section, report, path, context.bento),
         working_dir=_working_dir(section, path, context),
-        resources=_resources(section, path, context),
+        resources=resources if elsewhere is None else Resources(),
+        elsewhere=elsewhere,
         instance_type=section.instance_type,
         scaling=scaling,
         traffic=_traffic(section, scaling.max_replicas, path, context),

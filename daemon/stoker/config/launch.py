@@ -14,7 +14,7 @@ from stoker.config.tree import Path, Report, find, nearest, suggest
 from stoker.model.service import BentoService, Command, Launch, PythonTarget
 
 WAYS = ("command", "python", "image")
-PLACEHOLDERS = ("port", "replica", "service", "devices", "url", "env")
+PLACEHOLDERS = ("port", "host", "replica", "service", "devices", "url", "env")
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
 _PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
 """`{word}`, `{word:name}` and their escape `{{word}}`. JSON, `${HOME}` and other braces are text."""

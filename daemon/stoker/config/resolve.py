@@ -162,6 +162,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         secrets=tuple(whole.secrets),
         report=report,
         backend=whole.backend,
+        runtime_env=whole.ray.runtime_env,
         bento=(whole.bento or "") if form == "deployment" or (form and not to_run) else None,
     )
     specs = _of_project(_services(context), deployment.project)
@@ -296,6 +297,9 @@ def _box(checked: Sequence[_Checked]) -> BoxSpec:
         if given:
             check_box(key, given)
             values[key] = given[0][0]
+    addresses = [one.file.ray.address for one in checked if "address" in one.file.ray.model_fields_set]
+    if addresses:
+        values["ray"] = addresses[0]
     return BoxSpec(**values)
 
 

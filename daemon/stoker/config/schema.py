@@ -30,6 +30,7 @@ from stoker.config.fields import (
     Whole,
     plain,
 )
+from stoker.config.ray import RayFileSection, RayServiceSection
 from stoker.config.schema_traffic import EndpointSection, IngressSection, TrafficSection
 from stoker.config.section import Section
 from stoker.config.times import Cron, Timezone
@@ -279,7 +280,7 @@ class ServiceSection(Section):
     """One service: a command or a Python application, what it needs, its bounds."""
 
     command: Annotated[tuple[str, ...], Argv()] | None = None
-    """What a replica runs, as a list or one text split without a shell. Filled in: {port}, {replica},
+    """What a replica runs, as a list or one text split without a shell. Filled in: {port}, {host}, {replica},
     {service}, {devices}, {url:NAME}, {env:NAME}."""
     python: Annotated[str, Text("MODULE:ATTRIBUTE", "app:app", PYTHON_TARGET)] | None = None
     """In place of `command`: an ASGI application, or a factory of one, that Stoker serves itself."""
@@ -287,6 +288,8 @@ class ServiceSection(Section):
     """In place of `command`, or with it: the container image that replicas are made from."""
     container: ContainerSection = ContainerSection()
     """How a container is joined to the box; for backends that run containers."""
+    ray: RayServiceSection = RayServiceSection()
+    """What a replica needs of the Ray cluster beside `resources`; for backend: ray."""
     working_dir: AnyText | None = None
     """Directory a replica starts in, relative to the file that says it. Default: that of the main file."""
     instance_type: AnyText | None = None
@@ -383,6 +386,8 @@ class FileSection(Section):
     """A BentoML project (service:Root, or its directory) or a built bento; `services` then tunes its own."""
     backend: BackendName | None = None
     """What runs the replicas of services that do not say it themselves."""
+    ray: RayFileSection = RayFileSection()
+    """The Ray cluster, for backend: ray."""
     interpreter: AnyText | None = None
     """The bento's own Python, or its virtual environment. Default: the one that Stoker runs in."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stoker.model.service import ServiceSpec
 
-PLACEHOLDERS = ("port", "replica", "service", "url:NAME", "devices", "env:NAME")
+PLACEHOLDERS = ("port", "host", "replica", "service", "url:NAME", "devices", "env:NAME")
 """What `{...}` may stand for in `command`."""
 
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
@@ -98,6 +98,7 @@ def fill(
     argv: Sequence[str],
     *,
     port: int,
+    host: str = "127.0.0.1",
     replica: str,
     service: str,
     urls: Mapping[str, str],
@@ -112,7 +113,13 @@ def fill(
     names of secrets, not values: their variables are refused, since everyone on the box can read a command
     line. Raises ValueError saying which placeholder is wrong and what there is.
     """
-    plain: Mapping[str, str] = {"port": str(port), "replica": replica, "service": service, "devices": devices}
+    plain: Mapping[str, str] = {
+        "port": str(port),
+        "host": host,
+        "replica": replica,
+        "service": service,
+        "devices": devices,
+    }
     hidden = {variable_name(name) for name in secrets}
 
     def value(match: re.Match[str]) -> str:

@@ -29,6 +29,8 @@ class WorkerHandle:
     start_time: int = 0
     boot_id: str = ""
     extra: tuple[tuple[str, str], ...] = ()
+    endpoint: str = ""
+    """`host:port` where it listens if that is not on this box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,19 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What one replica needs where its driver finds a place for it: of a cluster, not of this box."""
+
+    resources: Resources = field(default_factory=Resources)
+    custom: tuple[tuple[str, float], ...] = ()
+    """Resources by the cluster's own names."""
+    strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT"
+    accelerator: str | None = None
+    runtime_env: str = ""
+    """Canonical JSON of what the node is to prepare, in the cluster's words; "" for nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogRules:
     """How much of each replica's output is kept: the newest `max_size` bytes at least, and up to `keep` older
     parts of that size."""
@@ -240,6 +253,8 @@ class ServiceSpec(_Remembering):
     restart: Restart = field(default_factory=Restart)
     limits: Limits = field(default_factory=Limits)
     container: Container = field(default_factory=Container)
+    elsewhere: Elsewhere | None = None
+    """None: on this box. Else `resources` is empty, since it takes nothing of it."""
     endpoint: Endpoint = field(default_factory=Endpoint)
     logs: LogRules = field(default_factory=LogRules)
     envs: tuple[tuple[str, str], ...] = ()
@@ -290,6 +305,7 @@ class ServiceSpec(_Remembering):
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
     "preload", "depends", "restart_token", "group", "umask", "secret_versions", "pin", "container",
+    "elsewhere",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
@@ -318,6 +334,8 @@ def _hash(spec: ServiceSpec) -> str:
         del parts["resources"]["numa"]
     if spec.container == Container():
         del parts["container"]
+    if spec.elsewhere is None:
+        del parts["elsewhere"]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -336,6 +354,8 @@ class BoxSpec:
     """Cores to share out; None: those that there are."""
     memory: int | None = None
     """Bytes to share out; None: those that there are."""
+    ray: str = "auto"
+    """The address of the Ray cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ The messages are for people; the conformance suite of drivers asks for them.
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
@@ -19,6 +20,8 @@ DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where a command is looked for when the worker's environment has no PATH."""
 _TAIL = 4096
 _BEGUN = re.compile(r"serving \S+ on http://\S+")
+_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+_MAGIC = (b"\x7fELF", b"#!")
 DETAIL = 200
 """Longest `detail`, in characters."""
 
@@ -150,6 +153,18 @@ def last_line(log_path: str) -> str:
     return "" if _BEGUN.fullmatch(found) else found[:DETAIL]
 
 
+def give_back(path: str, end: int) -> int:
+    """Give the space of a file's first `end` bytes back, where the file system can; everything else stays
+    where it is. Returns `end`."""
+    zero, length = ctypes.c_int64(0), ctypes.c_int64(end)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None).fallocate64(descriptor, _KEEP_SIZE_PUNCH_HOLE, zero, length)
+    finally:
+        os.close(descriptor)
+    return end
+
+
 def interpreter_of(command: str) -> str:
     """The program that a script's #! line names, "" for anything else."""
     try:
@@ -158,3 +173,23 @@ def interpreter_of(command: str) -> str:
     except OSError:
         return ""
     return os.fsdecode(first[2:].split()[0]) if first.startswith(b"#!") and first[2:].strip() else ""
+
+
+def check_format(request: StartRequest, path: str) -> None:
+    """Raise WorkerError for what cannot be executed, where who executes it would not say so itself."""
+    missing = interpreter_of(path)
+    if missing and not os.path.exists(missing):
+        words = f"its first line asks for {missing}, which does not exist; correct that line or install it"
+    elif not _is_program(path):
+        words = "it is neither a program for this machine nor a script with a #! line; add one"
+    else:
+        return
+    raise WorkerError(f"{request.service}: cannot execute {path}: {words}", permanent=True)
+
+
+def _is_program(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_MAGIC)
+    except OSError:
+        return True  # may be run but not read: the kernel knows

@@ -14,7 +14,7 @@ from stoker.model.device import Inventory, Reservation
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, RequestRecord, Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import Container, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
+from stoker.model.service import Container, Elsewhere, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
 
 
@@ -61,6 +61,10 @@ class StartRequest:
     reservations: tuple[Reservation, ...] = ()
     container: Container = field(default_factory=Container)
     """With an image `argv` may be empty and `environ` and `working_dir` lie over what the image says."""
+    elsewhere: Elsewhere | None = None
+    """For drivers that find the place themselves. `endpoint` then says only the port; `{host}` in `argv`
+    stands for the address of the node, and 0.0.0.0 in addresses of services for
+    that of this box. The handle says where the worker listens."""
     numa_node: int | None = None
     """The NUMA node that all its devices are on: its cores and memory are the near ones. A preference."""
     preload: tuple[str, ...] = ()

@@ -194,7 +194,8 @@ class Actuator:
             permanent = isinstance(error, WorkerError) and error.permanent
             self._post(SpawnFailed(**who, error=_words(error), permanent=permanent))
             return
-        worker.record = replace(record, handle=handle)
+        endpoint = handle.endpoint or endpoint
+        worker.record = replace(record, handle=handle, endpoint=endpoint)
         self._save(worker.record)
         self._post(WorkerSpawned(**who, handle=handle, endpoint=endpoint))
         await self._attend(worker, handle)

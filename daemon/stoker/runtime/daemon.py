@@ -352,6 +352,7 @@ class Daemon:
 
     def _apply(self, desired: DesiredState) -> None:
         before = self._control.desired
+        self._parts.options = {"ray": {"address": desired.box.ray}}
         if self._parts.preparation is not None:
             self._parts.preparation.consider(desired)
         self._control.configure(desired)

@@ -97,6 +97,7 @@ class Launcher:
             argv = fill(
                 command.argv,
                 port=inside,
+                host=host_of(spec),
                 replica=action.replica,
                 service=spec.name,
                 urls=urls,
@@ -111,6 +112,7 @@ class Launcher:
             raise WorkerError(f"cannot start {spec.name}: {error}", permanent=True) from error
         return StartRequest(
             container=spec.container,
+            elsewhere=spec.elsewhere,
             replica=action.replica,
             service=spec.key,
             mark=mark,
@@ -168,8 +170,7 @@ class Launcher:
                 raise WorkerError(message, permanent=True)
             return application.command(spec, start)
         server = (sys.executable, "-m", SERVER)
-        host = "0.0.0.0" if spec.container.network == "bridge" else "127.0.0.1"
-        argv = (*server, spec.launch.target, "--host", host, "--port", "{port}")
+        argv = (*server, spec.launch.target, "--host", "{host}", "--port", "{port}")
         return ApplicationCommand(argv=argv)
 
 
@@ -177,6 +178,13 @@ def _preload(spec: ServiceSpec) -> tuple[str, ...]:
     """What to import before a replica is forked: the modules asked for, and what serves an application."""
     served = spec.preload and isinstance(spec.launch, PythonTarget)
     return (*spec.preload, SERVER) if served else spec.preload
+
+
+def host_of(spec: ServiceSpec) -> str:
+    """The address that a worker is to listen on. One that is placed elsewhere learns it there."""
+    if spec.elsewhere is not None:
+        return "{host}"
+    return "0.0.0.0" if spec.container.network == "bridge" else "127.0.0.1"
 
 
 def _seen_from_a_bridge(url: str) -> str:

@@ -60,6 +60,8 @@ class Parts:
         self._reported = anyio.Event()
         self.preparation: Preparation | None = None
         """Has drivers fetch what new workers need; brought by who runs tasks."""
+        self.options: Mapping[str, Mapping[str, Any]] = {}
+        """What the file says to drivers, by their names."""
 
     @property
     def devices(self) -> Inventory:
@@ -153,7 +155,7 @@ class Parts:
     def _make(self, kind: str, name: str) -> Any:
         factory = self.registry.factory(kind, name)
         try:
-            return factory(self._context)
+            return factory(replace(self._context, options=self.options.get(name, self._context.options)))
         except PluginError as error:
             raise PluginError(f"{kind} {name!r} cannot be used here: {error}") from error
         except Exception as error:  # the factory is a stranger's code
