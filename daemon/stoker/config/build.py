@@ -114,7 +114,9 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     scaling = _scaling(section.scaling, path, context, promised=section.slo.wait is not None)
     backend = section.backend or context.backend or (DEFAULT if section.image else "process")
     resources = _resources(section, path, context)
-    elsewhere = build_elsewhere(section, backend, resources, dict(context.runtime_env), report, path)
+    elsewhere = build_elsewhere(
+        section, backend, report, path, wanted=resources, runtime_env=dict(context.runtime_env)
+    )
     return ServiceSpec(
         deployment=context.deployment,
         name=name,

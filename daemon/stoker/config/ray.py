@@ -45,10 +45,11 @@ class RayServiceSection(Section):
 def build_elsewhere(
     section: ServiceSection,
     backend: str,
-    wanted: Resources,
-    runtime_env: dict[str, Any],
     report: Report,
     path: Path,
+    *,
+    wanted: Resources,
+    runtime_env: dict[str, Any],
 ) -> Elsewhere | None:
     """Return what the service needs of the cluster, None for one of this box."""
     own = section.ray

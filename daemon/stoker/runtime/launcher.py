@@ -29,6 +29,10 @@ MPS_LIMIT, MPS_PIPE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_PIPE_DIRECTO
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_AS_DECLARED = ("container", "elsewhere", "working_dir", "user", "group", "umask", "limits")
+"""Fields of a spec that a driver is given as they are."""
+
+
 def base_path() -> str:
     """The PATH every worker starts from: the interpreter Stoker is installed in, then the system's."""
     return f"{Path(sys.executable).parent}:{SYSTEM_PATH}"
@@ -75,7 +79,6 @@ class Launcher:
         inside = spec.container.port or port
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = self._urls(spec)
-        notify = self._notify_socket(spec, action.replica, uid)
         cuda = self._cuda(spec, action)
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}.{next(self._starts)}"
         try:
@@ -91,7 +94,7 @@ class Launcher:
                 account=account,
                 base_path=base_path(),
                 cuda=cuda,
-                notify_socket=notify,
+                notify_socket=self._notify_socket(spec, action.replica, uid),
                 tmp_dir=tmp_dir,
             )
             argv = fill(
@@ -105,27 +108,22 @@ class Launcher:
                 environ=environ,
                 secrets=spec.secrets,
             )
-        except (ValueError, WorkerError) as error:
+        except WorkerError:
             self._ports.give_back(port)
-            if isinstance(error, WorkerError):
-                raise
+            raise
+        except ValueError as error:
+            self._ports.give_back(port)
             raise WorkerError(f"cannot start {spec.name}: {error}", permanent=True) from error
         return StartRequest(
-            container=spec.container,
-            elsewhere=spec.elsewhere,
+            **{name: getattr(spec, name) for name in _AS_DECLARED},
             replica=action.replica,
             service=spec.key,
             mark=mark,
             argv=argv,
             environ={**environ, **command.environ},
-            working_dir=spec.working_dir,
             log_path=self.log_path(spec.key, action.replica),
             endpoint=f"127.0.0.1:{port}",
-            user=spec.user,
-            group=spec.group,
-            umask=spec.umask,
             tmp_dir=tmp_dir if environ.get("TMPDIR") == tmp_dir else "",
-            limits=spec.limits,
             reservations=action.reservations,
             numa_node=numa_node_of(spec.resources, action.reservations),
             preload=_preload(spec),
