@@ -129,7 +129,7 @@ class ProgramLink:
         """See stoker.plugin.ports.RecordingRouter."""
         channel = await Channel.open(launch.control_path(self._context))
         if channel is None:
-            raise RouterError("the router does not run")
+            raise RouterError("the router does not run just now; `stoker events` says why")
         async with channel:
             try:
                 await channel.send(
@@ -228,7 +228,9 @@ class ProgramLink:
             await old.__aexit__(None, None, None)
             self._replaced = old.pid
             if not await self._introduce(new, path):
-                raise RouterError(f"the router (pid {new.pid}) is of another version than its daemon")
+                raise RouterError(
+                    f"the router (pid {new.pid}) is of another version than its daemon; reinstall Stoker"
+                )
         except BaseException:
             await new.__aexit__(None, None, None)
             raise
@@ -240,7 +242,7 @@ class ProgramLink:
             found = await self._hello(channel)
         except ChannelClosed:
             await launch.gone(channel.pid, timeout=STOP_PATIENCE)
-            raise RouterError(f"the router (pid {channel.pid}) was just ending") from None
+            raise RouterError(f"the router (pid {channel.pid}) ended while it was greeted") from None
         if not found:
             launch.kill(channel.pid)
             await launch.gone(channel.pid, timeout=STOP_PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,3 +69,9 @@ def test_the_site_is_built_without_a_warning_and_stands_alone(tmp_path: Path) ->
         assert re.findall(loads, page.read_text()) == [], page.name
     for sheet in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//", sheet.read_text()), sheet.name
+
+
+def test_every_extra_is_told_where_people_install() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE))
+    assert set(extras) - {"dev"} == told

@@ -72,7 +72,7 @@ def test_a_replicas_story_spans_the_daemons_death(tmp_path: Path) -> None:
         WorkerAdopted(replica="r1", service="a/b", handle=handle, endpoint="h:1", revision="x"), now=2.0
     )
     told = [sentence(event) for event in second.journal.story("r1")]
-    assert told == ["the file changed", "r1 added", "r1 adopted, pid 7"]
+    assert told == ["the file changed", "r1 added", "r1 taken over from the daemon before, pid 7"]
 
 
 def test_a_line_that_was_cut_short_ends_nothing(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def _(event: facts.SpawnFailed) -> str:
 
 @_clause.register
 def _(event: facts.WorkerAdopted) -> str:
-    return f"adopted, pid {event.handle.pid}" + (" and ready" if event.ready else "")
+    return f"taken over from the daemon before, pid {event.handle.pid}" + (", ready" if event.ready else "")
 
 
 @_clause.register

@@ -244,7 +244,9 @@ class Actuator:
             try:
                 await probes.run(ready=record.ready)
             except Exception as error:  # noqa: BLE001 - a task root: a probe that cannot be asked must not end the daemon
-                message = f"probing {record.replica} failed and is off: {_words(error)}"
+                message = (
+                    f"{record.replica} is not probed any more, a bug: {_words(error)}; restart its service"
+                )
                 self._post(Notice(message=message, severity="error", service=record.service))
 
     async def _guarded(self, call: Callable[..., Any], *args: Any) -> None:

@@ -56,7 +56,10 @@ class WorkerPorts:
             if port not in self._taken and is_free(host, port):
                 self._taken.add(port)
                 return port
-        raise WorkerError(f"no free port for a worker between {self._ports[0]} and {self._ports[-1]}")
+        low, high = self._ports[0], self._ports[-1]
+        raise WorkerError(
+            f"no free port for a worker between {low} and {high}; `ss -ltnp` shows who has them"
+        )
 
     def adopt(self, port: int) -> None:
         """Remember a port that a worker already has."""

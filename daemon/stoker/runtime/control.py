@@ -117,7 +117,12 @@ class ControlLoop:
                 self._fold(self._perform(action))
         else:
             names = ", ".join(str(action) for action in plan.actions[:3])
-            self._fold(Notice(message=f"planning does not settle: {names} ...", severity="error"))
+            self._fold(
+                Notice(
+                    message=f"a bug: the plan has no end ({names} ...); tried again in 1 s",
+                    severity="error",
+                )
+            )
             plan = Plan(wake_at=anyio.current_time() + 1)
         self._route()
         if not self.state.replicas:

@@ -302,7 +302,11 @@ class Daemon:
             store=self._store, drivers=self._parts.drivers(names), actuator=self._actuator, post=self._post
         )
         if count:
-            self._post(Notice(message=f"took over {count} workers of the daemon before"))
+            self._post(
+                Notice(
+                    message=f"took over {count} {'worker' if count == 1 else 'workers'} of the daemon before"
+                )
+            )
 
     async def _signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:

@@ -197,7 +197,12 @@ class Parts:
             async for event in journal.follow(journal.beginning):
                 await sink.send(event)
         except Exception as error:  # noqa: BLE001 - a stranger's code; events go on without it
-            self._post(Notice(message=f"event sink {name} failed and is off: {error}", severity="error"))
+            self._post(
+                Notice(
+                    message=f"event sink {name} failed; no events for it until the next daemon: {error}",
+                    severity="error",
+                )
+            )
 
     def _publish(self, name: str, inventory: Inventory) -> None:
         self._inventories[name] = inventory
