@@ -92,16 +92,16 @@ def stream(box: Box, path: str, heard: Callable[[bytes], bool]) -> None:
 
 
 def events(count: int) -> None:
-    crash = {"command": ["false"], "restart": {"backoff": 0.02, "max_backoff": 0.05, "crash_loop": 1000000}}
+    crash = {"command": ["false"], "restart": {"backoff": 0.02, "max_backoff": 0.05, "crash_loop": 1000}}
     with daemon({f"crash{n}": crash for n in range(10)}) as box:
         pid, ids, sizes = box.daemon.pid, [], []
 
         def heard(line: bytes) -> bool:
             if line.startswith(b"id: "):
                 ids.append(line[4:].strip())
-                if len(ids) in {6000, 6000 + count}:
+                if len(ids) in {5500, 5500 + count}:
                     sizes.append(resident(pid))
-            return len(ids) >= 6000 + count
+            return len(ids) >= 5500 + count
 
         began = time.monotonic()
         stream(box, "/v1/events", heard)
