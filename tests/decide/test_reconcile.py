@@ -21,7 +21,7 @@ from stoker.model.action import (
 )
 from stoker.model.device import Inventory, Placement, Reservation
 from stoker.model.replica import ExitStatus, Replica
-from stoker.model.service import Drain, Probes, ServiceSpec, Update
+from stoker.model.service import Drain, Probe, Probes, ServiceSpec, Update
 from stoker.model.state import DesiredState, ObservedState
 from worlds import OLD, box, make_device, make_replica, make_spec, seeing, wanting
 
@@ -308,7 +308,30 @@ def test_a_start_that_takes_too_long_is_ended_and_tried_again() -> None:
     assert plan(wanting(spec), seeing(starting)) == Plan(wake_at=NOW + 20)
     action = only(plan(wanting(spec), seeing(starting), NOW + 20))
     assert isinstance(action, StopReplica)
-    assert action.match(leave=False, signal=2, reason="not ready within 2m")
+    assert action.match(
+        leave=False, signal=2, reason="not ready within 2m: nothing listens at 127.0.0.1:web-a"
+    )
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (Probe(http="/readyz"), "no good answer to GET /readyz at 127.0.0.1:40001"),
+        (Probe(tcp=True), "nothing listens at 127.0.0.1:40001"),
+        (Probe(exec=("grep", "ready", "log")), "`grep ready log` did not end well"),
+        (Probe(notify=True), "it did not say READY=1 (sd_notify)"),
+    ],
+)
+def test_a_start_that_takes_too_long_is_told_by_what_did_not_answer(probe: Probe, words: str) -> None:
+    spec = make_spec(probes=Probes(startup=probe, startup_timeout=4))
+    starting = make_replica(spec, "a", "starting", started=NOW - 4, endpoint="127.0.0.1:40001")
+    assert only(plan(wanting(spec), seeing(starting))).match(reason=f"not ready within 4s: {words}")
+
+
+def test_a_restart_is_told_by_what_went_wrong_not_by_the_signal_that_ended_it() -> None:
+    ended = {"failure": "not ready within 4s (killed by SIGTERM)", "last_exit": ExitStatus(signal=15)}
+    waiting = make_replica(make_spec(), "a", "pending", restarts=1, failures=1, **ended)
+    assert only(plan(wanting(make_spec()), seeing(waiting))).reason == f"restart 1: {ended['failure']}"
 
 
 def test_a_failed_liveness_probe_replaces_the_worker() -> None:

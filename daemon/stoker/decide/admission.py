@@ -161,7 +161,9 @@ def _keep_devices(draft: Draft, spec: ServiceSpec, replica: Replica) -> None:
 
 
 def _why_start(replica: Replica) -> str:
-    return f"restart {replica.restarts}: {replica.last_exit}" if replica.restarts else "it is wanted"
+    if not replica.restarts:
+        return "it is wanted"
+    return f"restart {replica.restarts}: {replica.failure or replica.last_exit}"
 
 
 def _gate(pool: Pool, spec: ServiceSpec, replica: Replica, found: Mapping[ServiceKey, Pool]) -> str:

@@ -33,7 +33,7 @@ from stoker.model.action import (
 from stoker.model.device import Inventory
 from stoker.model.quantity import format_duration
 from stoker.model.replica import Replica
-from stoker.model.service import DesiredState, ServiceKey
+from stoker.model.service import DesiredState, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState
 
 UNUSABLE = frozenset({"lost", "draining", "quarantined"})
@@ -223,9 +223,22 @@ def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Invento
     elif replica.phase == "starting" and pool.spec is not None:
         timeout = pool.spec.probes.startup_timeout
         if draft.due(replica.started + timeout):
-            reason = f"not ready within {format_duration(timeout)}"
+            unanswered = _unanswered(pool.spec, replica)
+            reason = f"not ready within {format_duration(timeout)}{unanswered}"
             fault = {"fault": "hung-start", "reason": reason}
             draft.act(StopReplica(**_who(replica), signal=signal, leave=False, **fault))
+
+
+def _unanswered(spec: ServiceSpec, replica: Replica) -> str:
+    """What was asked of a start without a good answer, for whoever has to mend it."""
+    probe = spec.probes.startup or spec.probes.readiness or Probe(tcp="{port}" in spec.placeholders)
+    if probe.http:
+        return f": no good answer to GET {probe.http} at {replica.endpoint}"
+    if probe.exec:
+        return f": `{' '.join(probe.exec)}` did not end well"
+    if probe.notify:
+        return ": it did not say READY=1 (sd_notify)"
+    return f": nothing listens at {replica.endpoint}" if probe.tcp else ""
 
 
 def _tend_draining(draft: Draft, pool: Pool, replica: Replica) -> None:
