@@ -54,9 +54,27 @@ class Places:
         """Its configuration, read once."""
         return self.state / f"{self.name}.cfg"
 
+    @property
+    def certificate(self) -> Path:
+        """A link to its certificate, beside one to the key, which HAProxy finds by this one's name."""
+        return self.state / f"{self.name}.crt"
+
+    @property
+    def key(self) -> Path:
+        """A link to the key of the certificate."""
+        return self.state / f"{self.name}.key"
+
     def remove(self) -> None:
         """Remove them all."""
-        for path in (self.admin, self.plug, self.sink, self.record, self.configuration):
+        for path in (
+            self.admin,
+            self.plug,
+            self.sink,
+            self.configuration,
+            self.certificate,
+            self.key,
+            self.record,
+        ):
             Path(path).unlink(missing_ok=True)
 
 

@@ -22,7 +22,18 @@ def stoker_router_shortfalls() -> Mapping[str, Shortfalls]:
 
 
 def _shortfalls(spec: ServiceSpec) -> Mapping[str, str]:
-    return {}
+    traffic, found = spec.traffic, {}
+    if traffic.max_body is not None:
+        found["traffic.max_body"] = "goes by Content-Length: a body that comes in chunks is not limited"
+    if traffic.priority_header is not None:
+        found["traffic.priority_header"] = "serves requests in the order in which they come"
+    if traffic.timeout_header is not None:
+        found["traffic.timeout_header"] = "gives every request the `timeout` of the service"
+    if traffic.access_log:
+        found["traffic.access_log"] = "writes no access log"
+    if traffic.trace == "start":
+        found["traffic.trace"] = "passes trace context on and starts none"
+    return found
 
 
 def make(context: PluginContext) -> Router:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import resource
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from stoker.model.state import Route
 from stoker_haproxy.places import Places
@@ -28,6 +30,8 @@ RETRY_HELD, RETRY_FULL = 5, 1
 """Retry-After, in seconds, of a service that is held and of one that has too much to do."""
 _LONGEST = 2_000_000_000
 """Milliseconds; HAProxy takes 24 days."""
+_LARGEST = 1 << 60
+"""Bytes of a body without a limit."""
 UNREACHABLE = "no worker could be reached"
 
 
@@ -38,11 +42,34 @@ class Settings:
     timeout: float
     protocol: str
     retry: str
+    max_body: int | None = None
+    proxy_protocol: bool = False
+    trusted: tuple[str, ...] = ()
+    cert: str = ""
+    key: str = ""
+    version: str = ""
+    """Of the certificate: another one is served by another process."""
 
     @classmethod
     def of(cls, route: Route) -> Settings:
         """What the route asks for."""
-        return cls(route.timeout, route.protocol, route.retry)
+        tls = route.tls
+        return cls(
+            timeout=route.timeout,
+            protocol=route.protocol,
+            retry=route.retry,
+            max_body=route.max_body,
+            proxy_protocol=route.proxy_protocol,
+            trusted=route.trusted_proxies,
+            cert="" if tls is None else tls.cert,
+            key="" if tls is None else tls.key,
+            version="" if tls is None else tls.version,
+        )
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Settings:
+        """From a record. Raises TypeError for another."""
+        return cls(**{**raw, "trusted": tuple(raw["trusted"])})
 
 
 def encoded(text: str) -> str:
@@ -77,7 +104,12 @@ def configuration(
         why=why(settings, UNREACHABLE),
         timeout=max(1, min(int(settings.timeout * 1000), _LONGEST)),
         errors="\n".join(_errors()),
-        bind=f"{'ipv6' if ':' in host else 'ipv4'}@{host}:{port}",
+        bind=f"{'ipv6' if ':' in host else 'ipv4'}@{host}:{port}{_tls(settings, places)}",
+        proxied=_PROXIED if settings.proxy_protocol else "# connections begin with a request",
+        trusted=f"src {' '.join(settings.trusted)}" if settings.trusted else "always_false",
+        max_body=_LARGEST if settings.max_body is None else settings.max_body,
+        trailers=_TRAILERS if settings.protocol == "grpc" else "# refusals are JSON",
+        large=refuse(4, 413, None, "the body is larger than it may be"),
         name=places.name,
         log_all=LOG_ALL,
         one_in=LOG_ONE_IN,
@@ -91,21 +123,28 @@ def configuration(
     )
 
 
-def _refuse(number: int, status: int, retry_after: int, reason: str) -> str:
+def _tls(settings: Settings, places: Places) -> str:
+    if not settings.cert:
+        return ""
+    return f" ssl crt {places.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"
+
+
+def _refuse(number: int, status: int, retry_after: int | None, reason: str) -> str:
     """The answer to a request that was found to be refused for that reason."""
     text = reason if reason.startswith("%[var") else body(reason)
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    after = "" if retry_after is None else f" hdr Retry-After {retry_after}"
     return (
         f"http-request return status {status} content-type application/json"
-        f' hdr Retry-After {retry_after} lf-string "{quoted}" if {{ var(txn.refused) -m int {number} }}'
+        f'{after} lf-string "{quoted}" if {{ var(txn.refused) -m int {number} }}'
     )
 
 
-def _refuse_grpc(number: int, status: int, retry_after: int, reason: str) -> str:
+def _refuse_grpc(number: int, status: int, retry_after: int | None, reason: str) -> str:
     """The same in gRPC's own words: an answer of trailers only."""
-    code = {503: 14, 429: 8}[status]
+    code = {503: 14, 429: 8, 413: 8}[status]
     return (
-        "http-request return status 200 hdr content-type application/grpc"
+        "http-request return status 200"
         f' hdr grpc-status {code} hdr grpc-message "{reason}" if {{ var(txn.refused) -m int {number} }}'
     )
 
@@ -129,6 +168,8 @@ def _errors() -> list[str]:
     ]
 
 
+_TRAILERS = "http-after-response set-header content-type application/grpc if { var(txn.refused) -m int 1:4 }"
+_PROXIED = "tcp-request connection expect-proxy layer4 if believed"
 _RETRY = {
     "idempotent": "http-request disable-l7-retry unless { method GET HEAD OPTIONS TRACE PUT DELETE }",
     "always": "# any request that got no answer is sent again",

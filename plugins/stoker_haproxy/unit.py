@@ -45,7 +45,7 @@ class Identity:
     def read(cls, text: str) -> Identity:
         """From such a record. Raises ValueError, TypeError or KeyError for another."""
         raw = json.loads(text)
-        return cls(**{**raw, "settings": Settings(**raw["settings"])})
+        return cls(**{**raw, "settings": Settings.read(raw["settings"])})
 
 
 class Unit:
@@ -78,6 +78,10 @@ class Unit:
         try:
             places.record.write_text("{}")
             places.configuration.write_text(text)
+            if settings.cert:
+                for link, file in ((places.certificate, settings.cert), (places.key, settings.key)):
+                    link.unlink(missing_ok=True)
+                    link.symlink_to(file)
         except OSError as error:
             raise RouterError(f"cannot write {places.configuration}: {error.strerror}") from error
         pid = await process.start(self._binary, places, self._folder.log, self.sock)
