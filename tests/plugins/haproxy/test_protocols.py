@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
@@ -44,6 +43,7 @@ class Model:
         self.name = name
         self.busy = self.peak = 0
         self._lock = threading.Lock()
+        self._ended = threading.Event()
 
     def service(self, details: Any) -> Any:
         kinds = {
@@ -57,7 +57,7 @@ class Model:
         with self._lock:
             self.busy += 1
             self.peak = max(self.peak, self.busy)
-        time.sleep(0.05)
+        self._ended.wait(0.05)
         with self._lock:
             self.busy -= 1
         return self.name.encode()
