@@ -177,7 +177,7 @@ class Meter:
         if not self.last.queued or not self._waiting:
             return 0.0
         number = self.last.arrivals - self.last.queued + 1
-        while len(self._waiting) > 1 and self._waiting[1][1] < number:
+        while len(self._waiting) > 1 and self._waiting[0][1] < number:
             self._waiting.popleft()
         return self.last.at - self._waiting[0][0]
 

@@ -242,6 +242,7 @@ def explain_service(
         **service_document(snapshot, key),
         "decision": {**facts, **_decision(snapshot, key)},
         "window": plain(window) if window else None,
+        "router": snapshot.routers.get(key, ""),
         "rules": _rules(spec) if spec else None,
         "restart_counts": plain(snapshot.restarts.get(key, {})),
         "startups_s": list(snapshot.startups.get(key, ())),

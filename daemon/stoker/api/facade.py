@@ -59,6 +59,8 @@ class Snapshot:
     windows: Mapping[str, LoadWindow] = field(default_factory=dict)
     loads: Mapping[str, ServiceLoad] = field(default_factory=dict)
     totals: Mapping[str, ServiceTotals] = field(default_factory=dict)
+    routers: Mapping[str, str] = field(default_factory=dict)
+    """By service the router that has it, and what is to be known of the load that it tells."""
     restarts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """service key -> reason -> count."""
     startups: Mapping[str, Sequence[float]] = field(default_factory=dict)

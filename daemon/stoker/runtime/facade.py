@@ -26,7 +26,6 @@ from stoker.model.event import Event
 from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey, revision
 from stoker.plugin.manager import PluginRecord, PluginRegistry
-from stoker.plugin.ports import RecordingRouter, Router
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
@@ -34,6 +33,7 @@ from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.past import Past
+from stoker.runtime.routers import Routers
 
 STATUS_WINDOW = 60.0
 """Seconds that the load figures of status cover."""
@@ -73,7 +73,7 @@ class Facade:
         self._marks = marks
         self.past = past
         self.whole = whole
-        self.router: Router | None = None
+        self.router: Routers | None = None
         """Once there is one."""
         self._started = anyio.current_time()
 
@@ -98,6 +98,7 @@ class Facade:
             windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},
             loads={key: self._load(key) for key in desired.services},
             totals=self.past.totals(),
+            routers={key: self.router.about(key) for key in desired.services} if self.router else {},
             restarts=self.past.restarts,
             startups=self.past.startups.all(),
             config_state="rejected" if configuration.problems else "in-force",
@@ -174,8 +175,8 @@ class Facade:
     async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """Requests as they end; raises ConflictError or RouterError."""
         router = self.router
-        if not isinstance(router, RecordingRouter):
-            raise ConflictError("the router of this box does not tell single requests")
+        if router is None:
+            raise ConflictError("there is no router yet")
         async with aclosing(router.record(services)) as batches:
             async for batch in batches:
                 yield batch

@@ -18,7 +18,14 @@ from stoker.errors import RouterError, StokerError
 from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
-from stoker.plugin.ports import DoorRouter, HandingRouter, RecordingRouter, Router, RouterEvents
+from stoker.plugin.ports import (
+    DoorRouter,
+    HandingRouter,
+    RecordingRouter,
+    Router,
+    RouterEvents,
+    router_shortfalls,
+)
 from stoker.runtime.routes import RouteFeed
 
 PATIENCE = 5.0
@@ -157,6 +164,13 @@ class Routers:
         async with aclosing(router.record(services)) as batches:
             async for batch in batches:
                 yield batch
+
+    def about(self, service: ServiceKey) -> str:
+        """The router that has the service, with what it says of the load that it tells; "" without one."""
+        name = self._owners.get(service, "")
+        member = self._members.get(name)
+        words = router_shortfalls(member.router).get("load", "") if member is not None else ""
+        return f"{name}: {words}" if words else name
 
     # -- members ---------------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ def _service(document: dict[str, Any]) -> Iterator[Line]:
         yield f"  samples   over {window['seconds']:.0f} s: {mean}; newest {window['age']:.1f} s old", ""
     else:
         yield ("  samples   none yet (no data is not zero load)", "")
+    if document.get("router"):
+        yield f"  router    {document['router']}", ""
     for policy in rules["policies"] if rules else ():
         yield (f"  policy    {_policy(policy)}", "")
     facts = {name: value for name, value in decision.get("facts", {}).items() if name != "recommended"}
