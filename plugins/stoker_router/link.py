@@ -18,6 +18,7 @@ from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
 from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
+from stoker_router.former import Formers
 from stoker_router.protocol import VERSION
 from stoker_router.sockets import copy_of, giving, send_to_next
 from stoker_router.wire import decode_records, decode_sample, encode_doors, encode_table
@@ -63,6 +64,8 @@ class ProgramLink:
         """Over the end of a program: its listening sockets stay open."""
         self._replaced = 0
         """The pid of a program that was swapped for this one, until that is said."""
+        self._formers = Formers()
+        """Programs that were replaced and still finish what they have."""
         self._rebound = anyio.Event()
         """An address was opened since the sockets were fetched last."""
 
@@ -79,7 +82,10 @@ class ProgramLink:
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
         try:
-            await self._run(events)
+            async with anyio.create_task_group() as tasks:
+                self._formers.begin(tasks, events)
+                await self._run(events)
+                tasks.cancel_scope.cancel()
         finally:
             self._bridge.leave()
 
@@ -225,7 +231,7 @@ class ProgramLink:
         try:
             with suppress(ChannelClosed):
                 await old.send({"op": "stop", "grace": SWAP_GRACE, "patience": SWAP_PATIENCE})
-            await old.__aexit__(None, None, None)
+            self._formers.add(old)
             self._replaced = old.pid
             if not await self._introduce(new, path):
                 raise RouterError(
@@ -266,6 +272,7 @@ class ProgramLink:
     async def _serve(self, channel: Channel, events: RouterEvents) -> None:
         """Pass on what the program tells, until it ends."""
         self._channel = channel
+        self._formers.present = channel.pid
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keep_sockets)
@@ -299,24 +306,24 @@ class ProgramLink:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""
         self._serial += 1
         done = self._waiting[self._serial] = anyio.Event()
-        await channel.send(
-            {
-                "op": "apply",
-                "id": self._serial,
-                "routes": encode_table(table, self._ports),
-                "doors": encode_doors(table),
-            }
-        )
+        message = {
+            "op": "apply",
+            "id": self._serial,
+            "routes": encode_table(table, self._ports),
+            "doors": encode_doors(table),
+        }
+        await channel.send(message)
+        await self._formers.apply(message)
         return done
 
     def _hear(self, message: dict[str, Any], events: RouterEvents) -> None:
         match message["op"]:
             case "sample":
-                events.sample(decode_sample(message))
+                self._formers.sample(decode_sample(message))
             case "demand":
                 events.demand(message["service"])
             case "drained":
-                events.drained(message["replica"])
+                self._formers.drained(message["replica"])
             case "bound":
                 self._ports[message["service"]] = (message["host"], message["port"])
                 self._rebound.set()

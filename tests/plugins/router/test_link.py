@@ -317,6 +317,35 @@ async def test_a_program_of_another_version_finishes_while_its_successor_serves(
                 assert await together(*running) == [{200}] * 4
 
 
+async def test_what_a_former_program_has_in_flight_counts(fresh: PluginContext, tmp_path: Path) -> None:
+    """As load, and for drains: the daemon must not take a worker for unused that the old one still asks."""
+    copy = tmp_path / "older"
+    shutil.copytree(Path(protocol.__file__).parent, copy / "stoker_router")
+    source = copy / "stoker_router" / "protocol.py"
+    source.write_text(source.read_text().replace(f"VERSION = {protocol.VERSION}", "VERSION = 0"))
+    async with worker("a") as a, worker("b") as b:
+        with program(fresh, "--sample-every", "0.1", source=copy) as old:
+            port = await routed_by_hand(fresh, a.route(8))
+            a.gate.clear()
+            slow = [asyncio.ensure_future(get(port)) for _ in range(3)]
+            await until(lambda: a.busy == 3)
+            async with linked(fresh) as router:
+                await router.route(a.route(8))
+                await until(lambda: router.facts.samples and router.newest().in_flight == 3)
+                assert router.newest().workers == {"a": 3}
+                await router.route(a.route(8, draining=True), b.route(8))
+                assert (await get(port)).body == b"b"
+                await until(lambda: router.facts.total("completions") == 1)
+                assert router.newest().in_flight == 3
+                assert alive(old.pid)
+                assert router.facts.drains == []
+                a.gate.set()
+                assert [answer.body for answer in await together(*slow)] == [b"a"] * 3
+                await until(lambda: router.facts.drains == ["a"])
+                await router.settled(arrivals=4)
+                assert router.facts.codes() == {"2xx": 4}
+
+
 async def routed_by_hand(made: PluginContext, to: WorkerRoute) -> int:
     """Say a table to a program without a link; the port that it has opened."""
     channel = await Channel.open(launch.control_path(made))
