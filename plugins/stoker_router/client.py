@@ -14,7 +14,7 @@ from stoker_router.door import Keeper
 from stoker_router.exchange import TUNNEL, Exchange
 from stoker_router.framing import Body, body_of
 from stoker_router.gate import Gate
-from stoker_router.head import MAX_HEAD, BadMessage, Origin, parse_request
+from stoker_router.head import MAX_HEAD, BadMessage, Origin, complete, remembered
 from stoker_router.service import Service
 from stoker_router.wishes import likes_pages
 
@@ -62,9 +62,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self.transport = cast(asyncio.Transport, transport)
-        gate = self._gate
-        (gate.door or self.service).clients.add(self)
-        gate.crowd.join(self)
+        (self._gate.door or self.service).clients.add(self)
+        self._gate.crowd.join(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -81,8 +80,7 @@ class Client(asyncio.Protocol):
             self._set_aside(data)
 
     def eof_received(self) -> bool | None:
-        """See asyncio.Protocol. A client that closes its side gives its request up, as with nginx and Envoy;
-        what it was already sent is still delivered."""
+        """See asyncio.Protocol. A client that closes its side gives its request up, as with nginx."""
         self._give_up()
         return None
 
@@ -92,11 +90,10 @@ class Client(asyncio.Protocol):
         self._stop_timer()
         if self._stuck is not None:
             self._stuck.clear()
-        gate = self._gate
         if self._holds:
-            gate.hangups.unwatch(self)
-        (gate.door or self.service).clients.discard(self)
-        gate.crowd.leave(self)
+            self._gate.hangups.unwatch(self)
+        (self._gate.door or self.service).clients.discard(self)
+        self._gate.crowd.leave(self)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -136,14 +133,17 @@ class Client(asyncio.Protocol):
         """Begin the next request with these bytes."""
         if self._closing:
             return
-        end = data.find(b"\r\n\r\n") + 4
+        origin = self._origin or self._look_who()
+        same = origin.asked != b"" and data.startswith(origin.asked)
+        end = len(origin.asked) if same else data.find(b"\r\n\r\n") + 4
         if end == 3 or end > MAX_HEAD:
             self._incomplete(data)
             return
         if self._timer is not None:
             self._stop_timer()
         try:
-            kind, length, head = parse_request(data[:end], self._origin or self._look_who())
+            kind, length, head = origin.read if same else remembered(data[:end], origin)
+            head = complete(head)
             if self._gate.door is not None:
                 self.service, head = self._gate.door.ask(data[:end], head)
             stop = self._begin_body(length, data, end) if length else end
@@ -185,7 +185,7 @@ class Client(asyncio.Protocol):
 
     @property
     def peer(self) -> str:
-        """The address of whoever asks."""
+        """See `ClientSide`."""
         return "" if self._origin is None else self._origin.peer.decode()
 
     def _receive(self, exchange: Exchange, body: Body, data: bytes) -> None:

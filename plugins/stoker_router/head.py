@@ -98,7 +98,7 @@ class Origin:
     """Who asks: the address of a client's connection, and the fields that tell the worker. `believed`: what
     it says itself of where requests come from counts, because it is a proxy that may say so."""
 
-    __slots__ = ("believed", "host", "lines", "peer", "scheme")
+    __slots__ = ("asked", "believed", "host", "lines", "peer", "read", "scheme")
 
     def __init__(self, peer: str, *, scheme: bytes = b"http", believed: bool = True) -> None:
         self.peer = peer.encode("ascii", "replace")
@@ -107,6 +107,9 @@ class Origin:
         self.host: bytes | None = None
         self.lines = b""
         """For `host`: the fields."""
+        self.asked = b""
+        """The head that was read last, and what it came to: many clients send the same again and again."""
+        self.read: tuple[Kind, int, bytes] = (_PLAIN[b"GET"], 0, b"")
 
     def ask(self, host: bytes) -> None:
         """Make the fields for that host; a client asks the same one again and again."""
@@ -122,10 +125,15 @@ _FIRST_PART = secrets.token_hex(6).encode()
 _next_number = itertools.count(1).__next__
 
 
-def _with_id(head: bytes) -> bytes:
-    """A head, without its empty line, with that line and the request's name: its own, or a new one."""
-    if b"\nx-request-id:" in head.lower():
-        return head + b"\r\n"
+def _if_named(head: bytes) -> bytes:
+    """A head, without its empty line; with that line if the request has a name already."""
+    return head + b"\r\n" if b"\nx-request-id:" in head.lower() else head
+
+
+def complete(head: bytes) -> bytes:
+    """The head for the worker out of what `read_request` made: a request without a name gets one."""
+    if head.endswith(b"\r\n\r\n"):
+        return head
     return b"%bX-Request-Id: %b%08x\r\n\r\n" % (head, _FIRST_PART, _next_number())
 
 
@@ -135,6 +143,12 @@ def parse_request(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
     Return its kind, the length of its body (bytes or CHUNKED) and the head for the worker.
     Raises BadMessage.
     """
+    kind, length, sent = read_request(head, origin)
+    return kind, length, complete(sent)
+
+
+def read_request(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
+    """See `parse_request`; the head for the worker is still to be made `complete`."""
     usual = _USUAL_REQUEST.fullmatch(head)
     if usual is None:
         return _parse_unusual_request(head, origin)
@@ -147,7 +161,14 @@ def parse_request(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
     if stay:
         head = head[: usual.start(3)] + head[usual.end(3) :]
     length = int(digits) if digits else CHUNKED if chunked else 0
-    return kind, length, _with_id(head[:-2] + origin.lines)
+    return kind, length, _if_named(head[:-2] + origin.lines)
+
+
+def remembered(head: bytes, origin: Origin) -> tuple[Kind, int, bytes]:
+    """See `read_request`; what it came to is kept for the same head from the same client."""
+    origin.read = found = read_request(head, origin)
+    origin.asked = head
+    return found
 
 
 def parse_response(head: bytes, method: bytes) -> tuple[int, int, bool, bytes]:
@@ -237,7 +258,7 @@ def _parse_unusual_request(head: bytes, origin: Origin) -> tuple[Kind, int, byte
         lines += [b"Connection: Upgrade", next(line for name, line in fields if name == b"upgrade")]
     keep = http11 and b"close" not in connection
     kind = Kind(method, http11=http11, keep=keep, expect=bool(expected) and length != 0, upgrade=upgrade)
-    return kind, length, _with_id(b"\r\n".join(lines) + b"\r\n")
+    return kind, length, _if_named(b"\r\n".join(lines) + b"\r\n")
 
 
 def _with_forwarded(fields: _Fields, origin: Origin, *, http11: bool) -> _Fields:

@@ -15,9 +15,11 @@ class Line:
     """Exchanges by priority, of equal ones in order of arrival. Adding, taking the first and leaving from
     anywhere cost the same however long the line is. It keeps `Exchange.waited`."""
 
-    __slots__ = ("_lanes", "_news", "_plain")
+    __slots__ = ("_lanes", "_news", "_plain", "size")
 
     def __init__(self) -> None:
+        self.size = 0
+        """How many there are; asked at every request, so it costs no call."""
         self._plain = _Lane()
         """Priority 0, which is all there is unless a service has priorities."""
         self._lanes: dict[int, _Lane] = {0: self._plain}
@@ -25,10 +27,7 @@ class Line:
         self._news = 1
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
-
-    def __bool__(self) -> bool:
-        return len(self._lanes) > 1 or bool(self._plain)
+        return self.size
 
     def __iter__(self) -> Iterator[Exchange]:
         for lane in self._lanes.values():
@@ -66,6 +65,7 @@ class Line:
         lane = self._lane(exchange.terms.priority)
         last = next(reversed(lane), None)
         lane[exchange] = None
+        self.size += 1
         if last is None or last.arrived <= exchange.arrived:
             return
         earlier = list(takewhile(lambda other: other.arrived <= exchange.arrived, lane))
@@ -76,6 +76,7 @@ class Line:
         """Give up the place."""
         lane = self._lanes[exchange.terms.priority]
         del lane[exchange]
+        self.size -= 1
         if not lane and lane is not self._plain:
             del self._lanes[exchange.terms.priority]
         exchange.waited += now

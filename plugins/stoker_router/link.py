@@ -53,9 +53,7 @@ class ProgramLink:
         self._table: RoutingTable | None = None
         """The newest. None: a daemon that knows nothing yet must not empty a serving router's table."""
         self._ports: dict[ServiceKey, tuple[str, int]] = {}
-        """Where services were opened last."""
         self._channel: Channel | None = None
-        """The connection, once both sides have said hello."""
         self._serial = 0
         self._waiting: dict[int, anyio.Event] = {}
         """Callers of `apply` who wait for the program's word, by the serial number of their table."""
@@ -65,7 +63,6 @@ class ProgramLink:
         self._replaced = 0
         """The pid of a program that was swapped for this one, until that is said."""
         self._formers = Formers()
-        """Programs that were replaced and still finish what they have."""
         self._rebound = anyio.Event()
         """An address was opened since the sockets were fetched last."""
 
@@ -119,8 +116,7 @@ class ProgramLink:
                 backoff = min(backoff * 2, MAX_BACKOFF)
 
     async def apply(self, table: RoutingTable) -> None:
-        """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once, for
-        it will be the first thing the next one hears."""
+        """See stoker.plugin.ports.Router. Returns when the table is in force; without a program at once."""
         self._table = table
         await self._bridge.keep_only(table, self.pid)
         if self._channel is None:

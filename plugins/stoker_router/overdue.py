@@ -18,7 +18,7 @@ class Overdue:
     """`requests` gives all of them; `act` is called for each that is due, which it answers or makes due
     later."""
 
-    __slots__ = ("_act", "_alarm", "_requests")
+    __slots__ = ("_act", "_requests", "alarm")
 
     def __init__(
         self,
@@ -26,18 +26,14 @@ class Overdue:
         requests: Callable[[], Iterable[Exchange]],
         act: Callable[[Exchange, float], None],
     ) -> None:
-        self._alarm = Alarm(loop, self.look)
+        self.alarm = Alarm(loop, self.look)
+        """Set for the first that will be due."""
         self._requests = requests
         self._act = act
 
-    def watch(self, exchange: Exchange) -> None:
-        """One more that will be due."""
-        if exchange.due < self._alarm.at:
-            self._alarm.set(exchange.due)
-
     def look(self) -> None:
         """See to those that are due, and be back for the next."""
-        self._alarm.clear()
+        self.alarm.clear()
         now = monotonic()
         due = inf
         for exchange in self._requests():
@@ -48,4 +44,4 @@ class Overdue:
             if exchange.phase != OVER:
                 due = min(due, exchange.due)
         if due < inf:
-            self._alarm.set(max(due, now + EVERY))
+            self.alarm.set(max(due, now + EVERY))

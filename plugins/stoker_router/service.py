@@ -93,26 +93,26 @@ class Service:
     # --- a request's way ----------------------------------------------------------------------------------
 
     def admit(self, exchange: Exchange, page_at: float = inf) -> None:
-        """Take a new request: to a worker, into the line, or refuse it. `page_at`: when who asks is to be
-        shown a page, if there is no worker."""
+        """Take a new request. `page_at`: when who asks is to be shown a page, if there is no worker."""
         exchange.arrived = now = monotonic()
-        exchange.repeatable = self._intake.repeatable[exchange.kind.idempotent]
-        exchange.last = last = now + self.route.timeout
-        exchange.due = min(page_at, last)
+        intake = self._intake
+        exchange.repeatable = intake.repeatable[exchange.kind.idempotent]
+        exchange.last = now + self.route.timeout
+        exchange.due = min(page_at, exchange.last)
         if self.closed:
             exchange.keep = False
         if self.quiet:
             self.quiet = False
             self._events.active(self)
         self.meter.arrivals += 1
-        if not self._intake.plain and (reason := self._intake.look(exchange)):
+        if not intake.plain and (reason := intake.look(exchange)):
             self._refuse(exchange, 413, reason)
             return
         most = self.route.max_concurrency
         if most is not None and len(self.flying) + len(self.line) >= most:
             self._refuse(exchange, 429, f"more than {most} requests at once", RETRY_FULL)
             return
-        if not self.line:
+        if not self.line.size:
             worker = self.pool.pick()
             if worker is not None:
                 self._start(worker, exchange, now)
@@ -135,7 +135,7 @@ class Service:
         exchange.phase = QUEUED
         self.line.join(exchange, now)
         self.meter.queue_area -= now
-        self._late.watch(exchange)
+        self._late.alarm.set(exchange.due)
         if self.line.grown:
             self._events.growing(self)
 
@@ -145,7 +145,8 @@ class Service:
         self.flying.add(exchange)
         self.meter.flight_area -= now
         exchange.worker = worker
-        self._late.watch(exchange)
+        if exchange.due < self._late.alarm.at:
+            self._late.alarm.set(exchange.due)
         if worker.idle:
             upstream = worker.warm(now, careful=not exchange.repeatable)
             if upstream is not None:
@@ -193,7 +194,7 @@ class Service:
         worker = self._land(exchange, now)
         if reusable is not None:
             self.pool.park(worker, reusable, now)
-        if self.line or worker.draining:
+        if self.line.size or worker.draining:
             self._hand_over(worker)
 
     def _land(self, exchange: Exchange, now: float) -> Worker:
@@ -282,7 +283,7 @@ class Service:
         if exchange.last <= now:
             patience = exchange.last - exchange.arrived
             if exchange.phase == SENT and exchange.worker is not None:
-                self.pool.hangs(exchange.worker, min(QUARANTINE, self.route.timeout))
+                self.pool.hangs(exchange.worker, min(QUARANTINE, self.route.timeout / 4))
             self._refuse(exchange, 504, f"{_too_late(exchange)} within {patience:g} s")
         elif exchange.phase == QUEUED and not self.pool.serving:
             name = self.route.service.rpartition("/")[2]

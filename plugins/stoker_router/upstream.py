@@ -52,8 +52,8 @@ class Upstream(asyncio.Protocol):
     """A connection to one worker. `home` is the worker's list of idle connections."""
 
     __slots__ = (
-        "_body", "_keep", "_partial", "_poll", "_status", "exchange", "home", "idle_since", "stalled",
-        "transport",
+        "_body", "_heard", "_keep", "_partial", "_poll", "_read", "_status", "exchange", "home",
+        "idle_since", "stalled", "transport",
     )  # fmt: skip
 
     def __init__(self, home: list[Upstream]) -> None:
@@ -68,6 +68,9 @@ class Upstream(asyncio.Protocol):
         self._status = 0
         self._keep = False
         self._partial = b""
+        self._heard = b""
+        """The head that was read last, "" if it is not to be remembered."""
+        self._read = (0, 0, False, b"")
         self._poll: select.poll | None = None
 
     # --- owned by an exchange -----------------------------------------------------------------------------
@@ -152,10 +155,10 @@ class Upstream(asyncio.Protocol):
         """Read the head of an answer; return what comes after a 1xx one, where another must follow."""
         if self._partial:
             data, self._partial = self._partial + data, b""
-        end = data.find(b"\r\n\r\n") + 4
-        if end == 3 or end > MAX_HEAD:
+        end, raw = self._end_of_head(exchange, data)
+        if not end:
             return self._set_aside(data)
-        status, length, keep, head = parse_response(data[:end], exchange.kind.method)
+        status, length, keep, head = self._read
         if status < 200:
             return self._interim(exchange, status, head, data[end:])
         if length == UNTIL_CLOSE:
@@ -171,10 +174,24 @@ class Upstream(asyncio.Protocol):
                 self._body, self._status, self._keep = body, status, keep
         if 0 <= stop < len(data):
             data, keep = data[:stop], False  # more than an answer: not to be trusted again
-        exchange.begin(head + data[end:])
+        exchange.begin(data if head is raw else head + data[end:])
         if stop >= 0:
             exchange.finish(status, reusable=keep)
         return b""
+
+    def _end_of_head(self, exchange: Carried, data: bytes) -> tuple[int, bytes]:
+        """Where the head ends, 0 if it goes on, and the head itself; it is read then. What the last one came
+        to is remembered: workers say the same again and again."""
+        heard, method = self._heard, exchange.kind.method
+        if heard and data.startswith(heard) and method != b"HEAD":
+            return len(heard), heard
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3 or end > MAX_HEAD:
+            return 0, b""
+        raw = data[:end]
+        self._read = parse_response(raw, method)
+        self._heard = b"" if method == b"HEAD" or self._read[0] < 200 else raw
+        return end, raw
 
     def _set_aside(self, data: bytes) -> bytes:
         if len(data) > MAX_HEAD:

@@ -629,3 +629,37 @@ async def test_clients_at_once_do_not_get_each_others_answers(router: Router) ->
         assert a.peak <= 3
         assert b.peak <= 3
         assert len(a.heard) + len(b.heard) == 800
+
+
+async def test_the_same_again_is_read_as_the_same_and_nothing_else_is(router: Router) -> None:
+    """What was read last is remembered, on both sides; a request or an answer that only begins alike is not
+    that one."""
+    bare, none = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"
+    one, three = ok(b"one"), ok(b"three", "X-A: 1")
+    kinds = iter([one, one, three, bare, one, none, one])
+
+    async def say(heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.body = await read_body(reader, heard.fields)
+        writer.write(next(kinds))
+
+    async with worker(handle=say) as w:
+        port = await router.route(w.route())
+        async with client(port) as made:
+            seen = []
+            for method, more in (
+                ("POST", ()), ("POST", ()), ("POST", ("X-B: 2",)), ("HEAD", ()), ("POST", ()), ("POST", ()),
+                ("POST", ()),
+            ):  # fmt: skip
+                made.get("/", *more, method=method) if method == "HEAD" else made.post("/", b"abc", *more)
+                answer = await made.answer(bodyless=method == "HEAD")
+                seen.append((answer.status, answer.body))
+            assert seen == [
+                (200, b"one"), (200, b"one"), (200, b"three"), (200, b""), (200, b"one"), (204, b""),
+                (200, b"one"),
+            ]  # fmt: skip
+            made.send(b"\0GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert (await made.answer()).status == 400
+        assert [heard.body for heard in w.heard] == [b"abc"] * 3 + [b""] + [b"abc"] * 3
+        assert w.heard[2].fields["x-b"] == "2"
+        assert len({heard.fields["x-request-id"] for heard in w.heard}) == 7
+        assert w.connections == 1
