@@ -134,8 +134,8 @@ async def test_workers_may_listen_on_a_unix_socket(router: Router, tmp_path: Pat
 # --- failing workers --------------------------------------------------------------------------------------
 
 
-async def test_a_slot_that_never_answered_is_not_given_away_at_once() -> None:
-    """Of a worker that hangs so many slots are left alone as it has not answered; after a while they are tried
+async def test_a_slot_that_never_answered_is_not_given_away_at_once(anyio_backend: str) -> None:
+    """Of a worker that hangs as many slots are left alone as did not answer; after a while they are tried
     again."""
     up: list[float] = []
     pool = Pool(asyncio.get_running_loop(), lambda: up.append(1))
