@@ -16,7 +16,7 @@ Laws, each held by a test in `tests/plugins/router`:
 4.  Requests wait for a service without workers, and the daemon hears of the first at once (`demand`). They
     wait at most `timeout`, which also bounds the time until an answer begins (504). A full queue is 503
     with Retry-After, so is a service that is held; too many requests at once are 429. A worker that breaks
-    off or says nonsense is 502. The body of each is `{"error": "..."}`.
+    off or says nonsense is 502. The body of each is `{"error": "..."}`, for a browser a page.
 5.  Bytes pass as they come, in both directions, with back-pressure; nothing is buffered to its end. A
     client that goes away, or only closes its sending side, has its worker's connection closed at once.
 6.  Heads are checked to the letter of RFC 9112 and anything ambiguous is refused, never repaired.
@@ -25,20 +25,25 @@ Laws, each held by a test in `tests/plugins/router`:
     gap.
 8.  At rest nothing runs: there is a timer only while there is something to wait for.
 9.  No orphan: without daemon and routes, or when the state directory is gone, the program ends by itself.
-10. The listening sockets outlive the program: the daemon holds copies, which the next one inherits, and so
+10. A slot whose request was never answered is not given away again for a while: its worker may hang.
+11. What a program that was replaced still has counts: as load, and for drains.
+12. The listening sockets outlive the program: the daemon holds copies, which the next one inherits, and so
     does a process that does nothing else, for when the daemon dies as well. A program that is killed fails
     the requests in its hands and no other; one of another version finishes what it has while its successor
     serves. With daemon and program gone the addresses stay open for half a minute, no longer.
 
 The modules, from the inside out. Pure: `head` and `framing` (HTTP/1.1 heads and bodies), `answers`, `meter`
-(the books), `table`. A request's way: `client` (a client's connection) > `service` (admission, `line`,
-limits) > `worker` (pool and choice) > `exchange` (one request) > `upstream` (a worker's connection). Around
-it: `listener` (addresses), `inheritance` (listening sockets handed on), `hangup`, `alarm`, `reports`
-(what is told), `recording` (each request, for who wants to know), `control` (the socket), `program` (the
-table in force), `lifetime`, `main`. The daemon's side: `link`, `channel`, `bridge` (`sockets`; `holding`, the
-line to `holder`, which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program
-imports nothing of the daemon and starts in a tenth of a second.
+(the books), `table`, `wishes` (what requests say of themselves), `budget`. A request's way: `client` (a
+client's connection) > `service` (admission; `intake`, `line`, `overdue`, `tries`) > `worker` (pool and
+choice) > `exchange` (one request) > `upstream` (a worker's connection). Where clients meet it: `listener`
+(addresses), `serving` (`certificate`, `proxied`), `gate` (whom to believe), `door` (several services at one
+address), `crowd` (how many there may be). Around it: `inheritance` (listening sockets handed on), `hangup`,
+`alarm`, `reports` (what is told), `recording` (each request, for who wants to know), `access` (the log),
+`control` (the socket), `program` (the table in force), `lifetime`, `main`. The daemon's side: `link`,
+`channel`, `former` (programs that were replaced), `bridge` (`sockets`; `holding`, the line to `holder`,
+which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program imports nothing of
+the daemon and starts in a tenth of a second.
 
-Not spoken: HTTP/2, gRPC, TLS (`protocol: grpc` asks for another router). One process serves all services
-with over half the throughput of HAProxy on one core (`tests/bench/bench_router.py`).
+Not spoken: HTTP/2 and gRPC (`protocol: grpc` asks for another router). One process serves all services;
+what it costs beside others stands in `docs/router.md`.
 """

@@ -20,7 +20,10 @@ UNTIL_CLOSE = -2
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TEXT = rb"[\t -~\x80-\xff]*+"
 _FIELDS = rb"((?:" + _TOKEN + rb"++:" + _TEXT + rb"\r\n)*+)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb"++) [!-~]++ HTTP/1\.([01])\r\n" + _FIELDS)
+_TARGET = rb"(?:/[!-~]*+|\*|[A-Za-z][A-Za-z0-9+.-]*+://[!-~]++)"
+_REQUEST = re.compile(
+    rb"(" + _TOKEN + rb"++) (?:" + _TARGET + rb"|(?<=CONNECT )[!-~]++) HTTP/1\.([01])\r\n" + _FIELDS
+)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: " + _TEXT + rb")?\r\n" + _FIELDS)
 
 # What a proxy has to look at; all else passes unread. Most heads hold at most a Host, which comes first, the
@@ -38,7 +41,12 @@ _USUAL_FIELDS = (
     _ORDINARY + rb"(?:" + _STAY + _ORDINARY + rb")?+(?:" + _LENGTH + _ORDINARY + rb")?+" + rb"\r\n"
 )
 _USUAL_REQUEST = re.compile(
-    rb"(" + _TOKEN + rb"++) [!-~]++ HTTP/1\.1\r\n[Hh]ost:[\t ]*+([!-~]*+)[\t ]*+\r\n" + _USUAL_FIELDS
+    rb"("
+    + _TOKEN
+    + rb"++) "
+    + _TARGET
+    + rb" HTTP/1\.1\r\n[Hh]ost:[\t ]*+([!-~]*+)[\t ]*+\r\n"
+    + _USUAL_FIELDS
 )
 _USUAL_RESPONSE = re.compile(rb"HTTP/1\.1 ([2-5]\d\d)(?: " + _TEXT + rb")?\r\n" + _USUAL_FIELDS)
 _OTHER_VERSION = re.compile(rb"[A-Z]+ \S+ HTTP/[2-9]")

@@ -212,7 +212,7 @@ class Bench:
         import stoker_router.link as module
 
         async def disturb() -> None:
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(0.3)
             before = self.link.pid
             module.VERSION = known + 1 if known == module.VERSION else known
             os.environ["STOKER_BENCH"] = ""
