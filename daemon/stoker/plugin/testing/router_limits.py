@@ -10,6 +10,12 @@ from stoker.plugin.testing.router_peers import Worker, ask, together, until
 from stoker.plugin.testing.router_points import expect
 
 
+async def queued(link: Link, number: int) -> None:
+    """Wait until the router says that so many wait."""
+    samples = link.facts.samples
+    await until(lambda: samples and samples[-1].queued == number, f"{number} wait")
+
+
 class Limits:
     """503, 429, 504."""
 
@@ -37,16 +43,15 @@ class Limits:
         port = await link.route(worker.route(1), max_queue=2)
         asked = [asyncio.ensure_future(ask(port))]
         await until(lambda: worker.busy, "one is in the worker")
-        for _ in range(2):
-            asked.append(asyncio.ensure_future(ask(port)))
-            await asyncio.sleep(0.1)
+        asked += [asyncio.ensure_future(ask(port)) for _ in range(2)]
+        await queued(link, 2)
         refused = await ask(port)
         assert refused.status == 503
         assert refused.error
         assert refused.field("retry-after").isdecimal()
         await link.route(worker.route(1), max_queue=3)
         asked.append(asyncio.ensure_future(ask(port)))
-        await asyncio.sleep(0.1)
+        await queued(link, 3)
         worker.gate.set()
         assert {answer.status for answer in await together(asked)} == {200}
         await worker.close()
@@ -72,7 +77,7 @@ class Limits:
         asked = [asyncio.ensure_future(ask(port))]
         await until(lambda: worker.busy, "one is in the worker")
         asked.append(asyncio.ensure_future(ask(port)))
-        await asyncio.sleep(0.1)
+        await queued(link, 1)
         refused = await ask(port)
         assert refused.status == 429
         assert refused.error
