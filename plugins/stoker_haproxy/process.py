@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import struct
@@ -140,13 +139,6 @@ def _last_line(log: Path) -> str:
         return f"its log cannot be read: {error}"
     alerts = [line for line in lines if "[ALERT]" in line] or [line for line in lines if line]
     return f"{alerts[-1] if alerts else 'it said nothing'} (log: {log})"
-
-
-def raise_file_limit() -> None:
-    """Two descriptors per request: let the processes that are started take as many as we may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def began(pid: int) -> int:

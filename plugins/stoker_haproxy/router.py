@@ -16,7 +16,7 @@ from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
-from stoker_haproxy import ear, process
+from stoker_haproxy import ear
 from stoker_haproxy.addresses import Doors, refuse_from_now
 from stoker_haproxy.lines import Line
 from stoker_haproxy.places import Folder, name_of
@@ -80,7 +80,6 @@ class HaproxyRouter:
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
         self._events = events
-        process.raise_file_limit()
         folder = await self._prepared()
         try:
             async with anyio.create_task_group() as tasks:
