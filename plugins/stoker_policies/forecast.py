@@ -3,6 +3,12 @@
 Demand is the number of slots that would be in use if none were short: requests in flight while nothing
 queues, else what arrived, held for the mean service time. So a queue never inflates it.
 
+What a promised wait asks for is less than the peaks of demand: with c slots, a demand of x above c makes
+x - c requests queue, and every second more x - c over the service time. They all start within the wait w
+as long as the mean of demand over the last t seconds, for each t, stays below c (s + t + w) / (s + t), s
+being the service time (which counts the demand of this instant). The largest c that any t asks for is the
+`load` that forecasts are measured by.
+
 All functions take and give `Memory`, JSON data. They never change a list in place: a memory that was handed
 out stays what it was.
 """
@@ -10,7 +16,9 @@ out stays what it was.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 Memory = dict[str, Any]
@@ -31,6 +39,15 @@ _BINS, _ZERO, _FINENESS, _UNIT = 104, 44, 8.0, 0.5
 _IDLE_WEIGHT = 0.02
 """What a forecast counts for that no request met."""
 _WEIGHT_LIMIT = 1e9
+_REMEMBERED = 64
+"""Samples of demand that are kept one by one."""
+_SPANS = (0, 1, 3, 5, 7, 11, 15, 23, 31, 47, 63)
+"""Places among them up to which means are taken."""
+_ABOVE_TOP = 1.05
+_BLIND = 60.0
+"""Seconds in which forecasts have nothing to go by; their errors teach nothing."""
+_LEARNING = 30.0
+"""Seconds before which the highest load that was seen says nothing."""
 _SHORTEST = 1e-3
 """Seconds; a service time of zero would leave nothing to divide by."""
 
@@ -39,7 +56,8 @@ def fresh(now: float) -> Memory:
     """What is known at the first look."""
     return {
         "at": now, "age": 0.0, "weight": 0.0, "seconds": 0.0, "slow": 0.0, "fast": 0.0, "demand": 0.0,
-        "recent": [], "smooth": [], "peak": 0.0, "arrived": 0.0, "next": now, "pending": [], "seen": 0,
+        "spans": [], "areas": [], "came": [], "level": 0.0, "load": 0.0, "top": 0.0,
+        "smooth": [], "peak": 0.0, "arrived": 0.0, "next": now, "pending": [], "seen": 0,
         "counts": [[0.0] * _BINS] * EXPERTS, "loss": [0.0] * EXPERTS, "expert": 1, "head": [_PRIOR] * EXPERTS,
         "scale": 1.0,
     }  # fmt: skip
@@ -50,9 +68,9 @@ def service_time(memory: Memory) -> float:
     return max(_SHORTEST, memory["seconds"] / memory["weight"]) if memory["weight"] > 0 else 1.0
 
 
-def measure(memory: Memory, dt: float, horizon: float, smoothing: float, **seen: float) -> None:
+def measure(memory: Memory, dt: float, horizon: float, wait: float, **seen: float) -> None:
     """Take `dt` seconds in. `seen`: arrivals, completions, service_seconds, in_flight (mean of the requests
-    in replicas and queue), queued (at the end). `smoothing`: seconds of wait that nobody minds."""
+    in replicas and queue), queued (at the end). `wait`: seconds of it that are promised."""
     if seen["completions"] > 0:
         fade = 0.998 ** seen["completions"]
         memory["weight"] = memory["weight"] * fade + seen["completions"]
@@ -68,31 +86,76 @@ def measure(memory: Memory, dt: float, horizon: float, smoothing: float, **seen:
         memory["demand"] = memory["demand"] * left + rate * (1 - left) * mean
     else:
         memory["demand"] = seen["in_flight"]
-    level = _recent_mean(memory, dt, smoothing)
-    memory["peak"] = max(memory["peak"], level)
+    _remember(memory, dt, seen["arrivals"])
+    level = memory["level"] = _recent_mean(memory, max(1.0, min(wait, 30.0)))
+    load = memory["load"] = _load(memory, mean, wait)
+    memory["peak"] = max(memory["peak"], load)
+    memory["top"] = max(memory["top"] * math.exp(-dt / MEMORY), level)
     memory["arrived"] += seen["arrivals"]
     if memory["smooth"]:
+        age = memory["age"]
         memory["smooth"] = [
-            old + (1 - math.exp(-dt / tau)) * (level - old)
+            level + _kept(age - dt, age, tau) * (old - level)
             for old, tau in zip(memory["smooth"], SMOOTHING, strict=True)
         ]
     else:
         memory["smooth"] = [level] * len(SMOOTHING)
 
 
-def _recent_mean(memory: Memory, dt: float, span: float) -> float:
+def _kept(before: float, after: float, tau: float) -> float:
+    """How much of an exponential mean stays while its age grows: a young one is the plain mean of all."""
+    before, after = max(before, SMOOTHING[0]), max(after, SMOOTHING[0])
+    return min(1.0, before / min(after, tau)) * math.exp((max(tau, before) - max(tau, after)) / tau)
+
+
+def _remember(memory: Memory, dt: float, arrivals: float) -> None:
+    """Newest first."""
+    last = _REMEMBERED - 1
+    memory["spans"] = [dt, *memory["spans"][:last]]
+    memory["areas"] = [dt * memory["demand"], *memory["areas"][:last]]
+    memory["came"] = [arrivals, *memory["came"][:last]]
+
+
+def _recent_mean(memory: Memory, span: float) -> float:
     """Mean demand over the last `span` seconds: bursts that a good wait absorbs are none."""
-    recent = [[dt, memory["demand"]], *memory["recent"]]
-    covered, total, kept = 0.0, 0.0, 0
-    for seconds, value in recent:
+    covered = total = 0.0
+    for seconds, area in zip(memory["spans"], memory["areas"], strict=True):
         if covered >= span - 1e-9:
             break
         covered += seconds
-        total += seconds * value
-        kept += 1
-    memory["recent"] = recent[:kept]
-    memory["level"] = total / covered
+        total += area
     return total / covered
+
+
+def _load(memory: Memory, mean: float, wait: float) -> float:
+    """Slots that were needed for nobody to have waited longer than `wait`: see above."""
+    spans, areas = list(accumulate(memory["spans"])), list(accumulate(memory["areas"]))
+    instant: float = memory["demand"] * mean
+    found = instant / (mean + wait)
+    for place in _SPANS[: bisect_right(_SPANS, len(spans) - 1)]:
+        asked = (instant + areas[place]) / (mean + spans[place] + wait)
+        found = max(found, asked)
+    return found
+
+
+def came_within(memory: Memory, seconds: float) -> float:
+    """Requests that came in the last `seconds`, up to a minute."""
+    covered, total = 0.0, 0.0
+    for span, arrivals in zip(memory["spans"], memory["came"], strict=True):
+        covered += span
+        if covered > seconds + 1e-9:
+            break
+        total += arrivals
+    return total
+
+
+def bounded(memory: Memory, expected: float, wanted: float) -> float:
+    """`wanted`, but without what no hour has seen: errors that were learned at a low load, or while it grew,
+    say too much at a high one."""
+    if memory["age"] <= _LEARNING:
+        return wanted
+    most: float = memory["top"] * _ABOVE_TOP + 0.5
+    return min(wanted, max(expected, most))
 
 
 def rest(memory: Memory, seconds: float) -> None:
@@ -123,11 +186,13 @@ def learn(memory: Memory, now: float, horizon: float, risk: float, expected: Seq
         return
     memory["next"] = now + STEP
     met, weight = memory["peak"], memory["arrived"] + _IDLE_WEIGHT
-    memory["peak"], memory["arrived"] = memory["level"], 0.0
+    memory["peak"], memory["arrived"] = memory["load"], 0.0
     memory["scale"] *= math.exp(STEP / MEMORY)
     due = [entry for entry in memory["pending"] if entry[0] <= now - horizon]
     kept = [entry for entry in memory["pending"] if entry[0] > now - horizon]
-    memory["pending"] = [*kept, [now, list(expected), memory["head"]]]
+    if memory["age"] >= _BLIND:
+        kept.append([now, list(expected), memory["head"]])
+    memory["pending"] = kept
     for _, before, heads in due:
         _score(memory, before, heads, met, weight, risk)
     if memory["seen"] >= _LEARNED and due:

@@ -44,15 +44,18 @@ def use(memory: Memory, needed: int, before: float, now: float) -> None:
     memory.update(needed=needed, until=until, gaps=gaps, timeouts=timeouts)
 
 
-def kept(memory: Memory, most: int, worth: float, now: float) -> tuple[int, float | None]:
-    """Return how many replicas to have, up to `most`, and when the uppermost of those not needed may go."""
+def kept(
+    memory: Memory, most: int, worth: float, now: float, *, least: float = 0.0
+) -> tuple[int, float | None]:
+    """Return how many replicas to have, up to `most`, and when the uppermost of those not needed may go.
+    None goes earlier than `least` seconds after it was needed."""
     if memory["worth"] != worth:
         memory.update(worth=worth, timeouts=[None] * len(memory["until"]))
     needed = memory["needed"]
     for level in range(min(most, len(memory["until"])), needed, -1):
         left_at = memory["until"][level - 1]
         if left_at is not None:
-            ends = left_at + _learned(memory, level - 1)
+            ends = left_at + max(least, _learned(memory, level - 1))
             if now <= ends:
                 return level, ends
     return min(needed, most), None

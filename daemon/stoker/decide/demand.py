@@ -226,9 +226,12 @@ def _append(kept: tuple[LoadSample, ...], sample: LoadSample, step: float) -> tu
 
 
 def _merge(first: LoadSample, second: LoadSample) -> LoadSample:
-    return replace(
-        second,
+    return LoadSample(
+        service=second.service,
         start=min(first.start, second.start),
+        end=second.end,
+        in_flight=second.in_flight,
+        queued=second.queued,
         in_flight_seconds=first.in_flight_seconds + second.in_flight_seconds,
         queued_seconds=first.queued_seconds + second.queued_seconds,
         arrivals=first.arrivals + second.arrivals,
@@ -238,6 +241,7 @@ def _merge(first: LoadSample, second: LoadSample) -> LoadSample:
         oldest_wait=max(first.oldest_wait, second.oldest_wait),
         codes=_sum(first.codes, second.codes),
         latency=_sum(first.latency, second.latency),
+        workers=second.workers,
     )
 
 

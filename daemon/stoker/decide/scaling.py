@@ -184,6 +184,8 @@ def _combined(
     opinions: Sequence[_Opinion], blind: Sequence[Decision], present: int, *, demand: bool
 ) -> Decision:
     """The largest need, or the present count where a rule cannot see enough to let it go."""
+    if len(opinions) == 1 and not blind and not demand and not opinions[0].note:
+        return opinions[0].answer  # nearly always: one rule, and nothing that changes its answer
     unseen = "; ".join(dict.fromkeys(answer.reason for answer in blind))
     if opinions:
         best = max(opinions, key=lambda opinion: (opinion.need, opinion.answer.target))
