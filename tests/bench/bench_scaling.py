@@ -6,8 +6,8 @@
 Every trace of the directory (CSV, also .gz: `arrival_s` and `service_s`, or `input_tokens` and
 `output_tokens`, for which a replica is taken to read 8000 and write 50 tokens a second in each of its slots)
 is replayed with every start-up time and seed; without a directory, generated ones are; with --yardstick,
-both. A seed shifts the trace against the control loops (0 to 15 s) and each start-up by up to 10 %. Each policy has
-one setting, its default, in all cells. Cost is relative to a schedule that knows the future
+both. A seed shifts the trace against the control loops (0 to 15 s) and each start-up by up to 10 %. Each
+policy has one setting, its default, in all cells. Cost is relative to a schedule that knows the future
 (`stoker.simulate.bound`).
 
 The recorded traces that the defaults of foresight were looked at with are public: Azure's LLM inference
@@ -230,6 +230,17 @@ def summary(cells: Sequence[Sequence[Result]], names: Sequence[str]) -> list[str
     return lines
 
 
+def to_zero(names: Sequence[str], startups: Sequence[float]) -> list[str]:
+    """A service that may go to zero and has a request every few minutes: late and replica-hours."""
+    load = Load("rare", series(12 * 3600, 0.0055, seed=5), 1, 30.0, 16, 0)
+    lines = ["| start-up | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for startup in startups:
+        cells = [measure(load, name, startup, 0, 1.0) for name in names]
+        figures_of = " | ".join(f"{r.late:.1f} % / {r.hours:.2f} h" for r in cells)
+        lines.append(f"| {startup:g} s | {figures_of} |")
+    return lines
+
+
 def tuned_on(name: str) -> bool:
     """Whether a load had a part in choosing the defaults."""
     return any(part in name for part in TUNED_ON) and not name.endswith("-b")
@@ -258,8 +269,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--policies", default=",".join((*PEERS, OURS)))
     parser.add_argument("--yardstick", action="store_true", help="recorded and generated loads, all tables")
+    parser.add_argument("--to-zero", action="store_true", help="only the service with rare requests")
     given = parser.parse_args(arguments)
     names = given.policies.split(",")
+    if given.to_zero:
+        print("\n".join(to_zero(names, [float(text) for text in given.startups.split(",")])))
+        return 0
     loads = directory(given.directory) if given.directory else []
     if given.directory and not loads:
         parser.error(f"no trace (*.csv, *.csv.gz) in {given.directory}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
-from stoker.simulate.replay import Outcome
+from stoker.simulate.bound import clairvoyant
+from stoker.simulate.replay import Case, Outcome
+from stoker.simulate.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,8 @@ class Figures:
     starts: int
     peak: int
     unserved: int
+    bound_replica_seconds: float
+    """What a schedule would cost that knows the future and lets nobody wait too long."""
 
     def document(self) -> dict[str, object]:
         """As JSON data, times to the microsecond."""
@@ -59,7 +64,20 @@ def figures(outcome: Outcome) -> Figures:
         starts=outcome.tally.starts,
         peak=outcome.tally.peak,
         unserved=sum(math.isinf(wait) for wait in outcome.waits),
+        bound_replica_seconds=_bound(outcome.case),
     )
+
+
+@lru_cache(maxsize=16)
+def _known_bound(
+    trace: Trace, slots: int | None, slo_wait: float, startup: float, min_replicas: int
+) -> float:
+    return clairvoyant(trace, slots=slots, slo_wait=slo_wait, startup=startup, min_replicas=min_replicas)
+
+
+def _bound(case: Case) -> float:
+    scaling = case.spec.scaling
+    return _known_bound(case.trace, case.spec.slots, case.slo_wait, case.startup, scaling.min_replicas)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SLO_WAIT = 2.0
 """Seconds of waiting that count as good where neither the file nor the command says."""
 
+_MOST_STRIPS = 4
+"""Runs that are also drawn in the terminal; more would only scroll by."""
+
 
 @click.command()
 @config_options
@@ -34,6 +37,8 @@ SLO_WAIT = 2.0
 @click.option("--slo-wait", type=DURATION, help="Longest good wait in the queue.  [default: slo.wait, or 2s]")
 @click.option("--policy", "policies", multiple=True, metavar="NAME",
               help="Scale by this policy instead; several are compared.")  # fmt: skip
+@click.option("--sweep", metavar="NAME=V,V",
+              help="Once for each value of target, max_replicas, startup or the like.")  # fmt: skip
 @click.option("--initial", type=click.IntRange(min=0), metavar="N",
               help="Ready replicas at the beginning.  [default: min_replicas]")  # fmt: skip
 @click.option("--gpus", type=click.FloatRange(min=0), metavar="N",
@@ -46,7 +51,7 @@ def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, 
     """Replay a load through the scaling of FILE: how many requests wait too long, at which cost.
 
     Every request is served in the end: no queue limit, no timeouts. The pool begins with its min_replicas
-    ready.
+    ready. BOUND is the cost of a schedule that knows the future and lets nobody wait too long.
     """
     from stoker.cli import launch, loading
     from stoker.simulate.box import SharedBox
@@ -60,19 +65,22 @@ def command(files: tuple[str, ...], sets: tuple[str, ...], profile: str | None, 
     try:
         box, idle = _box(cases, given), effective.desired.box.idle
         outcomes = []
-        for metric in given["policies"] or (None,):
-            outcomes += _run(cases, metric, SharedBox(box, idle=idle) if box else grant_all)
+        for variant in _variants(cases, given):
+            outcomes += _run(variant, SharedBox(box, idle=idle) if box else grant_all)
     finally:
         gc.enable()
     rows = [figures(outcome) for outcome in outcomes]
+    labels = _labels(rows, len(cases), given)
     if plot:
         from stoker.simulate.plot import write_plot
 
-        write_plot(plot, outcomes, [f"{row.name}, {row.policy}" for row in rows])
+        write_plot(plot, outcomes, [f"{row.name}, {label}" for row, label in zip(rows, labels, strict=True)])
     if output == "json":
-        print_json({"services": [row.document() for row in rows]})
+        print_json(
+            {"services": [_document(row, label, given) for row, label in zip(rows, labels, strict=True)]}
+        )
         return
-    _print(rows, outcomes)
+    _print(rows, labels, outcomes)
 
 
 def _cases(
@@ -154,7 +162,41 @@ def _box(cases: Sequence[Case], given: Mapping[str, Any]) -> Amount | None:
     return box
 
 
-def _run(cases: Sequence[Case], metric: str | None, apportion: Apportion) -> list[Outcome]:
+def _variants(cases: Sequence[Case], given: Mapping[str, Any]) -> list[list[Case]]:
+    """The cases under each policy that was named, with each value that is swept. Raises UsageError."""
+    from stoker.cli.exits import UsageError
+    from stoker.simulate.variants import parse_sweep, varied
+
+    found = []
+    try:
+        sweep = parse_sweep(given["sweep"]) if given["sweep"] else None
+        for metric in given["policies"] or (None,):
+            ruled = [replace(c, spec=_scaled_by(c.spec, metric)) if metric else c for c in cases]
+            if sweep is None:
+                found.append(ruled)
+            else:
+                found += [[varied(case, sweep.name, value) for case in ruled] for value in sweep.values]
+    except ValueError as error:
+        raise UsageError(f"--sweep: {error}") from error
+    return found
+
+
+def _labels(rows: Sequence[Figures], services: int, given: Mapping[str, Any]) -> list[str]:
+    """The policy of each row and, of a sweep, its value."""
+    from stoker.simulate.variants import parse_sweep
+
+    if not given["sweep"]:
+        return [row.policy for row in rows]
+    sweep = parse_sweep(given["sweep"])
+    values = [value for value in sweep.values for _ in range(services)]
+    return [f"{row.policy}, {sweep.label(values[i % len(values)])}" for i, row in enumerate(rows)]
+
+
+def _document(row: Figures, label: str, given: Mapping[str, Any]) -> dict[str, object]:
+    return {**row.document(), "variant": label} if given["sweep"] else row.document()
+
+
+def _run(cases: Sequence[Case], apportion: Apportion) -> list[Outcome]:
     from stoker.cli.exits import UsageError
     from stoker.errors import PluginError
     from stoker.plugin.manager import PluginRegistry
@@ -172,8 +214,6 @@ def _run(cases: Sequence[Case], metric: str | None, apportion: Apportion) -> lis
             raise UsageError(str(error)) from error
         return made
 
-    if metric is not None:
-        cases = [replace(case, spec=_scaled_by(case.spec, metric)) for case in cases]
     return replay(cases, policy, apportion=apportion)
 
 
@@ -185,8 +225,8 @@ def _scaled_by(spec: ServiceSpec, metric: str) -> ServiceSpec:
     return replace(spec, scaling=replace(spec.scaling, policies=rules))
 
 
-def _print(rows: Sequence[Figures], outcomes: Sequence[Outcome]) -> None:
-    from stoker.cli.table import Cell, Column, Table, say, show
+def _print(rows: Sequence[Figures], labels: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    from stoker.cli.table import Cell, Column, Table, say, show, width
 
     titles = (
         "REQUESTS",
@@ -197,21 +237,23 @@ def _print(rows: Sequence[Figures], outcomes: Sequence[Outcome]) -> None:
         "LATENCY P50",
         "P99",
         "REPLICA-H",
+        "X BOUND",
         "STARTS",
         "PEAK",
     )
     columns = (Column("SERVICE"), Column("POLICY"), *(Column(title, right=True) for title in titles))
     table = []
-    for row in rows:
+    for row, label in zip(rows, labels, strict=True):
         seconds = (row.wait_p50_s, row.wait_p95_s, row.wait_p99_s, row.latency_p50_s, row.latency_p99_s)
         table.append(
             (
                 Cell(row.name, "bold"),
-                Cell(row.policy),
+                Cell(label),
                 Cell(str(row.requests)),
                 Cell(f"{row.slo_miss_ratio:.2%}", "red" if row.slo_miss_ratio > 0.01 else "green"),
                 *(Cell(f"{value:.2f} s") for value in seconds),
                 Cell(f"{row.replica_seconds / 3600:.2f}"),
+                Cell(f"{row.replica_seconds / row.bound_replica_seconds:.2f}"),
                 Cell(str(row.starts)),
                 Cell(str(row.peak)),
             )
@@ -224,6 +266,22 @@ def _print(rows: Sequence[Figures], outcomes: Sequence[Outcome]) -> None:
         f"a replica is ready {' or '.join(f'{start:g} s' for start in starts)} after the decision",
         "dim",
     )
+    bounds = sorted({(row.name, row.bound_replica_seconds / 3600) for row in rows})
+    told = ", ".join(f"{hours:.2f} replica-hours for {name}" for name, hours in bounds)
+    say(f"bound: {told}, nobody late, by a schedule that knows the future", "dim")
     for row in rows:
         if row.unserved:
             say(f"{row.name}, {row.policy}: {row.unserved} requests were never served", "red")
+    if len(outcomes) <= _MOST_STRIPS:
+        _show_strips(outcomes, [f"{r.name}, {label}" for r, label in zip(rows, labels, strict=True)], width())
+
+
+def _show_strips(outcomes: Sequence[Outcome], titles: Sequence[str], columns: int | None) -> None:
+    from stoker.cli.table import say
+    from stoker.simulate.strips import strips
+
+    for outcome, title in zip(outcomes, titles, strict=True):
+        say()
+        say(title, "bold")
+        for line in strips(outcome, columns or 100):
+            say(line)
