@@ -155,12 +155,9 @@ def policies():
     return lambda name: registry.factory("policy", name)(context)
 
 
-def measure(load: Load, policy: str, startup: float, seed: int, bound: float) -> Result:
-    """One run."""
-    source = random.Random(1000 + seed)
-    shift = source.uniform(0, 15)
-    trace = Trace(tuple(at + shift for at in load.trace.arrivals), load.trace.services)
-    spec = ServiceSpec(
+def service_of(load: Load, policy: str) -> ServiceSpec:
+    """The service that the load is for, scaled by that policy at its defaults."""
+    return ServiceSpec(
         deployment="bench",
         name=load.name,
         launch=Command(("run",)),
@@ -169,9 +166,16 @@ def measure(load: Load, policy: str, startup: float, seed: int, bound: float) ->
         traffic=Traffic(concurrency=load.slots),
         slo_wait=load.slo_wait,
     )
+
+
+def measure(load: Load, policy: str, startup: float, seed: int, bound: float) -> Result:
+    """One run."""
+    source = random.Random(1000 + seed)
+    shift = source.uniform(0, 15)
+    trace = Trace(tuple(at + shift for at in load.trace.arrivals), load.trace.services)
     first = sum(s for at, s in zip(load.trace.arrivals, load.trace.services, strict=True) if at < 300)
     case = Case(
-        spec=spec,
+        spec=service_of(load, policy),
         trace=trace,
         startup=startup,
         slo_wait=load.slo_wait,
