@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
 from stoker.errors import WorkerError
+from stoker.model.service import ServiceKey
 from stoker.plugin.local import open_log
 from stoker.plugin.ports import StartRequest
 from stoker_process import procfs
@@ -81,6 +82,10 @@ class Births:
         if spare is not None:
             await anyio.sleep(IN_TIME)
             await self._spares.give_up(replica, spare)
+
+    async def retain(self, services: Collection[ServiceKey]) -> None:
+        """End what is kept for other services than these."""
+        await self._templates.retain(services)
 
     async def aclose(self) -> None:
         """End what makes the processes; they themselves go on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import anyio.to_thread
 from stoker.errors import StokerError, WorkerError
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.model.service import ServiceKey
 from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
 from stoker_process import procfs
@@ -153,6 +154,10 @@ class ProcessDriver:
                 if measure is not None:
                     found[worker.pid] = worker.use(measure, now)
         return found
+
+    async def retain(self, services: Collection[ServiceKey]) -> None:
+        """End the templates of all other services."""
+        await self._births.retain(services)
 
     async def aclose(self) -> None:
         """Close the descriptors; workers keep running, waiting tasks end with an error."""

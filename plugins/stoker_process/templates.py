@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 
 from stoker.errors import WorkerError
+from stoker.model.service import ServiceKey
 from stoker.plugin.local import open_log
 from stoker.plugin.ports import StartRequest
 from stoker_process import template as program
@@ -91,6 +92,12 @@ class Templates:
             )
             await self._end(request.service, found)
             return None
+
+    async def retain(self, services: Collection[ServiceKey]) -> None:
+        """End those of other services than these."""
+        for service, one in list(self._templates.items()):
+            if service not in services:
+                await self._end(service, one)
 
     async def aclose(self) -> None:
         """End them all; what they forked goes on."""

@@ -6,7 +6,7 @@ block it; use anyio only (the simulation runs the same loop on trio's virtual cl
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -159,6 +159,16 @@ class ExpectantDriver(WorkerDriver, Protocol):
     async def expect(self, replica: str) -> None:
         """The worker of that replica has failed and is gone: most likely `start` is called for it at once.
         Returns when it was called, or what was prepared has been given up. Never raises."""
+        ...
+
+
+@runtime_checkable
+class RetainingDriver(WorkerDriver, Protocol):
+    """A driver that keeps something ready for services beyond the life of their workers."""
+
+    async def retain(self, services: Collection[ServiceKey]) -> None:
+        """Of these services workers may be started at any time; what is kept for others can go. Called when a
+        configuration has come into force."""
         ...
 
 

@@ -363,6 +363,8 @@ class Daemon:
         if before.generation and before.box.router != desired.box.router:
             self._routes.publish(self._control.routes)  # the same table, for other routers
         self._autoscaler.reconsider()
+        kept = {key for key, spec in desired.services.items() if not spec.held}
+        self._tasks.start_soon(self._parts.retain, kept)
 
     def _check(self, effective: EffectiveConfig) -> None:
         self._parts.check(effective.desired)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from stoker.config.resolve import EffectiveConfig
 from stoker.errors import ConfigError, ConfigProblem, PluginError
 from stoker.model.device import Inventory
 from stoker.model.event import Event, InventoryChanged, Notice
-from stoker.model.service import DesiredState
+from stoker.model.service import DesiredState, ServiceKey
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import (
     Application,
@@ -23,6 +23,7 @@ from stoker.plugin.ports import (
     Policy,
     RefreshableSource,
     ReleasableSource,
+    RetainingDriver,
     Router,
     WorkerDriver,
 )
@@ -90,6 +91,16 @@ class Parts:
                     await driver.aclose()
             except Exception as error:  # noqa: BLE001 - a driver is a stranger; the others are closed all the same
                 sys.stderr.write(f"stoker: driver {name} was not closed: {type(error).__name__}: {error}\n")
+
+    async def retain(self, services: Collection[ServiceKey]) -> None:
+        """Tell the drivers for which services they may have to start workers; a fault of one is said."""
+        for name, driver in list(self._drivers.items()):
+            try:
+                if isinstance(driver, RetainingDriver):
+                    await driver.retain(services)
+            except Exception as error:  # noqa: BLE001 - a driver is a stranger; it keeps what it keeps
+                words = f"driver {name} cannot let go of what it keeps: {type(error).__name__}: {error}"
+                self._post(Notice(message=words, severity="warning"))
 
     def drivers(self, names: Iterable[str]) -> list[WorkerDriver]:
         """The drivers of those backends that exist."""

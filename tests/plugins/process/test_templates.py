@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.plugin.ports import PluginContext, StartRequest
+from stoker.plugin.ports import PluginContext, StartRequest, WorkerDriver
 from stoker.plugin.testing.driver import DriverSuite
 from stoker.plugin.testing.driver_bench import (
+    DEADLINE,
     Bench,
     ended,
     only,
@@ -69,6 +71,18 @@ class TestForked(DriverSuite):
         bench = ForkedBench(tmp_path, factory=self.factory, options=self.options, environ=self.environ)
         yield bench
         await bench.end_everything()
+
+    async def test_use_is_measured_over_the_whole_tree(self, driver: WorkerDriver, bench: Bench) -> None:
+        """As for others, once the replicas have turned into the commands."""
+        busy = await driver.start(bench.request("sh", "-c", "sh -c 'while :; do :; done' & wait"))
+        idle = await driver.start(bench.request("sleep", "600"))
+        with anyio.fail_after(DEADLINE):
+            while True:
+                usage = await driver.usage([busy, idle])
+                small, big = usage[idle.pid], usage[busy.pid]
+                if small.cpu < 0.05 < big.cpu < 1.5 and 100_000 < small.memory < big.memory < 100_000_000:
+                    break
+                await anyio.sleep(0.2)
 
     async def test_workers_outlive_a_daemon_that_is_killed(self, bench: Bench) -> None:
         """And the process that they were forked from does not. Waits until the command can hear a signal."""
@@ -227,6 +241,16 @@ async def test_the_death_of_a_template_harms_no_replica(warm: Warm) -> None:
         assert running(one.pid)
         await warm.driver.kill(one)
         assert await ended(warm.driver, one) == ExitStatus(signal=signal.SIGKILL)
+
+
+async def test_the_template_of_a_service_that_is_gone_ends(warm: Warm) -> None:
+    handle = await warm.stay()
+    template = warm.template
+    await warm.driver.retain({"suite/web", "suite/other"})
+    assert warm.template == template
+    await warm.driver.retain({"suite/other"})
+    assert not templates_in(warm.bench.directory)
+    assert running(handle.pid)
 
 
 async def test_a_template_ends_with_its_driver(warm: Warm) -> None:
