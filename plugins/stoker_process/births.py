@@ -63,7 +63,10 @@ class Births:
         cgroup = spare.cgroup if spare else self._new_cgroup(request.replica)
         fence = self._fences.build(request.service, request.replica, request.limits, cgroup)
         try:
-            await self._scratch.make(request.tmp_dir, order.user[1:] if order.user else None)
+            if not request.preload and self._scratch.can_hold(request.tmp_dir):
+                order = replace(order, tmp=request.tmp_dir)
+            else:
+                await self._scratch.make(request.tmp_dir, _owner(order))
             pid, cgroup = await self._spawn(request, fenced(order, fence), cgroup, spare)
             pidfd = _open_own(pid)
         except WorkerError:
@@ -110,6 +113,11 @@ class Births:
                 self._without_cgroup(request.replica, os.strerror(birth.errno), cgroup)
                 cgroup = None
                 birth = await self._order(order, log, None)
+            if birth.step == "tmp":
+                # Something of that name was there, or the directory above is gone.
+                _bury(birth.pid)
+                await self._scratch.make(request.tmp_dir, _owner(order))
+                birth = await self._order(replace(order, tmp=""), log, cgroup)
         except WorkerError:
             end_marked(request.mark)
             raise
@@ -146,6 +154,10 @@ class Births:
         self._call_orphans()
         if cgroup is not None and self._cgroups is not None:
             self._cgroups.remove(cgroup)
+
+
+def _owner(order: Order) -> tuple[int, int] | None:
+    return order.user[1:] if order.user else None
 
 
 def _record(request: StartRequest, pid: int, cgroup: Path | None, fence: Fence) -> Record:

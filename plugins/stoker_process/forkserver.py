@@ -155,6 +155,11 @@ def _become(order: dict[str, Any], log: int, failure: int) -> None:
         os.dup2(log, 2)
         step = "chdir"
         os.chdir(order["cwd"])
+        step = "tmp"
+        if order["tmp"]:
+            os.mkdir(order["tmp"], 0o700)
+            if order["user"]:
+                os.chown(order["tmp"], *order["user"][1:], follow_symlinks=False)
         step = "limits"
         for group in order["groups"]:
             _enter(group)

@@ -34,6 +34,11 @@ class Scratch:
         self._left: list[str] = []
         """What could not be removed and was not said yet."""
 
+    def can_hold(self, path: str) -> bool:
+        """Whether a worker can make that directory itself, so that a busy disk keeps nobody else waiting."""
+        self._complain()
+        return os.path.dirname(path) in self._held
+
     async def make(self, path: str, owner: tuple[int, int] | None) -> None:
         """Make an empty directory that only `owner` (uid, gid; None: the daemon's own user) may enter.
 

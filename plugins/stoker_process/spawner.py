@@ -39,6 +39,8 @@ class Order:
     limits: tuple[tuple[int, int], ...] = ()
     user: tuple[str, int, int] | None = None
     umask: int | None = None
+    tmp: str = ""
+    """A directory that it makes for itself and its user first; "" for none."""
     groups: tuple[str, ...] = ()
     cores: tuple[int, ...] = ()
     """To run on; empty: on any."""

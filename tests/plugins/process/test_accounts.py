@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stoker.errors import WorkerError
+from stoker.model.replica import ExitStatus
 from stoker.plugin.testing.driver_bench import Bench, ended, refused, running, until
 from stoker_process.driver import ProcessDriver
 from stoker_process.scratch import Scratch
@@ -108,6 +109,21 @@ async def test_temporary_files_are_the_users_own(sessions: ProcessDriver, bench:
     assert (await bench.run(sessions, thief))[0].code != 0
     await sessions.kill(handle)
     await ended(sessions, handle)
+
+
+async def test_a_worker_makes_its_directory_itself_or_gets_it_emptied(
+    sessions: ProcessDriver, bench: Bench
+) -> None:
+    first = await sessions.start(bench.request("sleep", "600", tmp_dir=scratch_of(bench, "web-1")))
+    program = 'stat -c %a "$TMPDIR"; ls -A "$TMPDIR"; touch "$TMPDIR/mine"'
+    for name in ("web-2", "web-3"):
+        where = scratch_of(bench, name)
+        if name == "web-3":
+            os.makedirs(f"{where}/left/behind", 0o755)
+        request = bench.request("sh", "-c", program, tmp_dir=where, environ={"TMPDIR": where})
+        assert await bench.run(sessions, request) == (ExitStatus(code=0), "700\n")
+    await sessions.kill(first)
+    await ended(sessions, first)
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
