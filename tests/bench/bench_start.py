@@ -37,7 +37,7 @@ def bare(program: str, world: World, count: int) -> float:
 def in_control_at(stoker: Stoker) -> float:
     """When the loop took its first configuration over, in monotonic seconds."""
     command = [stoker.program, "--socket", stoker.directory / "s", "events", "-o", "json"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     events = json.loads(lines)
     events = events["events"] if isinstance(events, dict) else events
     return next(event["at"] for event in events if event["type"] == "ConfigApplied")

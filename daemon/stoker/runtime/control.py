@@ -26,6 +26,9 @@ from stoker.runtime.journal import Journal
 
 Addresses = Mapping[ServiceKey, tuple[str, int]]
 
+WORTH_A_REST, REST, LONGEST_REST = 0.001, 2.0, 0.01
+"""A step that took longer than the first, in seconds, is followed by a rest of so many times that, at most so
+long: what comes meanwhile (hundreds of workers that start at once) is planned for together."""
 MAX_ROUNDS = 50
 """Plans performed in a row without waiting. A plan that is not empty after so many is a fault in a rule;
 the loop then says so and slows down instead of spinning."""
@@ -96,8 +99,11 @@ class ControlLoop:
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
-            self._wake = anyio.Event()
+            self._wake, began = anyio.Event(), anyio.current_time()
             wake_at = self.step()
+            spent = anyio.current_time() - began
+            if spent > WORTH_A_REST:
+                await anyio.sleep(min(REST * spent, LONGEST_REST))
             if self._inbox:
                 await anyio.lowlevel.checkpoint()
                 continue
