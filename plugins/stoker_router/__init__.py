@@ -30,7 +30,7 @@ Laws, each held by a test in `tests/plugins/router`:
 12. The listening sockets outlive the program: the daemon holds copies, which the next one inherits, and so
     does a process that does nothing else, for when the daemon dies as well. A program that is killed fails
     the requests in its hands and no other; one of another version finishes what it has while its successor
-    serves. With daemon and program gone the addresses stay open for half a minute, no longer.
+    serves. With daemon and program gone the addresses stay open for a minute, no longer.
 
 The modules, from the inside out. Pure: `head` and `framing` (HTTP/1.1 heads and bodies), `answers`, `meter`
 (the books), `table`, `wishes` (what requests say of themselves), `budget`. A request's way: `client` (a

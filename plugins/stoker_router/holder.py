@@ -27,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which another daemon may come when neither daemon nor program is left."""
 _BATCH = 64
 """Sockets in one message; the kernel takes 253."""
