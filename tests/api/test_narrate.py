@@ -99,3 +99,13 @@ def test_the_narrator_says_how_long_a_start_took_and_leaves_out_the_small_steps(
         "infer-k3x9 started as pid 4242 at 127.0.0.1:40123",
         "infer-k3x9 ready after 1s",
     ]
+
+
+@pytest.mark.parametrize(("fault", "lines"), [("", 1), ("liveness", 1), ("hung-start", 2)])
+def test_a_hung_start_is_told_before_its_end(fault: str, lines: int) -> None:
+    """Of the others another event has told."""
+    who = {"replica": "infer-k3x9", "service": "rag/infer"}
+    stop = facts.StopSignalled(**who, reason="not ready within 2s", fault=fault)
+    narrator = Narrator()
+    told = [*narrator.tell(stop), *narrator.tell(facts.WorkerExited(**who, status=ExitStatus(signal=15)))]
+    assert told == ["infer-k3x9 told to stop: not ready within 2s", "infer-k3x9 stopped"][-lines:]

@@ -211,7 +211,49 @@ class Pm2(Supervisor):
             return []
 
 
-ALL = {kind.name: kind for kind in (Stoker, StokerPool, Circus, Supervisord, Pm2)}
+BARE = """
+import json, os, select, signal, sys
+groups, poll, held = json.load(open(sys.argv[1])), select.epoll(), {}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+def spawn(argv):
+    pid = os.posix_spawn(argv[0], argv, {}, setsid=True)
+    descriptor = os.pidfd_open(pid)
+    held[descriptor] = argv, pid
+    poll.register(descriptor, select.EPOLLIN)
+
+for argv, count in groups:
+    for _ in range(count):
+        spawn(argv)
+try:
+    while True:
+        for descriptor, _ in poll.poll():
+            argv, pid = held.pop(descriptor)
+            os.waitpid(pid, 0)
+            os.close(descriptor)
+            spawn(argv)
+finally:
+    for _, pid in held.values():
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+class Bare(Supervisor):
+    """The floor: nothing but posix_spawn, pidfds and epoll. It cannot change anything."""
+
+    name = "bare"
+
+    def configure(self, groups: list[Group]) -> None:
+        (self.directory / "bare.json").write_text(json.dumps([(argv, count) for _, argv, count in groups]))
+
+    def start(self) -> None:
+        self._begin(sys.executable, "-c", BARE, self.directory / "bare.json")
+
+    def apply(self) -> None:
+        return
+
+
+ALL = {kind.name: kind for kind in (Bare, Stoker, StokerPool, Circus, Supervisord, Pm2)}
 
 
 def install(peers: Path) -> None:

@@ -6,6 +6,7 @@ after it the next one comes. Hypothesis draws schedules and shrinks one that bre
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -363,29 +364,43 @@ def uses(worker: FakeWorker, uuid: str) -> bool:
     return any(given.uuid == uuid for given in worker.request.reservations)
 
 
+def wanted_of(daemon: SimulatedDaemon, spec: ServiceSpec) -> int:
+    """How many replicas a service is to have now."""
+    state, low, high = daemon.state, spec.scaling.min_replicas, spec.scaling.max_replicas
+    return min(high, max(low, state.targets.get(spec.key, low), spec.key in state.demand))
+
+
+def crowded(daemon: SimulatedDaemon) -> bool:
+    """Whether all that is wanted takes more devices than there are, with shares packed as closely as can
+    be."""
+    wanted = [
+        (spec.resources.gpu, wanted_of(daemon, spec))
+        for spec in daemon.control.desired.services.values()
+        if not spec.held
+    ]
+    whole = sum(gpu * count for gpu, count in wanted if gpu >= 1)
+    shares = sum(gpu * count for gpu, count in wanted if gpu < 1)
+    return whole + math.ceil(shares) > DEVICES
+
+
 def outstanding(daemon: SimulatedDaemon) -> list[str]:
-    """What is wanted and not so, without an excuse."""
+    """What is wanted and not so. There are two excuses: what depends on a held service waits for it, and
+    where more is wanted than the box has devices for, some wait for one, and an update of theirs as well."""
     state, desired = daemon.state, daemon.control.desired
-    wrong = []
+    full, wrong = crowded(daemon), []
     for key in {replica.service for replica in state.replicas.values()} | set(desired.services):
         spec, mine = desired.services.get(key), state.of(key)
         if spec is None or spec.held:
             wrong += [f"{key} is not wanted and has {len(mine)} replicas"] * bool(mine)
             continue
-        low, high = spec.scaling.min_replicas, spec.scaling.max_replicas
-        wanted = min(high, max(low, state.targets.get(key, low), key in state.demand))
-        # Where the box has room for fewer than are wanted an update waits: it takes no worker more away.
-        cramped = any(
-            r.phase == "pending" and not place(spec, state.inventory, state.replicas.values()).placed
-            for r in mine
-        )
-        if len(mine) != wanted and not (cramped and len(mine) <= wanted + 1):
+        waits = full and not place(spec, state.inventory, state.replicas.values()).placed
+        cramped = waits and any(replica.phase == "pending" for replica in mine)
+        if len(mine) != (wanted := wanted_of(daemon, spec)) and not (cramped and len(mine) == wanted + 1):
             wrong.append(f"{key}: {wanted} wanted, there are {len(mine)}")
         for replica in mine:
             if replica.phase == "ready" and (cramped or replica.revision == revision(spec)):
                 continue
-            excused = not place(spec, state.inventory, state.replicas.values()).placed
-            excused |= any(upstream.held for upstream in desired.dependencies(spec))
+            excused = waits or any(upstream.held for upstream in desired.dependencies(spec))
             if replica.phase != "pending" or not excused:
                 wrong.append(f"{replica.id} is {replica.phase}: {replica.reason}")
     return wrong

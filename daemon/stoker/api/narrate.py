@@ -278,7 +278,8 @@ class Narrator:
             self._spawned.pop(event.replica, None)
         elif isinstance(event, facts.StopSignalled):
             self._stopping.add(event.replica)
-        if isinstance(event, _QUIET) or self._told_already(event):
+        hung = isinstance(event, facts.StopSignalled) and event.fault == HUNG
+        if (isinstance(event, _QUIET) and not hung) or self._told_already(event):
             return
         if isinstance(event, facts.ReplicaBecameReady) and (since := self._spawned.pop(event.replica, None)):
             yield f"{event.replica} ready after {format_duration(event.at - since)}"
@@ -296,6 +297,8 @@ class Narrator:
         return before == self._devices
 
 
+HUNG = "hung-start"
+"""The one fault that no event before the stop has told of."""
 _QUIET = (
     facts.ReplicaAdded,
     facts.StartRequested,
