@@ -23,6 +23,11 @@ ANY_TIME = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 NUMBERS = st.integers(0, 359)
+STOPPED: Schedule = [
+    (World.update, 152), (World.request, 197), (World.silence_nvml, 1), (World.request, 89),
+    (World.request, 37),
+]  # fmt: skip
+"""A daemon took a worker over that the one before had told to stop, and sent it requests, in one of three."""
 
 
 def told(schedule: Schedule) -> None:
@@ -54,6 +59,9 @@ def test_no_device_has_two_owners_is_missing_or_is_freed_early(schedule: Schedul
 @given(st.lists(st.tuples(st.sampled_from(OWN_DOING), NUMBERS), min_size=4, max_size=30))
 # A daemon that took over and drained a worker before it had told the router anything took it for unused.
 @example([(World.request, 254), (World.lose_words, 295), (World.die, 0), (World.request, 254)])
+@example(STOPPED)
+@example(STOPPED)
+@example(STOPPED)
 def test_no_request_suffers_by_what_stoker_does_itself(schedule: Schedule) -> None:
     told(schedule)
     world = play(schedule)

@@ -152,6 +152,9 @@ class Actuator:
         if worker is None:
             return
         worker.signal = action.signal
+        reason = action.reason or "told to stop"
+        worker.record = replace(worker.record, stopping=reason, leave=action.leave)
+        self._save(worker.record)
         if worker.record.handle is not None:
             self._tasks.start_soon(self._guarded, worker.driver.signal, worker.record.handle, action.signal)
 
@@ -195,7 +198,7 @@ class Actuator:
             self._post(SpawnFailed(**who, error=_words(error), permanent=permanent))
             return
         endpoint = handle.endpoint or endpoint
-        worker.record = replace(record, handle=handle, endpoint=endpoint)
+        worker.record = replace(worker.record, handle=handle, endpoint=endpoint)
         self._save(worker.record)
         self._post(WorkerSpawned(**who, handle=handle, endpoint=endpoint))
         await self._attend(worker, handle)

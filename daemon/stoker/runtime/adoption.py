@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from stoker.model.event import Event, Notice, WorkerAdopted
+from stoker.model.event import Event, Notice, StopSignalled, WorkerAdopted
 from stoker.plugin.ports import FoundWorker, WorkerDriver
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.store import Store, WorkerRecord
@@ -59,12 +59,19 @@ async def _take_over(
             revision=record.revision,
             reservations=record.reservations,
             restarts=record.restarts,
-            ready=record.ready,
+            ready=record.ready and not record.stopping,
             created=record.created,
             devices_reason=record.devices_reason,
             depends=record.depends,
         )
     )
+    if record.stopping:
+        # By the daemon before, and it may be as good as gone: nobody may send it a request.
+        post(
+            StopSignalled(
+                replica=record.replica, service=record.service, reason=record.stopping, leave=record.leave
+            )
+        )
     actuator.adopt(record, handle, driver)
 
 

@@ -45,6 +45,10 @@ class WorkerRecord:
     created: float = 0.0
     devices_reason: str = ""
     depends: tuple[ServiceKey, ...] = ()
+    stopping: str = ""
+    """Why it was told to stop; "" if it was not. No daemon uses it any more then."""
+    leave: bool = False
+    """Whether its replica goes with it."""
 
 
 class Store:
