@@ -16,6 +16,10 @@ import pytest
 PROGRAM = Path(__file__).with_name("cluster.py")
 
 
+class ClusterError(Exception):
+    """It did not come up."""
+
+
 class RayCluster:
     """A cluster and what a process must have in its environment to join it."""
 
@@ -33,7 +37,9 @@ class RayCluster:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True,
         )  # fmt: skip
         said = self._process.stdout.readline()  # type: ignore[union-attr]
-        assert said, (place / "log").read_text()
+        if not said:
+            self.close()
+            raise ClusterError((place / "log").read_text())
         self.address = json.loads(said)["address"]
 
     def tell(self, words: str) -> None:
@@ -53,15 +59,27 @@ class RayCluster:
             self._log.close()
 
 
+TRIES = 4
+
+
 @contextlib.contextmanager
 def cluster(nodes: int, gpus: int) -> Iterator[RayCluster]:
-    place = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))  # short: Ray makes unix sockets below it
-    made = RayCluster(place, nodes, gpus)
-    try:
-        yield made
-    finally:
-        made.close()
-        shutil.rmtree(place, ignore_errors=True)
+    """Tried again: Ray gives a node 30 s to come up, and a busy machine may need more."""
+    for attempt in range(TRIES):
+        place = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))  # short: Ray makes unix sockets below it
+        try:
+            made = RayCluster(place, nodes, gpus)
+        except ClusterError:
+            shutil.rmtree(place, ignore_errors=True)
+            if attempt == TRIES - 1:
+                raise
+            continue
+        try:
+            yield made
+        finally:
+            made.close()
+            shutil.rmtree(place, ignore_errors=True)
+        return
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from stoker.plugin.testing.driver_bench import Bench, refused
 pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(
         not os.environ.get("STOKER_RAY_CONFORMANCE"), reason="takes minutes; set STOKER_RAY_CONFORMANCE=1"
     ),

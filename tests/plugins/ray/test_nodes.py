@@ -15,7 +15,7 @@ from stoker.model.service import Elsewhere, Resources
 from stoker.plugin.ports import WorkerDriver
 from stoker.plugin.testing.driver_bench import Bench, running
 
-pytestmark = [pytest.mark.system, pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.anyio, pytest.mark.timeout(400)]
 LIMIT = 90.0
 
 

@@ -1,0 +1,107 @@
+"""Start of replicas on Ray by Stoker's driver, against as many bare actors of the same cluster.
+
+    python tests/bench/bench_ray.py [--replicas 20] [--rounds 2]
+
+A bare actor is done when it answers its first call, a replica when its command runs below its guard. Rounds
+alternate, so that both see the same machine. The cluster is made for it, on loopback.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+
+from stoker.plugin.ports import PluginContext, StartRequest
+from stoker_ray.driver import RayDriver
+
+CONFTEST = Path(__file__).parent.parent / "plugins/ray/conftest.py"
+BARE = """
+import json, os, sys, time
+out = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)  # Ray prints as well
+import ray
+ray.init(address=sys.argv[1], namespace="bare", log_to_driver=False, configure_logging=False)
+class Bare:
+    def ping(self): return 1
+kind = ray.remote(Bare)
+for line in sys.stdin:
+    count = int(line)
+    began = time.perf_counter()
+    actors = [kind.options(num_cpus=0).remote() for _ in range(count)]
+    ray.get([actor.ping.remote() for actor in actors])
+    out.write(json.dumps(time.perf_counter() - began) + "\\n")
+    for actor in actors: ray.kill(actor)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicas", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    spec = importlib.util.spec_from_file_location("ray_conftest", CONFTEST)
+    assert spec is not None
+    assert spec.loader is not None
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    with conftest.cluster(nodes=0, gpus=0) as cluster:
+        anyio.run(compare, cluster, given.replicas, given.rounds)
+
+
+async def compare(cluster, replicas: int, rounds: int) -> None:
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    peer = subprocess.Popen(
+        [sys.executable, "-c", BARE, cluster.address], env={**os.environ, **cluster.environ, **loopback},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    options = {"address": cluster.address, "environ": cluster.environ, "patience": 240}
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as place, peer:
+        context = PluginContext(instance="bench", state_dir=place, runtime_dir=place, options=options)
+        async with aclosing(RayDriver(context)) as driver:
+            await driver.find()
+            for _ in range(rounds):
+                peer.stdin.write(f"{replicas}\n")
+                peer.stdin.flush()
+                theirs.append(json.loads(peer.stdout.readline()))
+                await anyio.sleep(3)
+                began = time.perf_counter()
+                handles = await start_all(driver, replicas, place)
+                ours.append(time.perf_counter() - began)
+                for handle in handles:
+                    await driver.kill(handle)
+                    await driver.wait(handle)
+                await anyio.sleep(3)
+        peer.stdin.close()
+    a, b = statistics.median(ours), statistics.median(theirs)
+    print(f"{replicas} replicas {a:.2f} s, {replicas} bare actors {b:.2f} s; ratio {a / b:.2f}", ours, theirs)
+
+
+async def start_all(driver: RayDriver, count: int, place: str) -> list:
+    handles = []
+
+    async def one(number: int) -> None:
+        request = StartRequest(
+            replica=f"web-{number}", service="bench/web", mark=f"bench:bench/web:web-{number}",
+            argv=("sleep", "600"), environ={"PATH": "/usr/bin:/bin"}, working_dir="/",
+            log_path=f"{place}/{number}.log", endpoint=f"127.0.0.1:{21000 + number}",
+        )  # fmt: skip
+        handles.append(await driver.start(request))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(count):
+            tasks.start_soon(one, number)
+    return handles
+
+
+if __name__ == "__main__":
+    main()
