@@ -10,7 +10,7 @@ import pytest
 
 from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served
 from api.wire import Connection, ask, get, post, refused
-from stoker.api import endpoints
+from stoker.api import metrics
 from stoker.api.facade import LogFile
 from stoker.api.openapi import ENDPOINTS
 from stoker.model.event import ConfigApplied
@@ -291,7 +291,7 @@ def test_metrics_of_many_services_are_the_same_written_beside_the_loop(
     daemon: FakeDaemon, live: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, few = ask(live.socket, "GET", "/metrics")
-    monkeypatch.setattr(endpoints, "MANY", 0)
+    monkeypatch.setattr(metrics, "MANY", 0)
     _, kind, many = ask(live.socket, "GET", "/metrics")
     assert kind.startswith("text/plain")
     assert many == few

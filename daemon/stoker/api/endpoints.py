@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -29,8 +28,6 @@ from stoker.model.service import ServiceKey
 
 DECISIONS = 8
 """Changes of a target that `explain` tells."""
-MANY = 200
-"""With more services than this their metrics take so long to write that it is done beside the loop."""
 _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
@@ -67,13 +64,9 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format; its library is loaded when first asked for."""
-        from stoker.api.metrics import exposition
+        from stoker.api.metrics import written
 
-        snapshot, accepted = self._facade.snapshot(), request.headers.get("accept", "")
-        if len(snapshot.desired.services) > MANY:
-            text, kind = await to_thread.run_sync(exposition, snapshot, accepted)
-        else:
-            text, kind = exposition(snapshot, accepted)
+        text, kind = await written(self._facade.snapshot(), request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
 
     async def openapi(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
+from anyio import to_thread
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -18,8 +19,17 @@ from stoker.model.device import Health
 from stoker.model.replica import Phase
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MANY = 200
+"""Services from which on writing takes too long to be done in the loop."""
 SERVICE = ["deployment", "service"]
 DEVICE = ["uuid", "index", "name"]
+
+
+async def written(snapshot: Snapshot, accepted: str) -> tuple[bytes, str]:
+    """As `exposition`, in a thread where that takes long enough to hold up everything else."""
+    if len(snapshot.desired.services) > MANY:
+        return await to_thread.run_sync(exposition, snapshot, accepted)
+    return exposition(snapshot, accepted)
 
 
 def exposition(snapshot: Snapshot, accepted: str = "") -> tuple[bytes, str]:
