@@ -69,7 +69,15 @@ def podman() -> Iterator[Podman]:
     try:
         yield from _serving(place)
     finally:
+        _unmount(place)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _unmount(place: Path) -> None:
+    """podman mounts its store on itself, and leaves it so."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for path in sorted((one for one in mounted if one.startswith(f"{place}/")), reverse=True):
+        subprocess.run(["umount", path], check=False)
 
 
 def _serving(place: Path) -> Iterator[Podman]:
