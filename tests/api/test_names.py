@@ -62,7 +62,7 @@ def test_an_unknown_or_ambiguous_device_is_refused_with_those_there_are() -> Non
         resolve_device(snapshot(), "GPU-")
     with pytest.raises(NotFoundError, match=f"did you mean '{GPU}'"):
         resolve_device(snapshot(), GPU[:-1] + "6")
-    with pytest.raises(NotFoundError, match="no device '7'; there are"):
+    with pytest.raises(NotFoundError, match="no GPU 7 on this box; there are: 0"):
         resolve_device(snapshot(), "7")
 
 

@@ -12,6 +12,7 @@ import pytest
 from api.fakes import GPU, REASON, FakeDaemon, Served, preview, rejection, snapshot, spec, specs
 from cli.conftest import Stoker
 from stoker.api.facade import LogFile
+from stoker.cli.commands.events import news
 from stoker.errors import ConfigProblem
 from stoker.model.device import Inventory
 from stoker.model.service import DesiredState
@@ -219,6 +220,20 @@ def test_logs_carry_the_replica_unless_it_was_asked_for(stoker: Stoker) -> None:
     assert stoker("logs", "--since", "1h").out == both
     assert stoker("logs", "--since", "2999-01-01").out == ""
     assert stoker("logs", "nope").code == 1
+
+
+def test_what_was_said_of_the_devices_is_not_said_again() -> None:
+    told = [
+        ("InventoryChanged", "8 devices"),
+        ("WorkerExited", "a exited"),
+        ("InventoryChanged", "8 devices"),
+    ]
+    told += [("InventoryChanged", "7 devices"), ("InventoryChanged", "8 devices")]
+    events = [{"type": kind, "message": message} for kind, message in told]
+    assert [event["message"] for event in news(events, "text")] == [
+        "8 devices", "a exited", "7 devices", "8 devices",
+    ]  # fmt: skip
+    assert list(news(events, "json")) == events
 
 
 def test_events(stoker: Stoker) -> None:

@@ -64,6 +64,9 @@ def resolve_device(snapshot: Snapshot, name: str) -> str:
         return found[0]
     if found:
         raise ConflictError(f"{name!r} means several devices; write one of {', '.join(found)}")
+    if name.isdecimal() and devices:
+        indices = ", ".join(str(index) for index in sorted({device.index for device in devices}))
+        raise NotFoundError(f"no GPU {name} on this box; there are: {indices}")
     raise NotFoundError(f"no device {name!r}; {nearest(name, known, 'devices')}")
 
 

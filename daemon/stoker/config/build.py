@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from stoker.config.schema import (
     InstanceTypeSection,
     PolicySection,
     ProbeSection,
+    ResourcesSection,
     ScalingSection,
     ServiceSection,
     StartupSection,
@@ -72,6 +73,8 @@ STARTUP_ASK = 1.0
 OWN_TYPES = ("cpu.", "gpu.")
 """Instance types of Stoker's own catalogue; a name of another family is some cloud's."""
 RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
+_UUID = len("GPU-") + 36
+"""Characters of a whole UUID of a device, at the least."""
 _ENV_NAME = re.compile(ENV_NAME)
 _SERVICE_NAME = re.compile(SERVICE_NAME)
 _UPDATE_DEFAULTS: dict[str, dict[str, int | str]] = {
@@ -233,8 +236,10 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
     values |= written
     if not values.get("gpu"):
         if "gpu" not in values:
-            _needs_gpu(written, path, context)
+            _needs_gpu({*written, *(["devices"] if own.devices else [])}, path, context)
         values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
+    elif own.devices:
+        _enough_devices(own, values["gpu"], path, context)
     return Resources(
         **values,
         devices=tuple(own.devices),
@@ -259,9 +264,20 @@ def _traffic(section: ServiceSection, replicas: int, path: Path, context: Contex
     return replace(traffic, max_concurrency=most * replicas)
 
 
-def _needs_gpu(written: Mapping[str, Any], path: Path, context: Context) -> None:
+def _enough_devices(own: ResourcesSection, gpu: float, path: Path, context: Context) -> None:
+    """Devices that are named one by one must be enough. The beginning of a UUID may mean several."""
+    left = [name for name in own.devices if name not in own.exclude]
+    if len(left) < gpu and all(name.isdecimal() or len(name) >= _UUID for name in left):
+        count = f"{len(left)} " + ("is" if len(left) == 1 else "are")
+        why = " and not excluded" if len(left) < len(own.devices) else ""
+        context.report.add(
+            (*path, "resources", "devices"), f"{count} named{why}, but gpu: {gpu:g} is asked for"
+        )
+
+
+def _needs_gpu(written: Collection[str], path: Path, context: Context) -> None:
     """A model without a number: a fault, except of a bento, whose decorator may say the number."""
-    for key in ("gpu_type", "gpu_memory"):
+    for key in ("gpu_type", "gpu_memory", "devices"):
         if key not in written:
             continue
         if context.bento is not None:

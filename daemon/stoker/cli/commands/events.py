@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -26,7 +26,7 @@ def command(context: click.Context, follow: bool, tail: int | None, output: str)
     """Show the daemon's events, oldest first. With -f and -o json: one JSON document per line."""
     client = session_of(context).client()
     if follow:
-        for event in followed(client, FIRST if tail is None else tail):
+        for event in news(followed(client, FIRST if tail is None else tail), output):
             sys.stdout.write(_line(event, output) + "\n")
             sys.stdout.flush()
         return
@@ -34,7 +34,7 @@ def command(context: click.Context, follow: bool, tail: int | None, output: str)
     if output == "json":
         print_json(document)
     else:
-        for event in document["events"]:
+        for event in news(document["events"], output):
             sys.stdout.write(_line(event, output) + "\n")
 
 
@@ -43,6 +43,17 @@ def followed(client: Client, tail: int) -> Iterator[dict[str, Any]]:
     for line in client.lines("/v1/events", tail=tail):
         if line.startswith("data: "):
             yield json.loads(line[len("data: ") :])
+
+
+def news(events: Iterable[dict[str, Any]], output: str) -> Iterator[dict[str, Any]]:
+    """The events; for people without those that say of the devices what was said of them last."""
+    said = ""
+    for event in events:
+        if event["type"] == "InventoryChanged" and output != "json":
+            before, said = said, event["message"]
+            if before == said:
+                continue
+        yield event
 
 
 def _line(event: dict[str, Any], output: str) -> str:
