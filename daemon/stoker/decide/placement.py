@@ -196,7 +196,12 @@ def _wish(need: Resources) -> str:
         text += f" of type {need.gpu_type}" + (" or better" if need.or_better else "")
     if need.gpu_memory is not None:
         text += f" with {format_bytes(need.gpu_memory)}"
-    return text + (f" among {', '.join(need.devices)}" if need.devices else "")
+    return text + (f" among {', '.join(map(_called, need.devices))}" if need.devices else "")
+
+
+def _called(name: str) -> str:
+    """A device as the service names it."""
+    return f"GPU {name}" if name.isdecimal() else name
 
 
 def _label(device: Device) -> str:
@@ -235,11 +240,11 @@ def _why_alone(best: View, able: Sequence[View], need: Resources, what: str) -> 
 def _summary(seen: Sequence[View], refusals: Mapping[str, str], need: Resources) -> str:
     """What stands against each device, those with the same reason together."""
     missing = [name for name in need.devices if not any(named(v.device, [name]) for v in seen)]
-    parts = [f"{name} is not on this box" for name in missing]
+    parts = [f"{_called(name)} is not on this box" for name in missing]
     grouped: dict[str, list[Device]] = {}
     for view in seen:
         grouped.setdefault(refusals[view.device.uuid] or "is free", []).append(view.device)
-    if need.devices and not missing:
+    if need.devices and (parts or len(grouped) > 1):
         grouped.pop("is not among the devices asked for", None)
     return ", ".join([*parts, *(_several(devices, why) for why, devices in grouped.items())])
 

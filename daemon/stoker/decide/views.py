@@ -123,7 +123,7 @@ def named(device: Device, names: Collection[str], *, parts: bool = False) -> boo
     the GPU it is a part of."""
     uuids = (device.uuid, device.parent if parts and device.parent else device.uuid)
     return any(
-        (name.isdecimal() and device.parent is None and int(name) == device.index)
+        (name.isdecimal() and (parts or device.parent is None) and int(name) == device.index)
         or (not name.isdecimal() and any(uuid.startswith(name) for uuid in uuids))
         for name in names
     )
