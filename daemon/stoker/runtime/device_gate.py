@@ -145,7 +145,7 @@ class DeviceGate:
         """A worker has ended: its devices are kept until the driver was asked and shows it no more."""
         holder = self._holders.pop(replica, None)
         self._told = {key for key in self._told if key[0] != replica}
-        if holder is None or not holder.devices or self._found.state == "none":
+        if holder is None or not holder.devices:
             return
         pids = holder.pids | ({holder.pid} if holder.pid is not None else set())
         self.depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
