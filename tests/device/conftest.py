@@ -35,7 +35,7 @@ def driver() -> Iterator[dict[str, str]]:
     found = report(environ)
     if "error" in found:
         pytest.skip(f"no NVIDIA GPU: {found['text']} (NVML error {found['error']})")
-    usable = [gpu for gpu in found["gpus"] if "error" not in gpu and "instances" not in gpu]
+    usable = [gpu for gpu in found["gpus"] if not {"error", "hangs", "instances"} & gpu.keys()]
     if not usable:
         pytest.skip("no NVIDIA GPU that can be opened and is not in MIG mode")
     yield environ

@@ -227,6 +227,23 @@ async def test_the_device_of_a_worker_that_ended_while_no_daemon_lived_is_looked
         assert b.notices() == []
 
 
+async def test_a_worker_that_ends_before_the_devices_were_told_of_is_seen_off_too() -> None:
+    async with bench() as b:
+        b.answers.set()
+        b.shows(0, 10)
+        b.told, there = Inventory(), b.real
+        b.real = b.told
+        b.publish()
+        b.run("infer-a", 10, "GPU-0")
+        b.end("infer-a")
+        b.real = there
+        b.tell()
+        assert b.withheld() == [True, False]
+        b.shows(0)
+        b.tell()
+        await b.until_withheld([False, False])
+
+
 async def test_workers_without_a_gpu_pass_freely_and_ask_nobody() -> None:
     async with bench() as b:
         b.run("web-a", 10)
