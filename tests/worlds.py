@@ -108,7 +108,6 @@ def seeing(*replicas: Replica, **changes: Any) -> ObservedState:
 
 _PLAIN: dict[type[Action], Any] = {
     HoldReplica: ReplicaHeld,
-    MoveReplica: ReplicaMoving,
     ResumeReplica: ReplicaResumed,
     KillReplica: KillSignalled,
     ForgetReplica: ReplicaForgotten,
@@ -134,7 +133,9 @@ def event_of(action: Action, at: float) -> Event:
             return DrainRequested(**who, reason=action.reason, leave=action.leave)
         case StopReplica():
             return StopSignalled(**who, reason=action.reason, leave=action.leave, fault=action.fault)
-        case HoldReplica() | MoveReplica() | ResumeReplica() | KillReplica() | ForgetReplica():
+        case MoveReplica():
+            return ReplicaMoving(**who, reason=action.reason, devices=action.devices)
+        case HoldReplica() | ResumeReplica() | KillReplica() | ForgetReplica():
             return _PLAIN[type(action)](**who, reason=action.reason)
         case AcceptRevision():
             return RevisionAccepted(at=at, id="e", service=action.service, revision=action.revision)

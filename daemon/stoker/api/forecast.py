@@ -49,7 +49,6 @@ def forecast(desired: DesiredState, observed: ObservedState, now: float) -> Fore
 
 _PLAIN: dict[type[Action], Any] = {
     steps.HoldReplica: facts.ReplicaHeld,
-    steps.MoveReplica: facts.ReplicaMoving,
     steps.ResumeReplica: facts.ReplicaResumed,
 }
 """Facts of which there is nothing to tell but the reason."""
@@ -76,7 +75,11 @@ def _assumed(action: Action, now: float) -> Iterator[Event]:
                 at=now, replica=replica, service=service, reason=reason, leave=action.leave
             )
             yield facts.ReplicaDrained(at=now, replica=replica, service=service)
-        case steps.HoldReplica() | steps.MoveReplica() | steps.ResumeReplica():
+        case steps.MoveReplica():
+            yield facts.ReplicaMoving(
+                at=now, replica=replica, service=service, reason=reason, devices=action.devices
+            )
+        case steps.HoldReplica() | steps.ResumeReplica():
             yield _PLAIN[type(action)](at=now, replica=replica, service=service, reason=reason)
         case steps.StopReplica():
             yield facts.StopSignalled(

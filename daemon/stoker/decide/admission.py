@@ -61,8 +61,15 @@ def _make_room(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping
     settled = {key: pool.spec for key, pool in found.items() if pool.spec is not None and not pool.updating}
     room = draft.opening(spec, settled)
     for moved in room.moves if room is not None else ():
-        reason = f"{replica.id} needs its GPU whole"
-        draft.act(MoveReplica(replica=moved.id, service=moved.service, reason=reason, cause=replica.cause))
+        draft.act(
+            MoveReplica(
+                replica=moved.id,
+                service=moved.service,
+                reason=f"{replica.id} needs its GPU whole",
+                cause=replica.cause,
+                devices=room.devices if room is not None else (),
+            )
+        )
 
 
 def _preempt(draft: Draft, spec: ServiceSpec, replica: Replica, found: Mapping[ServiceKey, Pool]) -> bool:

@@ -106,7 +106,11 @@ class Draft:
     def _for(self, spec: ServiceSpec, inventory: Inventory) -> Inventory:
         """The devices as they are for that service: one that is being emptied takes no new sharers."""
         movers = [holder for holder in self._holders.values() if holder.moving]
-        emptied = {given.uuid: mover for mover in movers for given in mover.reservations}
+        emptied = {
+            uuid: mover
+            for mover in movers
+            for uuid in (*(given.uuid for given in mover.reservations), *mover.vacates)
+        }
         if not emptied or spec.resources.gpu >= 1:
             return inventory
         devices = [

@@ -214,7 +214,14 @@ def _draining(replica: Replica, event: DrainRequested, desired: DesiredState) ->
 def _moving(replica: Replica, event: ReplicaMoving, desired: DesiredState) -> Replica:
     """It serves on, but no longer fills a wanted place: so another one is started."""
     del desired
-    return replace(replica, leave=True, moving=event.reason, reason=event.reason, cause=event.id)
+    return replace(
+        replica,
+        leave=True,
+        moving=event.reason,
+        vacates=event.devices,
+        reason=event.reason,
+        cause=event.id,
+    )
 
 
 def _resumed(replica: Replica, event: ReplicaResumed, desired: DesiredState) -> Replica:

@@ -59,7 +59,10 @@ class DrainReplica(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveReplica(Action):
-    """Have another one started elsewhere; when that serves, this one drains and leaves its devices."""
+    """Have another one started elsewhere; when that serves, this one drains and leaves its devices. `devices`
+    are all that are to be free in the end: no sharer goes there meanwhile."""
+
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,9 +147,11 @@ class DrainRequested(ReplicaEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaMoving(ReplicaEvent):
-    """Its devices are wanted whole: it leaves them as soon as another one serves in its place."""
+    """Its devices are wanted whole: it leaves them as soon as another one serves in its place. `devices` are
+    all that are to be free in the end."""
 
     reason: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

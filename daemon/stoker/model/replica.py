@@ -87,6 +87,8 @@ class Replica:
     """The router has said that nothing is in flight any more."""
     moving: str = ""
     """Why it is to leave its devices once another one serves in its place, "" if it may stay."""
+    vacates: tuple[str, ...] = ()
+    """The devices that its move is to free, those of others that move with it among them."""
     unfit: bool = False
     """It was not ready when it began to drain, or has not been since: it is not taken back."""
     leave: bool = False

@@ -290,7 +290,7 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
         devices_reason=a.devices_reason,
     ),
     DrainReplica: lambda a, who: DrainRequested(**who, reason=a.reason, leave=a.leave),
-    MoveReplica: lambda a, who: ReplicaMoving(**who, reason=a.reason),
+    MoveReplica: lambda a, who: ReplicaMoving(**who, reason=a.reason, devices=a.devices),
     ResumeReplica: lambda a, who: ReplicaResumed(**who, reason=a.reason),
     StopReplica: lambda a, who: StopSignalled(**who, reason=a.reason, leave=a.leave, fault=a.fault),
     KillReplica: lambda a, who: KillSignalled(**who, reason=a.reason),
