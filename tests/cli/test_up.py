@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -154,3 +155,22 @@ def test_the_live_screen_in_a_terminal(box: Box) -> None:
     assert process.returncode == 0, shown.decode(errors="replace")
     assert b"\x1b[" in shown
     assert b"draining" in shown
+
+
+def test_a_terminal_that_is_closed_drains_and_stops_all(box: Box) -> None:
+    """As Ctrl-C does: nobody is left to end what was started there."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(box.folder)
+        os.execve(sys.executable, [sys.executable, "-m", "stoker.cli", "up"], box.environ)
+    shown = b""
+    end = time.monotonic() + DEADLINE
+    while b"ready after" not in shown and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            shown += os.read(terminal, 65536)
+    pid = json.loads(box.stoker("status", "-o", "json").out)["services"][0]["replicas"][0]["pid"]
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert not Path(f"/proc/{pid}").exists(), "its workers ended with it"
+    assert not (box.folder / "s.sock").exists()

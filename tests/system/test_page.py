@@ -193,6 +193,23 @@ def test_without_a_token_it_asks_for_one(browser, box):
     tab.context.close()
 
 
+def test_whoever_may_look_only_is_offered_nothing_else(browser, box):
+    (url,) = json.loads(box.run("ui", "--view", "-o", "json").stdout)["urls"]
+    tab = Tab(browser, viewport={"width": 1400, "height": 900})
+    tab.page.goto(url)
+    tab.expect("#summary").to_contain_text("view only")
+    tab.expect("article[aria-label='app/infer'] .bounds").to_be_visible()
+    for words in ("Stop", "Restart", "+"):
+        sync_api.expect(tab.pool("infer").get_by_text(words, exact=True)).to_be_hidden()
+    tab.page.locator("article[aria-label='app/infer'] .name").click()
+    tab.expect("#panel").to_contain_text("replicas wanted")
+    sync_api.expect(tab.page.locator("#panel").get_by_text("Scale", exact=True)).to_be_hidden()
+    tried = """() => fetch('/v1/restart', {method: 'POST', body: '{"service": "app/infer"}',
+        headers: {authorization: 'Bearer ' + sessionStorage['stoker.token']}}).then((a) => a.status)"""
+    assert tab.page.evaluate(tried) == 403
+    tab.context.close()
+
+
 @pytest.mark.parametrize("width", [360, 768, 1400])
 def test_every_width_fits(browser, box, width):
     (url,) = json.loads(box.run("ui", "-o", "json").stdout)["urls"]

@@ -58,6 +58,7 @@ from stoker.runtime.routes import RouteFeed
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
 from stoker.runtime.succession import Ending, begin_anew, bury, rehearse
+from stoker.runtime.terminal import hung_up
 from stoker.runtime.words import WorkerWords
 
 DEVICES_PATIENCE = 3.0
@@ -311,7 +312,7 @@ class Daemon:
     async def _signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for number in signals:
-                if number == signal.SIGHUP:
+                if number == signal.SIGHUP and not (self._options.stop_on_exit and hung_up()):
                     self._tasks.start_soon(self._reload)
                 elif not self._options.stop_on_exit:
                     self._ending.begin()
@@ -372,7 +373,10 @@ class Daemon:
         refuse_clash(effective, self._parts.devices, before=self._configuration.effective)
 
     async def _observe(self, observer: Observer) -> None:
-        await observer(self.facade)
+        try:
+            await observer(self.facade)
+        except Exception as error:  # noqa: BLE001 - what shows the daemon, must not end it
+            self._trouble(f"what shows the state here has ended: {type(error).__name__}: {error}")
 
     def _after_event(self, event: Event) -> None:
         self._words.after(event)
