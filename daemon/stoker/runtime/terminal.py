@@ -8,7 +8,7 @@ import stat
 
 
 def hung_up() -> bool:
-    """Whether a standard stream of ours is a terminal that was closed: SIGHUP is no wish for a reload then."""
+    """Whether a standard stream of ours is a closed terminal: SIGHUP is then no wish for a reload."""
     for stream in (0, 1, 2):
         try:
             if not stat.S_ISCHR(os.fstat(stream).st_mode):
