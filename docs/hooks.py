@@ -16,15 +16,19 @@ ELSEWHERE = {
     "architecture.md": "daemon/ARCHITECTURE.md",
     "changelog.md": "CHANGELOG.md",
 }
-DECISIONS = ("scaling.md", "router.md", "haproxy.md", "backends.md", "scale.md")
-"""Pages of how it decides, in their order in the navigation."""
+DECISIONS = ("scaling.md", "starts.md", "router.md", "haproxy.md", "backends.md", "scale.md")
+"""Pages of how it decides, in their order in the navigation; a page that no list names comes after them."""
 
 
 def on_config(config: Any) -> Any:
     """Fill the section of the decisions."""
+    named = set(re.findall(r"[\w-]+\.md", str(config.nav)))
+    there = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    pages = [name for name in DECISIONS if name in there]
+    pages += [name for name in there if name not in named and name not in DECISIONS]
     for entry in config.nav:
         if "How it decides" in entry:
-            entry["How it decides"] = [name for name in DECISIONS if (ROOT / "docs" / name).exists()]
+            entry["How it decides"] = pages
     config.nav = [entry for entry in config.nav if entry != {"How it decides": []}]
     return config
 
