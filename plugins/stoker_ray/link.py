@@ -29,7 +29,7 @@ class Link:
     """Questions to one cluster. `log` takes what Ray itself prints."""
 
     def __init__(self, address: str, namespace: str, log: str, environ: Mapping[str, str]) -> None:
-        self._words = [sys.executable, "-m", "stoker_ray.bridge", address, namespace]
+        self._words = [sys.executable, "-P", "-m", "stoker_ray.bridge", address, namespace]
         self._address = address
         self._log = log
         self._environ = dict(environ)

@@ -43,7 +43,7 @@ class Box:
 
     def stoker(self, *args: str) -> Result:
         done = subprocess.run(
-            [sys.executable, "-m", "stoker.cli", *args],
+            [sys.executable, "-P", "-m", "stoker.cli", *args],
             capture_output=True, text=True, timeout=40, cwd=self.folder, env=self.environ, check=False,
         )  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr)
@@ -67,6 +67,7 @@ def eventually(box: Box) -> None:
 
 
 def test_in_the_background_and_down_again(box: Box) -> None:
+    (box.folder / "queue.py").write_text("1 / 0  # a project's own module, by the name of one of Python's")
     up = box.stoker("up", "--detach", "--set", "services.talk.scaling.max_replicas=2")
     assert (up.code, up.err) == (0, "")
     assert "stoker is up, pid" in up.out

@@ -118,7 +118,14 @@ def arguments_of(given: Mapping[str, Any]) -> list[str]:
 def in_background(session: Session, arguments: Sequence[str]) -> int:
     """Start `stoker up ARGUMENTS` in a session of its own and wait until its configuration is in force."""
     log = _log_file(session)
-    command = [sys.executable, "-m", "stoker.cli", "up", *arguments]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "stoker.cli",
+        "up",
+        *arguments,
+    ]  # a file here may be called queue.py
     command += ["--socket", session.socket, "--state-dir", session.state_dir]
     with log.open("ab") as output:
         start = output.tell()
