@@ -28,6 +28,7 @@ from stoker.plugin.ports import Policy, PolicyInput
 from stoker.runtime.box_budget import BoxBudget
 from stoker.runtime.policies import Policies
 from stoker.runtime.readings import Readings
+from stoker.runtime.scaling_memories import ScalingMemories
 
 USAGE_PERIOD = 5.0
 """Seconds between readings of CPU and memory, for services whose policy needs them."""
@@ -89,7 +90,8 @@ class Autoscaler:
     """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
     the workers of a service; `state` and `desired` give the present snapshots; `budget` shares out what all
     ask (None: only devices are counted); `startup` tells what a service's replicas take to get ready (None:
-    as those that are there took); `wall` gives seconds since the epoch."""
+    as those that are there took); `memories` keeps what policies remember (None: it dies with this object);
+    `wall` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -101,12 +103,14 @@ class Autoscaler:
         post: Callable[[Event], None],
         budget: BoxBudget | None = None,
         startup: Callable[[ServiceKey], float | None] | None = None,
+        memories: ScalingMemories | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._wall = wall
         self._budget = budget or BoxBudget(Amount(cpu=math.inf, memory=math.inf))
         self._policies = Policies(policy, post)
         self._startup = startup or (lambda key: median_startup(state(), key))
+        self._memories = memories
         self._usage = usage
         self._state = state
         self._desired = desired
@@ -240,6 +244,8 @@ class Autoscaler:
         answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
         settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
         pool.decision, pool.memory = settled.decision, settled.memory
+        if self._memories is not None:
+            self._memories.keep(key, pool.memory, now)
         times = (settled.wake_at, pool.history.silent_at(SILENCE))
         pool.wake_at = min((at for at in times if at is not None and at > now), default=None)
 
@@ -284,7 +290,9 @@ class Autoscaler:
         return self._policies.ask(spec, rule, given)
 
     def _pool(self, key: ServiceKey) -> _Pool:
-        return self._pools.setdefault(key, _Pool())
+        if key not in self._pools:
+            self._pools[key] = _Pool(memory=self._memories.of(key) if self._memories else ScalingMemory())
+        return self._pools[key]
 
     def _look_at(self, key: ServiceKey) -> None:
         self._agenda.soon.add(key)

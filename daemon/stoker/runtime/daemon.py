@@ -148,6 +148,7 @@ class Daemon:
             post=self._post,
             budget=BoxBudget(measure_room()),
             startup=self._kept.startups.of,
+            memories=self._kept.memories,
         )
         self._configuration = Configuration(
             options,

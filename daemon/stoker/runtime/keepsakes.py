@@ -1,5 +1,5 @@
 """What one daemon leaves to the next beside its store: its events, what each service was when it was good,
-and how long its replicas took to start."""
+how long its replicas took to start, and what its policies have learned."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from stoker.model.event import Event
 from stoker.model.state import ObservedState
+from stoker.plugin.processes import boot_id
 from stoker.runtime.event_log import EventLog
 from stoker.runtime.good_revisions import GoodRevisions
 from stoker.runtime.journal import Journal
+from stoker.runtime.scaling_memories import ScalingMemories
 from stoker.runtime.startup_times import StartupTimes
 
 
@@ -20,6 +22,7 @@ class Keepsakes:
         self.events = EventLog(state_dir, trouble)
         self.revisions = GoodRevisions(state_dir, trouble)
         self.startups = StartupTimes(state_dir, trouble)
+        self.memories = ScalingMemories(state_dir, trouble, boot=boot_id())
 
     def journal(self, wall: Callable[[], float]) -> Journal:
         """A journal that goes on where the last one ended. `wall` gives seconds since the epoch."""
