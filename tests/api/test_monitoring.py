@@ -58,10 +58,10 @@ def test_every_panel_asks_a_sound_question(tmp_path: Path) -> None:
 @promtool
 def test_the_configuration_beside_them_is_sound(tmp_path: Path) -> None:
     text = (FOLDER / "prometheus.yaml").read_text()
-    assert "credentials_file: /var/lib/stoker/token" in text
-    (tmp_path / "token").write_text("secret")
+    assert "credentials_file: /var/lib/stoker/view-token" in text
+    (tmp_path / "view-token").write_text("secret")
     shutil.copy(FOLDER / "alerts.yaml", tmp_path)
-    config = text.replace("/var/lib/stoker/token", str(tmp_path / "token"))
+    config = text.replace("/var/lib/stoker/view-token", str(tmp_path / "view-token"))
     (tmp_path / "prometheus.yaml").write_text(config)
     checked("check", "config", tmp_path / "prometheus.yaml")
 

@@ -198,5 +198,5 @@ def test_options_become_observers_and_wrong_ones_are_refused(tmp_path: Path) -> 
         launch.sinks_for({"webhook": "ops.example"})
     with pytest.raises(StokerError, match="secret cannot be read"):
         launch.sinks_for({"webhook": URL, "webhook_secret_file": str(tmp_path / "none")})
-    arguments = launch.sink_arguments({"event_log": "e", "webhook": URL, "webhook_secret_file": None})
+    arguments = launch.arguments_of({"event_log": "e", "webhook": URL, "webhook_secret_file": None})
     assert arguments == [f"--event-log={Path('e').absolute()}", f"--webhook={URL}"]

@@ -62,6 +62,7 @@ SAME_WORKERS: dict[str, Any] = {
     "endpoint": Endpoint(port=8001),
     "logs": LogRules(max_size=1),
     "priority": 5,
+    "preempt": True,
     "standby": 2,
     "slo_wait": 1.0,
     "held": True,

@@ -1,8 +1,10 @@
 """A podman of the tests' own: its service, its store and its images in a directory that is thrown away."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -69,8 +71,18 @@ def podman() -> Iterator[Podman]:
     try:
         yield from _serving(place)
     finally:
+        _end_monitors(place)
         _unmount(place)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _end_monitors(place: Path) -> None:
+    """Of a command that was executed in a container podman keeps the monitor for five minutes."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"conmon") and any(one.startswith(f"{place}/".encode()) for one in words):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _unmount(place: Path) -> None:

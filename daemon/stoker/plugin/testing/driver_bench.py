@@ -24,6 +24,8 @@ from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest, Worker
 
 DEADLINE = 15.0
 """Seconds any single expectation may take."""
+PYTHON = os.path.realpath(sys.executable)
+"""Not a virtual environment's own name for it: that may lie in a place which a container does not see."""
 
 TREE = """
 import os, signal, subprocess, sys, time
@@ -109,7 +111,7 @@ class Bench:
         self, driver: WorkerDriver, ending: str = "stay"
     ) -> tuple[WorkerHandle, StartRequest]:
         """Start a worker with a whole family (see `TREE`)."""
-        request = self.request(sys.executable, "-c", TREE, str(self.directory), ending)
+        request = self.request(PYTHON, "-c", TREE, str(self.directory), ending)
         return await driver.start(request), request
 
     async def family(self) -> dict[str, int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import aclosing
 
 from stoker.plugin.ports import WorkerDriver
 from stoker.plugin.testing.driver_bench import (
+    PYTHON,
     TREE,
     Bench,
     ended,
@@ -49,7 +49,7 @@ class Heirs:
 
     async def test_a_worker_that_died_with_its_daemon_leaves_nothing(self, bench: Bench) -> None:
         """What is left of it is no worker: it is ended before new workers start."""
-        _, pid = start_in_a_daemon_that_dies(bench, sys.executable, "-c", TREE, str(bench.directory), "stay")
+        _, pid = start_in_a_daemon_that_dies(bench, PYTHON, "-c", TREE, str(bench.directory), "stay")
         family = await bench.family()
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not running(pid), "the end of the worker")
