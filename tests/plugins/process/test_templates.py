@@ -136,7 +136,8 @@ class Warm:
 
     async def stay(self, **changes: Any) -> WorkerHandle:
         """Start one that stays."""
-        self.write("stay.py", "import time; time.sleep(600)")
+        if not (self.bench.directory / "stay.py").exists():  # one that begins may read it at this moment
+            self.write("stay.py", "import time; time.sleep(600)")
         return await self.driver.start(self.request("stay.py", **changes))
 
     @property
