@@ -23,6 +23,9 @@ from stoker_router import holder, launch
 from stoker_router.protocol import SOCKETS_PER_MESSAGE
 from stoker_router.sockets import PATIENCE, Copy, receive_copies
 
+BEGINNING = 15.0
+"""Seconds that a new holder gets to answer: on a busy machine a Python takes its time to begin."""
+
 
 class Holding:
     """The line to the holder, which is started when there is something to hold."""
@@ -110,9 +113,9 @@ class Holding:
             self._line = self._connect() or (self._begin() if begin else None)
         return self._line is not None
 
-    def _connect(self) -> socket.socket | None:
+    def _connect(self, patience: float = PATIENCE) -> socket.socket | None:
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        line.settimeout(PATIENCE)
+        line.settimeout(patience)
         try:
             line.connect(self._path)
         except OSError:
@@ -133,7 +136,7 @@ class Holding:
                 _spawn(listener, self._context)
         except OSError:
             return None
-        return self._connect()
+        return self._connect(BEGINNING)
 
     def _send(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
         """Raises OSError."""

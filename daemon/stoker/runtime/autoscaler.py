@@ -86,6 +86,24 @@ class _Pool:
     wake_at: float | None = None
 
 
+class _Pools(dict[ServiceKey, _Pool]):
+    """What is remembered of every service, begun with what an earlier daemon has left in `memories`."""
+
+    def __init__(self, memories: ScalingMemories | None) -> None:
+        super().__init__()
+        self._memories = memories
+
+    def __missing__(self, key: ServiceKey) -> _Pool:
+        memory = self._memories.of(key) if self._memories is not None else ScalingMemory()
+        pool = self[key] = _Pool(memory=memory)
+        return pool
+
+    def keep(self, key: ServiceKey, now: float) -> None:
+        """Leave the memory of a service to the next daemon."""
+        if self._memories is not None:
+            self._memories.keep(key, self[key].memory, now)
+
+
 class Autoscaler:
     """Decides targets. `policy` makes a policy by its metric's name (raises PluginError); `usage` measures
     the workers of a service; `state` and `desired` give the present snapshots; `budget` shares out what all
@@ -110,12 +128,11 @@ class Autoscaler:
         self._budget = budget or BoxBudget(Amount(cpu=math.inf, memory=math.inf))
         self._policies = Policies(policy, post)
         self._startup = startup or (lambda key: median_startup(state(), key))
-        self._memories = memories
         self._usage = usage
         self._state = state
         self._desired = desired
         self._post = post
-        self._pools: dict[ServiceKey, _Pool] = {}
+        self._pools = _Pools(memories)
         self._agenda = _Agenda()
         self._share = False
         self._wake = anyio.Event()
@@ -244,8 +261,7 @@ class Autoscaler:
         answers = [(rule, self._ask(spec, rule, pool, view, now)) for rule in spec.scaling.policies]
         settled = settle(spec, answers, pool.memory, view, now, demand=key in state.demand)
         pool.decision, pool.memory = settled.decision, settled.memory
-        if self._memories is not None:
-            self._memories.keep(key, pool.memory, now)
+        self._pools.keep(key, now)
         times = (settled.wake_at, pool.history.silent_at(SILENCE))
         pool.wake_at = min((at for at in times if at is not None and at > now), default=None)
 
@@ -290,8 +306,6 @@ class Autoscaler:
         return self._policies.ask(spec, rule, given)
 
     def _pool(self, key: ServiceKey) -> _Pool:
-        if key not in self._pools:
-            self._pools[key] = _Pool(memory=self._memories.of(key) if self._memories else ScalingMemory())
         return self._pools[key]
 
     def _look_at(self, key: ServiceKey) -> None:

@@ -165,9 +165,8 @@ class Daemon:
             tasks=tasks, driver=self._parts.driver, lookup=self._lookup, post=redacted
         )
         self.facade = self._face(addresses, care.marks)
-        self._control.listen(self._after_event)
-        self._control.listen(care.after_event)
-        self._control.listen(preparation.after_event)
+        for listener in (self._after_event, care.after_event, preparation.after_event):
+            self._control.listen(listener)
 
     def _bring_parts(self, registry: PluginRegistry, context: PluginContext) -> DeviceCare:
         """Make the plugins' parts, and the care that their devices pass by."""

@@ -85,7 +85,8 @@ async def watching(where: FakeBox | dict[str, str], *, command=COMMAND, log=None
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "stoker_nvidia.child" in p.cmdline()]
+    living = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+    return [p for p in living if "stoker_nvidia.child" in p.cmdline()]
 
 
 async def until(condition, within: float = 20.0) -> None:
