@@ -147,6 +147,26 @@ async def test_a_device_stays_withheld_while_a_known_process_of_the_worker_is_on
         await b.until_withheld([False, False])
 
 
+async def test_a_device_that_was_away_when_its_worker_ended_comes_back_withheld() -> None:
+    """It used to be forgotten that the worker may still be on it: what is not there showed nobody."""
+    async with bench() as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10)
+        whole = b.real
+        b.real = replace(whole, devices=whole.devices[1:])
+        b.tell()
+        b.end("infer-a")
+        with anyio.fail_after(10):
+            while b.refreshes < 3:
+                await anyio.lowlevel.checkpoint()
+        b.real = whole
+        b.tell()
+        assert "pid 10 is still on it" in b.published.devices[0].withheld
+        b.shows(0)
+        await b.until_withheld([False, False])
+
+
 async def test_patience_ends_with_a_notice() -> None:
     async with bench(patience=0.05) as b:
         b.answers.set()

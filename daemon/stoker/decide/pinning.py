@@ -92,6 +92,12 @@ def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:
     )
 
 
+def is_hidden(inventory: Inventory, departure: Departure) -> bool:
+    """Whether one of its devices is not there now: it may come back, and the worker with it. Pure."""
+    found = (inventory.get(uuid) for uuid in departure.devices)
+    return any(device is None or device.health == "lost" for device in found)
+
+
 def answers(inventory: Inventory, devices: Iterable[str]) -> bool:
     """Whether what is told of these devices is of now; of one that is not there all is known. Pure."""
     found = (inventory.get(uuid) for uuid in devices)

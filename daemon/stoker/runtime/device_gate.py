@@ -14,7 +14,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Astray, Departure, Holder, answers, astray, still_there, withhold
+from stoker.decide.pinning import Astray, Departure, Holder, answers, astray, is_hidden, still_there, withhold
 from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
@@ -180,8 +180,9 @@ class DeviceGate:
             ends_at = min(ends_at, anyio.current_time() + self._patience)
             overdue = looking.cancelled_caught or anyio.current_time() >= ends_at
             departure = replace(departure, looked=not looking.cancelled_caught)
-            if overdue or not still_there(self._found, departure):
-                self._gone(key, self._overdue(departure) if overdue else "")
+            shown, hidden = still_there(self._found, departure), is_hidden(self._found, departure)
+            if overdue or not (shown or hidden):
+                self._gone(key, self._overdue(departure) if overdue and not hidden else "")
             elif key in self._departures:
                 self._departures[key] = departure
                 self._publish()
