@@ -5,6 +5,7 @@ import contextlib
 import socket
 import ssl
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ca = trustme.CA()
+        self.clients: list[Client] = []
 
     def issue(self, name: str = "localhost") -> Tls:
         """A new certificate in the same two files."""
@@ -41,12 +43,18 @@ class Authority:
         sock.sendall(before)
         sock.setblocking(False)
         opened = asyncio.open_connection(sock=sock, ssl=context, server_hostname=name, limit=1 << 22)
-        return Client(*await asyncio.wait_for(opened, 15))
+        made = Client(*await asyncio.wait_for(opened, 15))
+        self.clients.append(made)
+        return made
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+async def authority(tmp_path: Path) -> AsyncIterator[Authority]:
+    made = Authority(tmp_path)
+    yield made
+    for one in made.clients:  # the end of TLS takes an answer, for which a closing loop does not wait
+        one.abort()
+    await asyncio.sleep(0.01)
 
 
 async def test_https_with_everything_that_http_has(router: Router, authority: Authority) -> None:
