@@ -56,6 +56,16 @@ def test_what_it_cannot_do_is_declared() -> None:
     }  # fmt: skip
 
 
+def told(line: socket.socket) -> object:
+    """The next message of a guard: a line, which may come together with the next one."""
+    heard = bytearray()
+    while not heard.endswith(b"\n"):
+        piece = line.recv(1)
+        assert piece, f"the guard has hung up after {bytes(heard)!r}"
+        heard += piece
+    return json.loads(heard)
+
+
 def guarded(tmp_path: Path, *argv: str) -> tuple[socket.socket, int]:
     """A worker below a guard; the line to it and the worker's pid."""
     ours, theirs = socket.socketpair()
@@ -68,13 +78,15 @@ def guarded(tmp_path: Path, *argv: str) -> tuple[socket.socket, int]:
         subprocess.run(words, stdin=theirs.fileno(), env={}, check=True)
     ours.settimeout(20)
     ours.sendall(json.dumps(order).encode() + b"\n")
-    return ours, json.loads(ours.recv(4096))["pid"]
+    begun = told(ours)
+    assert isinstance(begun, dict)
+    return ours, begun["pid"]
 
 
 def test_the_end_is_told_once_nothing_is_left(tmp_path: Path) -> None:
     line, _ = guarded(tmp_path, "/bin/sh", "-c", "env; exit 7")
     with line:
-        assert json.loads(line.recv(4096)) == {"status": {"code": 7, "signal": None}}
+        assert told(line) == {"status": {"code": 7, "signal": None}}
     assert "ONLY=this" in (tmp_path / "log").read_text()
 
 
@@ -82,7 +94,7 @@ def test_a_signal_is_passed_on(tmp_path: Path) -> None:
     line, _ = guarded(tmp_path, "/bin/sleep", "600")
     with line:
         line.sendall(b'{"signal": 15}\n')
-        assert json.loads(line.recv(4096)) == {"status": {"code": None, "signal": signal.SIGTERM}}
+        assert told(line) == {"status": {"code": None, "signal": signal.SIGTERM}}
 
 
 @pytest.mark.anyio

@@ -24,8 +24,8 @@ def at_rest(link: Link) -> bool:
     return not (last.in_flight or last.queued or last.arrivals or last.codes or last.in_flight_seconds)
 
 
-def _rested(link: Link, count: int) -> bool:
-    return len(link.facts.samples) > count + 1 and at_rest(link)
+def _told(link: Link, arrivals: int) -> bool:
+    return link.facts.total("arrivals") == arrivals and at_rest(link)
 
 
 async def _seconds(asked: Awaitable[Answer]) -> float:
@@ -61,10 +61,9 @@ class Loads:
         """No gap, no overlap; silence at rest, and a sample that begins where the last one ended after it."""
         worker = await Worker("w").open()
         port = await link.route(worker.route(2))
-        for _ in range(2):
-            count = len(link.facts.samples)
+        for asked in (1, 2):
             await ask(port, "/?ms=50")
-            await until(partial(_rested, link, count), "rest")
+            await until(partial(_told, link, asked), "rest")
             count = len(link.facts.samples)
             await asyncio.sleep(1.5)
             assert len(link.facts.samples) == count, "something is told at rest"
