@@ -19,7 +19,7 @@ def anyio_backend():
 
 
 async def seen_after(action, paths) -> bool:
-    """Whether `action` is noticed within two seconds."""
+    """Whether `action` is noticed, on a busy machine too."""
     watched = [str(path) for path in paths]
     before = signature(watched)
     noticed = anyio.Event()
@@ -33,7 +33,7 @@ async def seen_after(action, paths) -> bool:
         tasks.start_soon(watch)
         await anyio.wait_all_tasks_blocked()
         action()
-        with anyio.move_on_after(2):
+        with anyio.move_on_after(20):
             await noticed.wait()
         tasks.cancel_scope.cancel()
     return noticed.is_set()
@@ -98,7 +98,7 @@ async def test_a_change_before_the_watch_began_is_noticed_too(tmp_path):
     path.write_text("old")
     before = signature([str(path)])
     path.write_text("newer")
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         async for now in changes(lambda: [str(path)], before):
             assert now != before
             break

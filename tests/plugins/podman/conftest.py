@@ -119,6 +119,7 @@ def _serving(place: Path) -> Iterator[Podman]:
         service = subprocess.Popen(
             ["podman", "system", "service", "--time=0", f"unix://{socket}"],
             env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            cwd=place,  # where a container runs out of memory its monitor leaves a file `oom` here
         )  # fmt: skip
     try:
         until = time.monotonic() + PATIENCE
