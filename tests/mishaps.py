@@ -88,7 +88,7 @@ class MortalStore(Store):
         self._mishaps.point()
 
     def drop_worker(self, replica: str) -> None:
-        self._mishaps.point()
+        self._mishaps.point()  # there is room for a word, if not for a new file: the harder case
         super().drop_worker(replica)
         self._mishaps.point()
 

@@ -22,7 +22,6 @@ from stoker.model.event import (
     Event,
     InventoryChanged,
     Notice,
-    ReplicaBecameReady,
     ReplicaEvent,
     TargetChanged,
 )
@@ -68,11 +67,15 @@ class QuietPorts:
 class KnownOwners(Owners):
     """Whose a process is, without asking the kernel: fake workers have no other processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, box: FakeBox) -> None:
         super().__init__("sim")
+        self._box = box
 
     def _owner(self, pid: int, workers: Mapping[int, str]) -> str:
         return workers.get(pid, "")
+
+    def _name(self, pid: int) -> str:
+        return "worker" if pid in {worker.handle.pid for worker in self._box.living()} else ""
 
 
 class SimulatedDaemon:
@@ -107,7 +110,7 @@ class SimulatedDaemon:
             replicas=lambda: tuple(self.state.replicas.values()),
             lookup=self._lookup,
             post=self._post,
-            owners=KnownOwners(),
+            owners=KnownOwners(box),
         )
         self._parts = Parts(registry, context, post=self._post, overlay=self.care.over)
         self.care.attach(self._parts)
@@ -127,6 +130,7 @@ class SimulatedDaemon:
             lookup=self._lookup,
             routed=self._routes.knows,
             post=self._post,
+            unnoted=self.care.unnoted,
         )
         self.control = ControlLoop(
             journal=self._journal,
@@ -145,6 +149,7 @@ class SimulatedDaemon:
         self._link = RouterLink(self.autoscaler, state=lambda: self.control.state, post=self._post)
         self.control.listen(self._after_event)
         self.control.listen(self.care.after_event)
+        self.control.listen(self._actuator.after_event)
 
     async def begin(self, desired: DesiredState) -> None:
         """Take over what lives, then start all loops."""
@@ -230,8 +235,6 @@ class SimulatedDaemon:
         check_box(self.box)
         if isinstance(event, InventoryChanged):
             self.autoscaler.box_changed()
-        if isinstance(event, ReplicaBecameReady):
-            self._actuator.became_ready(event.replica)
         self._revisions.follow(self.control.state)
         if isinstance(event, TargetChanged):
             self._keep_targets()

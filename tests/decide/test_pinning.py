@@ -11,7 +11,8 @@ from worlds import box, make_device, make_spec
 
 
 def on(number: int, *pids: int, **changes):
-    return make_device(number, processes=tuple(DeviceProcess(pid=pid) for pid in pids), **changes)
+    processes = tuple(DeviceProcess(pid=pid, name=f"program-{pid}") for pid in pids)
+    return make_device(number, processes=processes, **changes)
 
 
 INFER = Holder(replica="infer-a", service="app/infer", devices=("GPU-0", "GPU-1"), pid=10)
@@ -65,6 +66,14 @@ def test_a_device_is_withheld_while_a_process_of_the_departed_is_on_it() -> None
         "infer-a has ended, but pid 11 is still on it", "",
     ]  # fmt: skip
     assert withhold(there, [gone(10)]) is there
+
+
+def test_a_process_that_cannot_be_seen_any_more_is_taken_for_a_late_child_of_the_departed() -> None:
+    dead, foreign = DeviceProcess(pid=12), DeviceProcess(pid=13)
+    neighbour = DeviceProcess(pid=14, owner="web-b")
+    there = box(make_device(0, processes=(dead, foreign, neighbour)), make_device(1, processes=(dead,)))
+    assert still_there(there, replace(gone(10), strangers=frozenset({13}))) == (12,)
+    assert still_there(there, replace(gone(10), strangers=frozenset({12, 13}))) == ()
 
 
 def test_a_withheld_device_is_not_given_and_the_reason_is_told() -> None:

@@ -12,7 +12,13 @@ from stoker.model.replica import WorkerHandle
 from stoker.runtime.departures import NAME, Departures
 from stoker.runtime.store import Store, WorkerRecord
 
-GONE = Departure(replica="infer-a", service="app/infer", devices=("GPU-0", "GPU-1"), pids=frozenset({10, 11}))
+GONE = Departure(
+    replica="infer-a",
+    service="app/infer",
+    devices=("GPU-0", "GPU-1"),
+    pids=frozenset({10, 11}),
+    strangers=frozenset({7}),
+)
 
 
 def test_they_are_known_to_the_next_daemon_of_this_boot(tmp_path: Path) -> None:
@@ -46,7 +52,9 @@ def test_every_recorded_worker_on_a_device_may_have_ended(tmp_path: Path) -> Non
     }
 
 
-def test_a_full_disk_costs_only_the_memory_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_it_is_told_whose_departure_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     departures = Departures(store, boot="b1")
     departures.keep([GONE])
@@ -56,4 +64,10 @@ def test_a_full_disk_costs_only_the_memory_of_them(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(store, "write", full)
     departures.keep([])
-    assert (tmp_path / f"{NAME}.json").exists()
+    assert departures.unnoted("infer-a") == "", "nobody is on the way"
+    departures.keep([GONE])
+    assert departures.unnoted("infer-a") == "no space left on device"
+    assert departures.unnoted("infer-b") == ""
+    monkeypatch.undo()
+    departures.keep([GONE])
+    assert departures.unnoted("infer-a") == ""

@@ -37,10 +37,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+UNSEEN = 1000
+"""Processes from here on cannot be seen: they are dead, or of another pid namespace."""
+
+
 def identify(inventory: Inventory, workers: Mapping[int, str]) -> Inventory:
     """By the main process alone."""
     shown = {process.pid for device in inventory.devices for process in device.processes}
-    strangers = {pid: f"program-{pid}" for pid in shown - workers.keys()}
+    strangers = {pid: f"program-{pid}" if pid < UNSEEN else "" for pid in shown - workers.keys()}
     return named(inventory, workers, strangers)
 
 
@@ -243,6 +247,23 @@ async def test_the_device_of_a_worker_that_ended_while_no_daemon_lived_is_looked
                 await anyio.lowlevel.checkpoint()
         assert b.withheld() == [True, False], "the other is still shown"
         b.shows(0)
+        await b.until_withheld([False, False])
+        assert b.notices() == []
+
+
+async def test_a_child_that_nobody_had_seen_yet_keeps_the_device_and_a_hidden_stranger_does_not() -> None:
+    async with bench() as b:
+        b.answers.set()
+        b.run("infer-a", 10, "GPU-0")
+        b.shows(0, 10, UNSEEN + 1)
+        b.tell()
+        b.shows(0, UNSEEN + 1, UNSEEN + 2)
+        b.end("infer-a")
+        with anyio.fail_after(10):
+            while b.refreshes < 3:
+                await anyio.lowlevel.checkpoint()
+        assert b.withheld() == [True, False], "its child is shown"
+        b.shows(0, UNSEEN + 1)
         await b.until_withheld([False, False])
         assert b.notices() == []
 

@@ -49,7 +49,6 @@ class Ward:
         self._daemon = False
         self._unwritten = False
         self._silent_since: float | None = None
-        self._deaths: set[float] = set()
         self.seen: Counter[str] = Counter()
         """What has come to pass, to know that it does."""
 
@@ -121,7 +120,6 @@ class Ward:
     def ends(self) -> None:
         """A daemon died. What it had no time, or no room, to write down is not known to the next one."""
         self._daemon = False
-        self._deaths.add(anyio.current_time())
         for chart in self._charts.values():
             if self._unwritten or chart.sick_since == anyio.current_time():
                 chart.sick_since, chart.watched_until = None, 0.0
@@ -157,8 +155,6 @@ class Ward:
             gone = before.replicas.get(worker.request.replica)
             if gone is not None and gone.handle is not None and gone.handle.pid == worker.handle.pid:
                 continue  # its end is not known yet: it holds what it had
-            if worker.ends_at in self._deaths:
-                continue  # the daemon died with it, between its record and the note of its departure
             self.seen["lingering"] += 1
             late = now - worker.ends_at >= PATIENCE
             assert late, f"{what}, on which {worker.request.replica} is still shown"

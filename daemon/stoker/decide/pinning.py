@@ -42,12 +42,15 @@ class Astray:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
     """A worker that has ended. `pids` are all processes known of it; `looked`: the driver was asked after
-    its end, so what it shows is no memory of before."""
+    its end, so what it shows is no memory of before. `strangers` were on its devices before its end: any
+    other process there that is nobody's, and that cannot be seen from here, is taken for one of its own (a
+    child that was born late, or a worker whose pid its daemon had no time to write down)."""
 
     replica: str
     service: ServiceKey
     devices: tuple[str, ...]
     pids: frozenset[int]
+    strangers: frozenset[int] = frozenset()
     looked: bool = False
 
 
@@ -87,9 +90,14 @@ def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:
             for device in inventory.devices
             if device.uuid in departure.devices
             for process in device.processes
-            if process.pid in departure.pids
+            if process.pid in departure.pids or (unseen(process) and process.pid not in departure.strangers)
         )
     )
+
+
+def unseen(process: DeviceProcess) -> bool:
+    """Whether it is of no worker, and not to be seen from here: gone, or of another pid namespace. Pure."""
+    return not process.owner and not process.name
 
 
 def is_hidden(inventory: Inventory, departure: Departure) -> bool:

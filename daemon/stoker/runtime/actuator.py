@@ -34,6 +34,7 @@ from stoker.model.event import (
     KillSignalled,
     Notice,
     ReplicaAdded,
+    ReplicaBecameReady,
     ReplicaDrained,
     ReplicaForgotten,
     ReplicaHeld,
@@ -72,7 +73,8 @@ class _Worker:
 
 class Actuator:
     """Turns actions into effects. `driver` gives the driver of a backend's name (raises PluginError);
-    `lookup` the present spec of a service; `routed` tells whether the router knows a replica."""
+    `lookup` the present spec of a service; `routed` tells whether the router knows a replica; `unnoted` why
+    what has to outlast the record of a worker that has ended is not written, "" if it is."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class Actuator:
         lookup: Callable[[ServiceKey], ServiceSpec | None],
         routed: Callable[[str], bool],
         post: Callable[[Event], None],
+        unnoted: Callable[[str], str] = lambda replica: "",
     ) -> None:
         self._tasks = tasks
         self._store = store
@@ -94,6 +97,7 @@ class Actuator:
         self._lookup = lookup
         self._routed = routed
         self._post = post
+        self._unnoted = unnoted
         self._workers: dict[str, _Worker] = {}
 
     def perform(self, action: Action) -> Event:
@@ -109,7 +113,28 @@ class Actuator:
         self._launcher.adopt(record.endpoint)
         self._tasks.start_soon(self._attend, worker, handle)
 
-    def became_ready(self, replica: str) -> None:
+    def after_event(self, event: Event) -> None:
+        """Listen to the control loop, after all who have to write down something of a worker's end: a daemon
+        that dies between finds its record, or what they wrote."""
+        match event:
+            case ReplicaBecameReady():
+                self._became_ready(event.replica)
+            case WorkerExited():
+                self.drop(event.replica)
+
+    def drop(self, replica: str) -> None:
+        """Remove the record of a worker that has ended, as far as nothing of it is still to be known."""
+        try:
+            if why := self._unnoted(replica):
+                message = f"cannot record the end of {replica}: {why}; its record stays for the next daemon"
+                self._post(Notice(message=message, severity="error"))
+            else:
+                self._store.drop_worker(replica)
+        except OSError as error:
+            message = f"cannot remove the record of {replica}: {error}; the next daemon will"
+            self._post(Notice(message=message, severity="error"))
+
+    def _became_ready(self, replica: str) -> None:
         """Record that a worker is ready, so that the next daemon adopts it as such."""
         worker = self._workers.get(replica)
         if worker is not None and not worker.record.ready:
@@ -194,6 +219,7 @@ class Actuator:
             handle = await driver.start(request)
         except Exception as error:  # noqa: BLE001 - a driver is a stranger; whatever it raises fails this start alone
             self._forget(action.replica, endpoint)
+            self.drop(action.replica)
             permanent = isinstance(error, WorkerError) and error.permanent
             self._post(SpawnFailed(**who, error=_words(error), permanent=permanent))
             return
@@ -272,11 +298,6 @@ class Actuator:
     def _forget(self, replica: str, endpoint: str) -> None:
         self._workers.pop(replica, None)
         self._launcher.release(endpoint)
-        try:
-            self._store.drop_worker(replica)
-        except OSError as error:
-            message = f"cannot remove the record of {replica}: {error}; the next daemon will"
-            self._post(Notice(message=message, severity="error"))
 
 
 _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {

@@ -38,7 +38,7 @@ async def adopt(
                 await _take_over(driver, found, record, actuator, post)
                 adopted += 1
     for replica in records:
-        store.drop_worker(replica)
+        actuator.drop(replica)
     return adopted
 
 

@@ -20,7 +20,6 @@ from stoker.model.event import (
     Event,
     InventoryChanged,
     Notice,
-    ReplicaBecameReady,
     ReplicaEvent,
     TargetChanged,
 )
@@ -132,6 +131,7 @@ class Daemon:
             lookup=self._lookup,
             routed=self._routes.knows,
             post=redacted,
+            unnoted=care.unnoted,
         )
         self._control = ControlLoop(
             journal=self._kept.journal(time.time),
@@ -165,7 +165,9 @@ class Daemon:
             tasks=tasks, driver=self._parts.driver, lookup=self._lookup, post=redacted
         )
         self.facade = self._face(addresses, care.marks)
-        for listener in (self._after_event, care.after_event, preparation.after_event):
+        for listener in (
+            self._after_event, care.after_event, self._actuator.after_event, preparation.after_event
+        ):  # fmt: skip
             self._control.listen(listener)
 
     def _bring_parts(self, registry: PluginRegistry, context: PluginContext) -> DeviceCare:
@@ -384,8 +386,6 @@ class Daemon:
         match event:
             case InventoryChanged():
                 self._autoscaler.box_changed()
-            case ReplicaBecameReady():
-                self._actuator.became_ready(event.replica)
             case TargetChanged():
                 self._keep_targets()
             case ConfigApplied():

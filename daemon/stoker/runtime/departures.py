@@ -18,15 +18,31 @@ class Departures:
     def __init__(self, store: Store, *, boot: str) -> None:
         self._store = store
         self._boot = boot
+        self._unwritten: dict[str, str] = {}
+        """Why not, by replica."""
 
     def keep(self, departures: Iterable[Departure]) -> None:
-        """Write down who is on its way. What cannot be written is lost with this daemon, and no more."""
+        """Write down who is on its way. Of whom that cannot be written the record has to stay (`unnoted`)."""
         found = [
-            {"replica": one.replica, "service": one.service, "devices": one.devices, "pids": sorted(one.pids)}
+            {
+                "replica": one.replica,
+                "service": one.service,
+                "devices": one.devices,
+                "pids": sorted(one.pids),
+                "strangers": sorted(one.strangers),
+            }
             for one in departures
         ]
-        with contextlib.suppress(OSError):
+        try:
             self._store.write(NAME, {"boot": self._boot, "departures": found})
+        except OSError as error:
+            self._unwritten = {str(one["replica"]): error.strerror or str(error) for one in found}
+        else:
+            self._unwritten = {}
+
+    def unnoted(self, replica: str) -> str:
+        """Why it is not written that this worker is on its way, "" if it is or need not be."""
+        return self._unwritten.get(replica, "")
 
     def recall(self) -> Iterator[Departure]:
         """Those of the daemon before: who was on its way, and every worker it has recorded, since nobody
@@ -40,6 +56,7 @@ class Departures:
                         service=one["service"],
                         devices=tuple(one["devices"]),
                         pids=frozenset(one["pids"]),
+                        strangers=frozenset(one.get("strangers", ())),
                     )
         for record in self._store.workers():
             if record.reservations:

@@ -41,6 +41,8 @@ class DeviceCare:
     ) -> None:
         owners = owners or Owners(instance)
         departures = Departures(store, boot=boot_id())
+        self.unnoted = departures.unnoted
+        """Why the record of a worker that has ended has to stay, "" if it need not."""
         before = tuple(departures.recall())
         self._parts: Parts | None = None
         self._tasks = tasks

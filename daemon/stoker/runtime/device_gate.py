@@ -14,7 +14,17 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
-from stoker.decide.pinning import Astray, Departure, Holder, answers, astray, is_hidden, still_there, withhold
+from stoker.decide.pinning import (
+    Astray,
+    Departure,
+    Holder,
+    answers,
+    astray,
+    is_hidden,
+    still_there,
+    unseen,
+    withhold,
+)
 from stoker.decide.promises import Excess, excesses
 from stoker.model.device import Inventory
 from stoker.model.event import (
@@ -148,7 +158,18 @@ class DeviceGate:
         if holder is None or not holder.devices:
             return
         pids = holder.pids | ({holder.pid} if holder.pid is not None else set())
-        self.depart(Departure(replica=replica, service=holder.service, devices=holder.devices, pids=pids))
+        shown = (
+            p for device in self._found.devices if device.uuid in holder.devices for p in device.processes
+        )
+        self.depart(
+            Departure(
+                replica=replica,
+                service=holder.service,
+                devices=holder.devices,
+                pids=pids,
+                strangers=frozenset(process.pid for process in shown if unseen(process)) - pids,
+            )
+        )
 
     def depart(self, departure: Departure) -> None:
         """See a worker off: one that has ended, or one of the daemon before, as long as it is not adopted."""

@@ -30,7 +30,7 @@ class Owners:
         if not shown:
             return inventory
         owners = self(shown, workers)
-        return named(inventory, owners, {pid: name_of(pid) for pid in shown - owners.keys()})
+        return named(inventory, owners, {pid: self._name(pid) for pid in shown - owners.keys()})
 
     def _owner(self, pid: int, workers: Mapping[int, str]) -> str:
         """The replica of that process, "" for none. Double forks keep the mark; one that has put its
@@ -51,6 +51,9 @@ class Owners:
         except (psutil.Error, OSError):
             return ""
         return mark.rpartition(":")[2] if mark.startswith(self._prefix) else ""
+
+    def _name(self, pid: int) -> str:
+        return name_of(pid)
 
 
 def name_of(pid: int) -> str:
