@@ -110,9 +110,7 @@ class Daemon:
         registry = PluginRegistry()
         registry.load(disabled=options.disabled_plugins)
         context = _context(options, store)
-        self._options = options
-        self._store = store
-        self._tasks = tasks
+        self._options, self._store, self._tasks = options, store, tasks
         self._ending = Ending()
         self._routes = RouteFeed()
         self._systemd = SystemdNotifier(context.environ if options.systemd else {})
@@ -165,9 +163,8 @@ class Daemon:
             tasks=tasks, driver=self._parts.driver, lookup=self._lookup, post=redacted
         )
         self.facade = self._face(addresses, care.marks)
-        for listener in (
-            self._after_event, care.after_event, self._actuator.after_event, preparation.after_event
-        ):  # fmt: skip
+        self._control.listen(self._after_event)
+        for listener in (care.after_event, self._actuator.after_event, preparation.after_event):
             self._control.listen(listener)
 
     def _bring_parts(self, registry: PluginRegistry, context: PluginContext) -> DeviceCare:
