@@ -32,10 +32,18 @@ _ID, _AGENT, _PARENT, _HOST = field("x-request-id"), field("user-agent"), field(
 _LINE = re.compile(rb"(\S+) ([^ ?]*)")
 
 
+class Mark(NamedTuple):
+    """A request in its caller's trace: ids in hexadecimal. `parent` is "" for one that begins the trace."""
+
+    trace: str
+    parent: str
+    span: str
+
+
 class Trail:
     """What is noted of one request on its way. `chosen`: it is written whatever comes of it."""
 
-    __slots__ = ("began", "chosen", "head", "received", "sent")
+    __slots__ = ("began", "chosen", "failed", "head", "mark", "received", "sent", "worker")
 
     def __init__(self, head: bytes, *, chosen: bool) -> None:
         self.head = head
@@ -46,6 +54,17 @@ class Trail:
         """Bytes of the answer, its head included."""
         self.began = 0.0
         """When its answer began."""
+        self.mark: Mark | None = None
+        """Who it is in its caller's trace, if a span is to be told of it."""
+        self.failed: list[tuple[float, str, str]] = []
+        """Tries that came to nothing: when, on which worker, why."""
+        self.worker = ""
+        """Who had it last."""
+
+    def fail(self, worker: str, reason: str) -> None:
+        """A try has come to nothing."""
+        self.worker = worker
+        self.failed.append((monotonic(), worker, reason))
 
 
 class Entry(NamedTuple):
@@ -115,7 +134,6 @@ class AccessLog:
 
 def _document(trail: Trail, entry: Entry, wall: float) -> dict[str, object]:
     now = monotonic()
-    method, path = _LINE.match(trail.head).groups()  # type: ignore[union-attr]  # a head that was parsed
     arrived = wall - (now - entry.arrived)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(arrived)) + f".{int(arrived % 1 * 1000):03d}Z"
     parent = _found(_PARENT, trail.head)
@@ -123,9 +141,7 @@ def _document(trail: Trail, entry: Entry, wall: float) -> dict[str, object]:
         "time": stamp,
         "service": entry.service,
         "client": entry.client,
-        "method": method.decode("latin1"),
-        "host": _found(_HOST, trail.head),
-        "path": path.decode("latin1"),
+        **asked(trail.head),
         "status": entry.status or 499,
         "duration_ms": _ms(now - entry.arrived),
         "queue_ms": _ms(max(0.0, entry.waited)),
@@ -136,9 +152,24 @@ def _document(trail: Trail, entry: Entry, wall: float) -> dict[str, object]:
         "tries": entry.tries,
         "request_id": _found(_ID, trail.head),
         "trace_id": parent[3:35] if parent else "",
-        "agent": _found(_AGENT, trail.head)[:200],
+        "agent": agent_of(trail.head),
     }
     return {name: value for name, value in said.items() if value not in (None, "")}
+
+
+def asked(head: bytes) -> dict[str, str]:
+    """What a request line and its host say, without the query. The head is one that was parsed."""
+    method, path = _LINE.match(head).groups()  # type: ignore[union-attr]
+    return {
+        "method": method.decode("latin1"),
+        "host": _found(_HOST, head),
+        "path": path.decode("latin1"),
+    }
+
+
+def agent_of(head: bytes) -> str:
+    """What the client says that it is, as far as that is worth keeping."""
+    return _found(_AGENT, head)[:200]
 
 
 def _found(pattern: re.Pattern[bytes], head: bytes) -> str:

@@ -10,6 +10,8 @@
     > {"op": "record", "instance": "x", "services": ["a/b"]}
                                                  < {"op": "requests", "rows": [...], "dropped": 0} as they
                                                  end, until the connection closes; on one of its own
+    > {"op": "trace", "instance": "x"}           < {"op": "spans", "rows": [...], "dropped": 0}, likewise; who
+                                                 asks later takes them over
     > {"op": "sockets", "instance": "x"}         < {"op": "sockets", "services": [...], "more": false} and the
                                                  listening sockets, as SCM_RIGHTS; on a connection of its own
     < {"op": "error", "id": 7, "message": "..."}            for a line that cannot be obeyed; nothing changed
@@ -31,6 +33,8 @@ from stoker_router.protocol import MAX_LINE, VERSION
 from stoker_router.recording import Recorder
 from stoker_router.table import read_table
 
+SPANS_EVERY = 0.5
+"""Seconds between two batches of spans: nobody waits for them, and each is one message to a collector."""
 MAX_UNREAD = 1024 * 1024
 """Bytes for a daemon that does not read, beyond which it gets no load samples."""
 
@@ -102,6 +106,8 @@ class Session(asyncio.Protocol):
                     self._program.stop(float(request["grace"]), float(request.get("patience", 0.0)))
                 case "record":
                     self._record(request)
+                case "trace":
+                    self._trace(request)
                 case "inherit":
                     self._inherit(request)
                 case "sockets":
@@ -122,12 +128,21 @@ class Session(asyncio.Protocol):
             self._lifetime.accompanied()
 
     def _record(self, request: dict[str, Any]) -> None:
+        recorder = self._begin_recording(request)
+        self._program.record([str(name) for name in request["services"]], recorder)
+        recorder.flush()
+
+    def _trace(self, request: dict[str, Any]) -> None:
+        recorder = self._begin_recording(request, op="spans", every=SPANS_EVERY)
+        self._program.trace(recorder)
+        recorder.flush()
+
+    def _begin_recording(self, request: dict[str, Any], **how: Any) -> Recorder:
         if request["instance"] != self._instance or self._recorder is not None:
             raise ValueError("record once, and for the daemon whose router this is")
         loop = asyncio.get_running_loop()
-        self._recorder = Recorder(loop, self.push, lambda: self.blocked)
-        self._program.record([str(name) for name in request["services"]], self._recorder)
-        self._recorder.flush()
+        self._recorder = Recorder(loop, self.push, lambda: self.blocked, **how)
+        return self._recorder
 
     def _hand_over(self, request: dict[str, Any]) -> None:
         if request["instance"] != self._instance:

@@ -149,6 +149,8 @@ class Exchange:
         self.upstream = upstream
         self.phase = SENT
         self.tries += 1
+        if (trail := self.terms.trail) is not None and self.worker is not None:
+            trail.worker = self.worker.config.id
         upstream.exchange = self
         if not self.whole:
             self.client.hold(NO_WORKER | UPLOAD, hold=False)
@@ -235,7 +237,13 @@ class Exchange:
             self.keep = False
             self.finish(502, reusable=False)  # for the books: the client sees its connection cut
         else:
+            self.note_failure(reason)
             self.client.service.lost(self, reason, again=not touched)
+
+    def note_failure(self, reason: str) -> None:
+        """Its try with the present worker has come to nothing."""
+        if (trail := self.terms.trail) is not None and self.worker is not None:
+            trail.fail(self.worker.config.id, reason)
 
     def hold_upload(self, *, hold: bool) -> None:
         """The worker reads slower than the client sends (or again fast enough)."""

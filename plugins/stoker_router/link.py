@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -14,6 +14,7 @@ from stoker.errors import RouterError
 from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
+from stoker.model.trace import SpanBatch
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_router import launch
 from stoker_router.bridge import Bridge
@@ -21,7 +22,7 @@ from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.former import Formers
 from stoker_router.protocol import VERSION
 from stoker_router.sockets import copy_of, giving, send_to_next
-from stoker_router.wire import decode_records, decode_sample, encode_doors, encode_table
+from stoker_router.wire import decode_records, decode_sample, decode_spans, encode_doors, encode_table
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the program to answer; one that does not is hung and gets replaced."""
@@ -129,18 +130,15 @@ class ProgramLink:
 
     async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """See stoker.plugin.ports.RecordingRouter."""
-        channel = await Channel.open(launch.control_path(self._context))
-        if channel is None:
-            raise RouterError("the router does not run just now; `stoker events` says why")
-        async with channel:
-            try:
-                await channel.send(
-                    {"op": "record", "instance": self._context.instance, "services": list(services)}
-                )
-                while True:
-                    yield decode_records(await channel.receive())
-            except ChannelClosed:
-                return
+        async with aclosing(_told(self._context, {"op": "record", "services": list(services)})) as messages:
+            async for message in messages:
+                yield decode_records(message)
+
+    async def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        """See stoker.plugin.ports.TracingRouter."""
+        async with aclosing(_told(self._context, {"op": "trace"})) as messages:
+            async for message in messages:
+                yield decode_spans(message)
 
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""
@@ -341,3 +339,17 @@ class ProgramLink:
         waiting = self._waiting.pop(serial, None)
         if waiting is not None:
             waiting.set()
+
+
+async def _told(context: PluginContext, wish: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    """What the program answers to that on a connection of its own, until it ends. Raises RouterError."""
+    channel = await Channel.open(launch.control_path(context))
+    if channel is None:
+        raise RouterError("the router does not run just now; `stoker events` says why")
+    async with channel:
+        try:
+            await channel.send({**wish, "instance": context.instance})
+            while True:
+                yield await channel.receive()
+        except ChannelClosed:
+            return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from stoker_router.access import Entry, Trail
+from stoker_router.access import Entry, Mark, Trail
 
 if TYPE_CHECKING:
     from stoker_router.service import Service
@@ -44,4 +44,8 @@ class Events(Protocol):
 
     def logged(self, trail: Trail, entry: Entry) -> None:
         """A request that belongs into the access log has ended."""
+        ...
+
+    def traced(self, trail: Trail, entry: Entry, mark: Mark) -> None:
+        """A request has ended of which a span is to be told."""
         ...

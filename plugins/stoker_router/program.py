@@ -83,6 +83,7 @@ class Program:
         if service is None:
             service = self.services[name] = Service(self._loop, self.reports, route)
             service.meter.recorders = self._recorders[name]
+            service.intake.trace(spans=self.reports.spans is not None)
             self._listen(name, Gate(self._hangups, self._crowd, service=service))
         service.configure(route)
         service.closed = route.leaving
@@ -108,9 +109,19 @@ class Program:
         for name in services:
             self._recorders[name].append(recorder)
 
+    def trace(self, recorder: Recorder | None) -> None:
+        """Tell spans of the requests of all services to the recorder from now on; None: to nobody."""
+        if self.reports.spans is not None:
+            self.reports.spans.close()
+        self.reports.spans = recorder
+        for service in self.services.values():
+            service.intake.trace(spans=recorder is not None)
+
     def forget(self, recorder: Recorder) -> None:
         """Tell it no more."""
         recorder.close()
+        if recorder is self.reports.spans:
+            self.trace(None)
         for recorders in self._recorders.values():
             if recorder in recorders:
                 recorders.remove(recorder)

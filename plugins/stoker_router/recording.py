@@ -1,4 +1,4 @@
-"""Each request of some services as it ends, for whoever wants to replay the load later.
+"""Each request of some services as it ends, for whoever wants to replay the load later, or collects spans.
 
 Costs nothing while nobody records. Rows are sent in batches; those for a reader that does not read are
 dropped and counted, for they must not fill the router's memory.
@@ -28,22 +28,28 @@ class Row(NamedTuple):
 
 
 class Recorder:
-    """One reader's rows. `push` sends a message; `blocked` says that the reader does not read."""
+    """One reader's rows. `push` sends a message; `blocked` says that the reader does not read; `op` is what
+    batches are called, `every` the seconds between two."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         push: Callable[[dict[str, Any]], None],
         blocked: Callable[[], bool],
+        *,
+        op: str = "requests",
+        every: float = FLUSH,
     ) -> None:
         self._loop = loop
         self._push = push
         self._blocked = blocked
-        self._rows: list[Row] = []
+        self._op = op
+        self._every = every
+        self._rows: list[Row | dict[str, object]] = []
         self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row | dict[str, object]) -> None:
         """A request has ended."""
         if len(self._rows) >= MAX_ROWS:
             self.flush()
@@ -52,18 +58,18 @@ class Recorder:
             return
         self._rows.append(row)
         if self._timer is None:
-            self._timer = self._loop.call_later(FLUSH, self.flush)
+            self._timer = self._loop.call_later(self._every, self.flush)
 
     def flush(self) -> None:
         """Send what is there, unless the reader does not read."""
         self.close()
         if self._blocked():
             if self._rows:
-                self._timer = self._loop.call_later(FLUSH, self.flush)
+                self._timer = self._loop.call_later(self._every, self.flush)
             return
         rows, self._rows = self._rows, []
         dropped, self._dropped = self._dropped, 0
-        self._push({"op": "requests", "rows": rows, "dropped": dropped})
+        self._push({"op": self._op, "rows": rows, "dropped": dropped})
 
     def close(self) -> None:
         """Send no more by itself."""

@@ -7,8 +7,10 @@ import asyncio
 from time import monotonic
 from typing import Any, Protocol
 
-from stoker_router.access import AccessLog, Entry, Trail
+from stoker_router.access import AccessLog, Entry, Mark, Trail
+from stoker_router.recording import Recorder
 from stoker_router.service import Service
+from stoker_router.tracing import span_of
 
 SAMPLE_EVERY = 1.0
 """Seconds between two load samples of a service that is active."""
@@ -45,6 +47,8 @@ class Reports:
         self._looks: dict[Service, asyncio.TimerHandle] = {}
         """At services whose queue grows."""
         self.subscriber: Subscriber | None = None
+        self.spans: Recorder | None = None
+        """Who collects spans, if anybody does."""
 
     def resume(self) -> None:
         """A daemon listens (again): tell it the load at once."""
@@ -90,6 +94,11 @@ class Reports:
     def logged(self, trail: Trail, entry: Entry) -> None:
         """A request that belongs into the access log has ended."""
         self._access.write(trail, entry)
+
+    def traced(self, trail: Trail, entry: Entry, mark: Mark) -> None:
+        """A request has ended of which a span is to be told."""
+        if self.spans is not None:
+            self.spans.add(span_of(trail, entry, mark))
 
     def close(self) -> None:
         """The end: tell what was not told yet."""

@@ -41,7 +41,7 @@ class Service:
         self._cry = Throttle(loop, DEMAND_INTERVAL, self._say_demand)
         self._tries = Tries(loop, self)
         self.route = route
-        self._intake = Intake(route)
+        self.intake = Intake(route)
         self.line = Line()
         self.flying: set[Exchange] = set()
         self.meter = Meter(monotonic())
@@ -58,14 +58,14 @@ class Service:
     def configure(self, route: RouteConfig) -> None:
         """Take the table's word on everything but the address."""
         before, self.route = self.route.timeout, route
-        self._intake = Intake(route)
+        self.intake.configure(route)
         self.pool.configure(route.workers)
         for worker in self.pool.workers.values():
             self._check_drained(worker)
         if route.timeout != before:
             for exchange in (*self.line, *self.flying):
                 exchange.due = inf
-                self._intake.time(exchange)
+                self.intake.time(exchange)
         self._late.look()
         self._check_line()
         self.pump()
@@ -95,7 +95,7 @@ class Service:
     def admit(self, exchange: Exchange, page_at: float = inf) -> None:
         """Take a new request. `page_at`: when who asks is to be shown a page, if there is no worker."""
         exchange.arrived = now = monotonic()
-        intake = self._intake
+        intake = self.intake
         exchange.repeatable = intake.repeatable[exchange.kind.idempotent]
         exchange.last = now + self.route.timeout
         exchange.due = min(page_at, exchange.last)
@@ -190,7 +190,7 @@ class Service:
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, now, status))
         if exchange.terms.trail is not None:
-            self._intake.log(exchange, status, self._events)
+            self.intake.log(exchange, status, self._events)
         worker = self._land(exchange, now)
         if reusable is not None:
             self.pool.park(worker, reusable, now)
@@ -277,14 +277,15 @@ class Service:
         if self.meter.recorders:
             self.meter.record(exchange.row(self.route.service, monotonic(), status))
         if exchange.terms.trail is not None:
-            self._intake.log(exchange, status, self._events)
+            self.intake.log(exchange, status, self._events)
 
     def _overdue(self, exchange: Exchange, now: float) -> None:
         if exchange.last <= now:
-            patience = exchange.last - exchange.arrived
             if exchange.phase == SENT and exchange.worker is not None:
                 self.pool.hangs(exchange.worker, min(QUARANTINE, self.route.timeout / 4))
-            self._refuse(exchange, 504, f"{_too_late(exchange)} within {patience:g} s")
+            self._refuse(
+                exchange, 504, f"{_too_late(exchange)} within {exchange.last - exchange.arrived:g} s"
+            )
         elif exchange.phase == QUEUED and not self.pool.serving:
             name = self.route.service.rpartition("/")[2]
             self._refuse(exchange, 503, f"{name} is starting", RETRY_STARTING)
@@ -301,9 +302,8 @@ class Service:
     def sample(self, now: float) -> dict[str, Any]:
         """The load since the last sample, as fields of a LoadSample."""
         sample = self.meter.take(now, len(self.flying), len(self.line))
-        workers = {worker.config.id: worker.busy for worker in self.pool}
-        wait = self.line.told(now)
-        return {**sample, "service": self.route.service, "oldest_wait": wait, "workers": workers}
+        sample["workers"] = {worker.config.id: worker.busy for worker in self.pool}
+        return {**sample, "service": self.route.service, "oldest_wait": self.line.told(now)}
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -52,7 +52,9 @@ class Tries:
             upstream = await connect(self._loop, worker)
         except OSError as error:
             del self._connecting[exchange]
-            self._outcome.unreachable(worker, exchange, f"no connection to the worker: {error}")
+            reason = f"no connection to the worker: {error}"
+            exchange.note_failure(reason)
+            self._outcome.unreachable(worker, exchange, reason)
             return
         del self._connecting[exchange]
         self._outcome.connected(worker, exchange, upstream)

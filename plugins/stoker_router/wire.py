@@ -10,6 +10,7 @@ from stoker.model.door import Door
 from stoker.model.load import LoadSample, RequestBatch, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
+from stoker.model.trace import FailedTry, RequestSpan, SpanBatch
 
 
 def encode_table(table: RoutingTable, ports: Mapping[ServiceKey, tuple[str, int]]) -> list[dict[str, Any]]:
@@ -88,6 +89,17 @@ def decode_records(message: Mapping[str, Any]) -> RequestBatch:
         for service, arrived, waited, held, status in message["rows"]
     )
     return RequestBatch(requests, message.get("dropped", 0))
+
+
+def decode_spans(message: Mapping[str, Any]) -> SpanBatch:
+    """The spans of a pushed batch. Raises RouterError for what is none."""
+    if message.get("op") != "spans":
+        raise RouterError(f"the router tells no spans: {message.get('message', 'it does not say why')}")
+    spans = (
+        RequestSpan(**{**row, "failed": tuple(FailedTry(*failed) for failed in row["failed"])})
+        for row in message["rows"]
+    )
+    return SpanBatch(tuple(spans), message.get("dropped", 0))
 
 
 def decode_sample(message: Mapping[str, Any]) -> LoadSample:

@@ -35,6 +35,13 @@ _PARENT = field("traceparent")
 _ACCEPT = field("accept")
 
 
+def trace_parent(data: bytes) -> re.Match[bytes] | None:
+    """Where (group 1) a head, perhaps with a body after it, says which trace it belongs to; None if it does
+    not, or not as W3C wants it."""
+    found = _PARENT.search(data, 0, data.find(b"\r\n\r\n") + 2)
+    return found if found is not None and _TRACE_PARENT.fullmatch(found[1]) else None
+
+
 class Wishes(NamedTuple):
     """The rules of one service."""
 
@@ -54,10 +61,9 @@ class Wishes(NamedTuple):
 
     def traced(self, data: bytes) -> bytes:
         """A head, perhaps with the beginning of a body, with a trace context; a bad one begins anew."""
-        end = data.find(b"\r\n\r\n")
-        found = _PARENT.search(data, 0, end + 2)
-        if not self.start_trace or (found is not None and _TRACE_PARENT.fullmatch(found[1])):
+        if not self.start_trace or trace_parent(data) is not None:
             return data
+        end = data.find(b"\r\n\r\n")
         head = _TRACE_FIELDS.sub(b"", data[:end])
         parent = b"00-%b-%b-01" % (secrets.token_hex(16).encode(), secrets.token_hex(8).encode())
         return b"%b\r\ntraceparent: %b%b" % (head, parent, data[end:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from stoker.model.load import Decision, LoadWindow
 from stoker.model.replica import Replica, WorkerHandle
 from stoker.model.service import Command, DesiredState, Resources, Scaling, ServiceSpec, Traffic, revision
 from stoker.model.state import ObservedState, RoutingTable
+from stoker.model.trace import SpanBatch
 from stoker.plugin.manager import PluginRecord
 from stoker.runtime.pulse import Pulse
 
@@ -213,6 +214,10 @@ class FakeDaemon:
         }
         one = {"name": "rag", "file": "/etc/stoker/rag.yaml", "config": values, "sources": sources}
         return {"deployments": [{**one, "instance_types": {"gpu.big": big}}]}
+
+    async def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        await anyio.sleep_forever()
+        yield SpanBatch()
 
     def story(self, replica: str) -> Sequence[Event]:
         own = [e for e in self.kept if isinstance(e, ReplicaEvent) and e.replica == replica]

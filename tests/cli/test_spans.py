@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from queue import Queue
@@ -13,10 +13,14 @@ import anyio
 import pytest
 
 from api.fakes import FakeDaemon
-from stoker.cli.sinks.spans import Courses, Span, spans
+from stoker.cli.sinks.request_spans import request_span
+from stoker.cli.sinks.span import Place, Span
+from stoker.cli.sinks.spans import Courses, spans
+from stoker.errors import RouterError
 from stoker.model import event as facts
 from stoker.model.device import Reservation
 from stoker.model.replica import ExitStatus, WorkerHandle
+from stoker.model.trace import FailedTry, RequestSpan, SpanBatch
 
 WHO: dict[str, Any] = {"replica": "infer-1", "service": "rag/infer"}
 HANDLE = WorkerHandle(driver="process", pid=42)
@@ -71,6 +75,42 @@ def test_a_crash_of_a_ready_replica_and_what_concerns_none_are_no_spans() -> Non
     assert told(READY, crash, facts.Notice(message="x"), facts.ReplicaForgotten(**WHO)) == []
 
 
+REQUEST = RequestSpan(
+    trace="0af7651916cd43dd8448eb211c80319c", span="00f067aa0ba902b7", parent="b7ad6b7169203331",
+    service="rag/infer", arrived=10.0, waited=2.0, began=13.0, ended=14.0, status=200, method="POST",
+    path="/v1", host="box", client="10.0.0.9", agent="", worker="infer-1", tries=1,
+)  # fmt: skip
+
+
+def test_a_request_is_a_span_with_its_wait() -> None:
+    span = request_span(REQUEST, 1000.0)
+    assert (span.name, span.begin, span.end, span.trouble, span.server) == (
+        "POST infer", 1010, 1014, "", True,
+    )  # fmt: skip
+    assert span.place == Place(REQUEST.trace, REQUEST.parent, REQUEST.span)
+    assert [(step.name, step.begin, step.end) for step in span.steps] == [("wait for a worker", 1010, 1012)]
+    assert [(moment.name, moment.at) for moment in span.moments] == [("answer begun", 1013)]
+    assert span.attributes == {
+        "http.request.method": "POST", "http.response.status_code": 200, "url.path": "/v1",
+        "server.address": "box", "client.address": "10.0.0.9", "stoker.deployment": "rag",
+        "stoker.service": "infer", "stoker.replica": "infer-1", "stoker.wait": 2.0, "stoker.tries": 1,
+    }  # fmt: skip
+
+
+def test_a_request_that_failed_says_where_and_why() -> None:
+    tries = (FailedTry(11.0, "infer-1", "the worker closed the connection"),)
+    lost = replace(REQUEST, status=502, waited=0.0, began=0.0, failed=tries)
+    span = request_span(lost, 1000.0)
+    assert (span.trouble, span.steps) == ("the worker closed the connection", ())
+    (failed,) = span.moments
+    assert (failed.name, failed.at) == ("try failed", 1011)
+    assert failed.attributes == {"stoker.replica": "infer-1", "reason": "the worker closed the connection"}
+    assert request_span(replace(lost, status=504, failed=()), 0.0).trouble == "status 504"
+    gone = request_span(replace(lost, status=0, failed=()), 0.0)
+    assert ([moment.name for moment in gone.moments], gone.trouble) == (["client went away"], "")
+    assert request_span(replace(lost, status=429), 0.0).trouble == "", "the caller's doing"
+
+
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue[bytes]]:
     """Takes OTLP over HTTP on a port of its own."""
@@ -115,3 +155,42 @@ async def test_a_collector_gets_them(collector: Queue[bytes]) -> None:
     assert (whole.start_time_unix_nano, whole.end_time_unix_nano) == (1000 * 10**9, 1004 * 10**9)
     assert {span.parent_span_id for span in found.values()} == {whole.span_id}
     assert {span.trace_id for span in found.values()} == {whole.trace_id}
+
+
+class TracingDaemon(FakeDaemon):
+    """Tells the spans it was given, once it has a router."""
+
+    asked = 0
+
+    async def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        self.asked += 1
+        if self.asked == 1:
+            raise RouterError("there is no router yet")
+        yield SpanBatch()
+        yield SpanBatch((REQUEST,), dropped=3)
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_a_collector_gets_requests_under_the_span_of_their_caller(
+    collector: Queue[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra otel")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(spans(), TracingDaemon(kept=[]))
+            body = await anyio.to_thread.run_sync(collector.get)
+            group.cancel_scope.cancel()
+    (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    found = {span.name: span for span in resource.scope_spans[0].spans}
+    assert set(found) == {"POST infer", "wait for a worker"}
+    whole, wait = found["POST infer"], found["wait for a worker"]
+    assert whole.trace_id.hex() == wait.trace_id.hex() == REQUEST.trace
+    assert (whole.span_id.hex(), whole.parent_span_id.hex()) == (REQUEST.span, REQUEST.parent)
+    assert wait.parent_span_id == whole.span_id
+    assert whole.kind == whole.SPAN_KIND_SERVER
+    assert whole.end_time_unix_nano - whole.start_time_unix_nano == 4 * 10**9
+    assert [event.name for event in whole.events] == ["answer begun"]
+    assert "3 spans of requests were dropped" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from stoker.model.event import Event
 from stoker.model.load import Decision, LoadWindow, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
+from stoker.model.trace import SpanBatch
 from stoker.plugin.manager import PluginRecord
 
 
@@ -194,6 +195,11 @@ class DaemonFacade(Protocol):
     def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """Requests of these services as they end; the first batch, empty, says that it has begun. Raises
         StokerError where the router cannot."""
+        ...
+
+    def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        """Requests as parts of their callers' traces, as they end; the first batch, empty, says that it has
+        begun. Raises StokerError where no router can, or none runs yet."""
         ...
 
     def logs(self, service: str | None = None) -> Sequence[LogFile]:

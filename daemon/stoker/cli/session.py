@@ -144,7 +144,7 @@ def sink_options(command: F) -> F:
         ),
         click.option(
             "--spans", is_flag=True, envvar="STOKER_SPANS",
-            help="Send what the daemon does to OpenTelemetry, by its own OTEL_... variables.",
+            help="Send traces of requests and of what the daemon does to OpenTelemetry (OTEL_... variables).",
         ),
         click.option(
             "--event-log", type=click.Path(), envvar="STOKER_EVENT_LOG", help="Append every event as JSON.",

@@ -85,7 +85,7 @@ class TrafficSection(Section):
     """The part of the requests that is written to the access log: 1 is all, 0.01 one in a hundred and every
     error, 0 none."""
     trace: Literal["pass", "start"] = "pass"
-    """W3C trace context passes as it is; start: a request that has none is given one."""
+    """W3C trace context passes as it is; start: a request that has none is given one. See `--spans`."""
 
 
 class TlsSection(Section):

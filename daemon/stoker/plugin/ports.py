@@ -16,6 +16,7 @@ from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Readi
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import Container, Elsewhere, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
+from stoker.model.trace import SpanBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +291,17 @@ class RecordingRouter(Router, Protocol):
         """Requests of these services that end from now on, in batches, until it is closed or the router's
         program ends. The first batch, empty, says that it has begun. Of requests that had to be dropped a
         `stoker.model.load.RequestBatch` tells the number. Raises RouterError."""
+        ...
+
+
+@runtime_checkable
+class TracingRouter(Router, Protocol):
+    """A router that can take part in its callers' traces (W3C trace context)."""
+
+    def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        """Requests of all services that end from now on and whose callers sample them, in batches, until it
+        is closed or the router's program ends; as long their workers are told the router's span as their
+        parent. The first batch, empty, says that it has begun. Raises RouterError."""
         ...
 
 

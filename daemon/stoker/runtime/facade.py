@@ -25,6 +25,7 @@ from stoker.errors import ConflictError, NotFoundError
 from stoker.model.event import Event
 from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey, revision
+from stoker.model.trace import SpanBatch
 from stoker.plugin.manager import PluginRecord, PluginRegistry
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
@@ -178,6 +179,15 @@ class Facade:
         if router is None:
             raise ConflictError("there is no router yet")
         async with aclosing(router.record(services)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        """Spans of requests; raises ConflictError or RouterError."""
+        router = self.router
+        if router is None:
+            raise ConflictError("there is no router yet")
+        async with aclosing(router.spans()) as batches:
             async for batch in batches:
                 yield batch
 

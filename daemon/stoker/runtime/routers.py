@@ -18,12 +18,14 @@ from stoker.errors import RouterError, StokerError
 from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable
+from stoker.model.trace import SpanBatch
 from stoker.plugin.ports import (
     DoorRouter,
     HandingRouter,
     RecordingRouter,
     Router,
     RouterEvents,
+    TracingRouter,
     router_shortfalls,
 )
 from stoker.runtime.routes import RouteFeed
@@ -162,6 +164,16 @@ class Routers:
             found = " and ".join(sorted(names)) or "none"
             raise RouterError(f"single requests are not told by every router (of these services: {found})")
         async with aclosing(router.record(services)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def spans(self) -> AsyncGenerator[SpanBatch, None]:
+        """See stoker.plugin.ports.TracingRouter. Those of the first router that has any."""
+        able = (one.router for one in self._members.values() if isinstance(one.router, TracingRouter))
+        router = next(able, None)
+        if router is None:
+            raise RouterError(f"no spans of requests are told by: {', '.join(self._members) or 'no router'}")
+        async with aclosing(router.spans()) as batches:
             async for batch in batches:
                 yield batch
 

@@ -1,42 +1,37 @@
-"""What the daemon does as OpenTelemetry spans: a trace for each start and each end of a replica.
+"""What the daemon does as OpenTelemetry spans: a trace for each start and each end of a replica. And the
+router's hop in the traces of its callers (`request_spans`).
 
-The seam is the stream of events, so no request waits for it. How they go out is said by OpenTelemetry's own
-variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES`, ...).
+The seams are the stream of events and what the router tells of requests that have ended, so no request waits
+for it. How they go out is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`,
+`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_RESOURCE_ATTRIBUTES`, ...).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-import anyio.to_thread
+import anyio
 
-from stoker import __version__
 from stoker.api.facade import DaemonFacade
 from stoker.api.narrate import sentence
+from stoker.cli.sinks.request_spans import request_span
+from stoker.cli.sinks.span import Attributes, Span
 from stoker.errors import StokerError
 from stoker.model import event as facts
 from stoker.model.event import ReplicaEvent
 from stoker.runtime.options import Observer
 
-Attributes = dict[str, str | int | Sequence[str]]
-Send = Callable[["Span"], None]
+if TYPE_CHECKING:
+    from stoker.cli.sinks.span_export import Exporter
+
 START, END = "replica start", "replica end"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A stretch of a replica's life; `begin`, `end`: seconds since the epoch. `trouble`: why it failed."""
-
-    name: str
-    begin: float
-    end: float
-    attributes: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
-    steps: tuple[Span, ...] = ()
-    trouble: str = ""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0
+"""Seconds between two attempts to be told of requests; doubles from one to the next."""
 
 
 @dataclass(slots=True)
@@ -123,61 +118,40 @@ class Courses:
 def spans() -> Observer:
     """An observer that sends them until the daemon ends. Raises StokerError where the extra is missing."""
     try:
-        send = _exporter()
+        from stoker.cli.sinks.span_export import Exporter
+
+        exporter = Exporter()
     except ImportError as error:
         raise StokerError(f"--spans takes the extra: pip install 'stoker[otel]' ({error})") from error
 
     async def follow(facade: DaemonFacade) -> None:
-        courses = Courses()
-        async for event in facade.events(facade.beginning):
-            for span in courses.fold(event):
-                await anyio.to_thread.run_sync(partial(send, span), abandon_on_cancel=True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_follow_requests, facade, exporter)
+            await _follow_events(facade, exporter)
 
     return follow
 
 
-def _exporter() -> Send:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExportResult
-
-    class Basket(SpanProcessor):
-        """Keeps what has ended until the trace is whole; a timer of its own would wake the box at rest."""
-
-        def __init__(self) -> None:
-            self.ended: list[ReadableSpan] = []
-
-        def on_end(self, span: ReadableSpan) -> None:
-            self.ended.append(span)
-
-    basket, exporter = Basket(), OTLPSpanExporter()
-    resource = Resource.create({"service.name": "stoker", "service.version": __version__})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(basket)
-    tracer = provider.get_tracer("stoker", __version__)
-    arriving = True
-
-    def send(span: Span) -> None:
-        nonlocal arriving
-        _record(tracer, span)
-        batch, basket.ended = basket.ended, []
-        arrived = exporter.export(batch) is SpanExportResult.SUCCESS
-        if arriving and not arrived:
-            sys.stderr.write("stoker: spans do not arrive; see OTEL_EXPORTER_OTLP_ENDPOINT\n")
-        arriving = arrived
-
-    return send
+async def _follow_events(facade: DaemonFacade, exporter: Exporter) -> None:
+    courses = Courses()
+    async for event in facade.events(facade.beginning):
+        for span in courses.fold(event):
+            await exporter.send([span])
 
 
-def _record(tracer: Any, span: Span, parent: Any = None) -> None:
-    from opentelemetry.trace import Status, StatusCode, set_span_in_context
-
-    made = tracer.start_span(
-        span.name, context=parent, attributes=dict(span.attributes), start_time=round(span.begin * 1e9)
-    )
-    for step in span.steps:
-        _record(tracer, step, set_span_in_context(made))
-    if span.trouble:
-        made.set_status(Status(StatusCode.ERROR, span.trouble))
-    made.end(end_time=round(span.end * 1e9))
+async def _follow_requests(facade: DaemonFacade, exporter: Exporter) -> None:
+    """Whoever is to be asked may not run yet, or not now; a router that tells none may be replaced."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            async with aclosing(facade.spans()) as batches:
+                async for batch in batches:
+                    pause = FIRST_PAUSE
+                    if batch.dropped:
+                        lost = f"{batch.dropped} spans of requests were dropped"
+                        sys.stderr.write(f"stoker: {lost}: more come than the collector takes\n")
+                    offset = time.time() - anyio.current_time()
+                    await exporter.send([request_span(request, offset) for request in batch.spans])
+        except StokerError:
+            pause = min(2 * pause, LONGEST_PAUSE)
+        await anyio.sleep(pause)
