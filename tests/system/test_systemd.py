@@ -229,6 +229,80 @@ def test_the_journal_knows_what_each_line_is_about(stoker: Stoker) -> None:
     assert all(replica["id"] in entry["MESSAGE"] for entry in entries)
 
 
+TALK = """
+import json, time
+print(json.dumps({"level": "error", "msg": "no weights"}), flush=True)
+for number in range(2000):
+    print("line", number, flush=True)
+    time.sleep(0.001)
+print("all", flush=True)
+time.sleep(100000)
+"""
+
+
+def entries(stoker: Stoker, *matches: str) -> list[dict[str, str]]:
+    """What the journal has of workers of this boot."""
+    said = stoker.machine.run("journalctl", "-b", "-o", "json", "--no-pager", *matches).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_the_journal_has_what_workers_write_once_whatever_becomes_of_the_daemon(stoker: Stoker) -> None:
+    talk = {"command": ["/usr/bin/python3", "-c", TALK], "working_dir": "/"}
+    stoker.write(FILE + f"  talk: {json.dumps(talk)}\n")
+    about = ("-u", "stoker", "STOKER_SERVICE=talk", "SYSLOG_IDENTIFIER=talk")
+    for wanted in ("line 200", "line 900"):
+        stoker.until(
+            lambda wanted=wanted: wanted in stoker.cli("logs", "talk", check=False).stdout,
+            f"{wanted!r} is written",
+        )
+        daemon = stoker.property("MainPID")
+        stoker.ctl("kill", "--kill-who=main", "--signal=KILL")
+        stoker.until(lambda daemon=daemon: stoker.property("MainPID") not in ("0", daemon), "a new daemon")
+    stoker.until(lambda: any(one["MESSAGE"] == "all" for one in entries(stoker, *about)), "the last line")
+    stoker.until(lambda: len(stoker.workers()) == 3, "all workers, taken over")
+    (replica,) = next(one["replicas"] for one in stoker.status()["services"] if one["name"] == "talk")
+    found = entries(stoker, *about)
+    assert [one["MESSAGE"] for one in found[1:]] == [*(f"line {number}" for number in range(2000)), "all"]
+    assert {one["STOKER_REPLICA"] for one in found} == {replica["id"]}
+    assert {one["STOKER_DEPLOYMENT"] for one in found} == {"app"}
+    (error,) = entries(stoker, *about, "-p", "err")
+    assert json.loads(error["MESSAGE"]) == {"level": "error", "msg": "no weights"}
+
+
+def test_a_file_keeps_workers_out_of_the_journal_at_once(stoker: Stoker) -> None:
+    def told(service: str) -> list[str]:
+        found = entries(stoker, f"STOKER_REPLICA={names[service]}")
+        return [one["MESSAGE"] for one in found if "STOKER_EVENT" not in one]
+
+    talk = {
+        "command": ["sh", "-c", "read -r word < /tmp/$STOKER_SERVICE; echo said $word; exec sleep 100000"]
+    }
+    services = {
+        name: talk | {"working_dir": "/", "drain": {"grace": "1s"}} for name in ("heard", "muted", "later")
+    }
+    services["muted"] |= {"logs": {"journal": False}}
+    for name in services:
+        stoker.machine.run("mkfifo", "-m", "666", f"/tmp/{name}")
+    whole = {"name": "app", "services": services}
+    stoker.write(json.dumps(whole))
+    stoker.until(lambda: len(stoker.workers()) == 3, "three ready workers")
+    names = {one["name"]: one["replicas"][0]["id"] for one in stoker.status()["services"]}
+    for name in ("muted", "heard"):
+        stoker.machine.run("sh", "-c", f"echo {name} > /tmp/{name}")
+    stoker.until(lambda: "said heard" in told("heard"), "the line of the service that is heard")
+    assert told("muted") == []
+    stoker.write(json.dumps(whole | {"box": {"journal": "never"}}))
+    stoker.ctl("reload")
+    forwarding = ("pgrep", "-f", "stoker.to_journal")
+    stoker.until(lambda: stoker.machine.run(*forwarding, check=False).stdout == "", "nobody forwards")
+    stoker.machine.run("sh", "-c", "echo later > /tmp/later")
+    stoker.until(lambda: "said later" in stoker.cli("logs", "later").stdout, "its line is in its log")
+    stoker.write(json.dumps(whole))
+    stoker.ctl("reload")
+    stoker.until(lambda: stoker.machine.run(*forwarding, check=False).stdout != "", "somebody forwards")
+    assert told("later") == []
+
+
 def test_stop_drains_everything(stoker: Stoker) -> None:
     stoker.ctl("stop")
     assert stoker.alive() == set()

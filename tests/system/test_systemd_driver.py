@@ -186,6 +186,24 @@ def test_only_its_own_gpu_can_be_opened(daemon: Daemon) -> None:
     assert "open" not in daemon.cli("logs", "web").splitlines()
 
 
+def test_the_journal_has_its_output_too(daemon: Daemon) -> None:
+    """From the same log as `stoker logs`, by the daemon whose own output goes to the journal."""
+    daemon.write({"web": {"command": ["sh", "-c", "echo said once; exec sleep 600"], "working_dir": "/"}})
+    daemon.up()
+    replica = daemon.one("web")
+    about = (
+        "journalctl",
+        "--no-pager",
+        "-o",
+        "cat",
+        f"STOKER_REPLICA={replica['id']}",
+        "SYSLOG_IDENTIFIER=web",
+    )
+    daemon.until(lambda: daemon.machine.run(*about).stdout, "its line")
+    assert daemon.machine.run(*about).stdout == "said once\n"
+    assert "said once" in daemon.cli("logs", "web")
+
+
 def test_a_command_that_does_not_exist_is_told(daemon: Daemon) -> None:
     daemon.write({"web": {"command": ["no-such-tool"], "working_dir": "/"}})
     daemon.up()

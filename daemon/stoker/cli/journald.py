@@ -15,8 +15,9 @@ from contextlib import suppress
 from stoker.api.facade import DaemonFacade
 from stoker.api.narrate import Narrator, severity
 from stoker.model.event import Event
+from stoker.to_journal import entries
+from stoker.to_journal.entries import SOCKET
 
-SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {"info": "6", "warning": "4", "error": "3"}
 """As syslog counts them."""
 
@@ -48,7 +49,7 @@ async def journal_entries(facade: DaemonFacade, path: str = SOCKET) -> None:
 
 def datagram(event: Event, text: str) -> bytes:
     """An entry in the journal's protocol. Pure."""
-    return b"".join(_field(name, value) for name, value in _fields(event, text))
+    return entries.datagram(dict(_fields(event, text)))
 
 
 def _fields(event: Event, text: str) -> Iterator[tuple[str, str]]:
@@ -65,11 +66,3 @@ def _fields(event: Event, text: str) -> Iterator[tuple[str, str]]:
         "STOKER_REPLICA": getattr(event, "replica", ""),
     }
     return ((name, value) for name, value in found.items() if value)
-
-
-def _field(name: str, value: str) -> bytes:
-    """NAME=value; a value of several lines is told by its length instead."""
-    raw = value.encode()
-    if b"\n" not in raw:
-        return f"{name}=".encode() + raw + b"\n"
-    return name.encode() + b"\n" + len(raw).to_bytes(8, "little") + raw + b"\n"

@@ -55,8 +55,17 @@ def options_for(
         runtime_dir=session.runtime_dir,
         profile=profile,
         sets=tuple(sets),
+        in_journal=_in_journal(),
         **more,
     )
+
+
+def _in_journal() -> bool:
+    if "JOURNAL_STREAM" not in os.environ:
+        return False
+    from stoker.cli.journald import is_our_output
+
+    return is_our_output(os.environ, 1)
 
 
 def doors_for(given: Mapping[str, Any]) -> dict[str, Any]:

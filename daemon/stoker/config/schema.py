@@ -268,12 +268,14 @@ class LimitsSection(Section):
 
 
 class LogsSection(Section):
-    """How much of each replica's output is kept."""
+    """What becomes of each replica's output."""
 
     max_size: Bytes = 64 * 1024 * 1024
     """Size at which a log's lines are moved to a part beside it: 64Mi."""
     keep: Annotated[int, Whole(0, 1000, 4)] = 4
     """So many parts are kept."""
+    journal: bool = True
+    """Whether its lines go to the systemd journal as well, where `box.journal` lets them."""
 
 
 class ServiceSection(Section):
@@ -365,6 +367,8 @@ class BoxSection(Section):
     """Cores that the services share. Default: those that the daemon may use."""
     memory: Bytes | None = None
     """Main memory that the services share. Default: that of the box."""
+    journal: Literal["auto", "always", "never"] = "auto"
+    """Whether the systemd journal has workers' output too; auto: where the daemon's own output goes there."""
 
 
 class FileSection(Section):

@@ -214,6 +214,8 @@ class LogRules:
 
     max_size: int = 64 * 1024 * 1024
     keep: int = 4
+    journal: bool = True
+    """Whether the journal may have it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +358,8 @@ class BoxSpec:
     """Bytes to share out; None: those that there are."""
     ray: str = "auto"
     """The address of the Ray cluster."""
+    journal: Literal["auto", "always", "never"] = "auto"
+    """Whether workers' output goes to the systemd journal too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,10 +41,10 @@ from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.guarantees import devices_decide, refuse_clash
 from stoker.runtime.keepsakes import Keepsakes
 from stoker.runtime.launcher import Launcher
-from stoker.runtime.log_rotation import LogRotation
 from stoker.runtime.measure import RouterLink
 from stoker.runtime.notify import SystemdNotifier
 from stoker.runtime.options import DaemonOptions, Observer
+from stoker.runtime.outputs import Outputs
 from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
 from stoker.runtime.preparation import Preparation
@@ -239,10 +239,10 @@ class Daemon:
         start(self._routes.run, router)
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
+        outputs = Outputs(self._options, self._control, self._actuator.growing_logs, self._trouble)
+        self._control.listen(outputs.after_event)
+        await self._tasks.start(outputs.run)
         start(self._control.run)
-        rotation = LogRotation(self._actuator.growing_logs, self._trouble)
-        self._control.listen(rotation.after_event)
-        start(rotation.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
         start(self._autoscaler.run_readings)

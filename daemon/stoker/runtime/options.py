@@ -31,6 +31,8 @@ class DaemonOptions:
     operators: int | None = None
     """Group whose members operate over the unix socket; the others of the socket's group look only."""
     systemd: bool = False
+    in_journal: bool = False
+    """Whether what the daemon prints goes to the systemd journal."""
     stop_on_exit: bool = True
     observers: tuple[Observer, ...] = ()
     disabled_plugins: frozenset[str] = field(default_factory=frozenset)
