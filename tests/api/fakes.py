@@ -193,7 +193,7 @@ class FakeDaemon:
             before=desired, after=desired, observed=self.state.observed, plan=Plan()
         )
 
-    def explain_path(self, path: str) -> Mapping[str, Any]:
+    async def explain_path(self, path: str) -> Mapping[str, Any]:
         if path != "services.infer.scaling.max_replicas":
             raise NotFoundError(f"no value at {path!r}; did you mean 'services.infer.scaling.max_replicas'?")
         layers = [
@@ -202,7 +202,7 @@ class FakeDaemon:
         ]
         return {"path": path, "value": 8, "layers": layers}
 
-    def config_document(self) -> Mapping[str, Any]:
+    async def config_document(self) -> Mapping[str, Any]:
         big = {"gpu": 2.0, "gpu_type": "h100", "gpu_memory": None, "cpu": None, "memory": None}
         values = {
             "name": "rag",

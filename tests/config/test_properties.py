@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stoker.config.assemble import Deployment, Operator, RawLayers, add_operator
 from stoker.config.explain import explain
 from stoker.config.layers import make_layer, merge_layers
-from stoker.config.resolve import EffectiveConfig, resolve
+from stoker.config.load import EffectiveConfig, resolve
 from stoker.config.tree import Node, Source, from_data, leaves, to_data
 from stoker.config.yaml_text import parse_yaml
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError

@@ -24,7 +24,7 @@ from stoker.config.effective import effective_document
 from stoker.config.env_file import parse_env_file
 from stoker.config.explain import explain
 from stoker.config.layers import make_layer
-from stoker.config.resolve import EffectiveConfig, resolve
+from stoker.config.load import EffectiveConfig, resolve
 from stoker.config.tree import Node, Source
 from stoker.config.yaml_text import parse_yaml
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError

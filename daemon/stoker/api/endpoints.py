@@ -87,7 +87,7 @@ class Endpoints:
 
     async def config(self, request: Request) -> Response:
         """The effective file."""
-        return JSONResponse(dict(self._facade.config_document()))
+        return JSONResponse(dict(await self._facade.config_document()))
 
     async def explain(self, request: Request) -> Response:
         """A replica, a service or a config path."""
@@ -97,9 +97,9 @@ class Endpoints:
         if name := asked.get("service"):
             return JSONResponse(self._explain_service(name))
         if name := asked.get("path"):
-            return JSONResponse({"kind": "path", **self._facade.explain_path(name)})
+            return JSONResponse({"kind": "path", **await self._facade.explain_path(name)})
         if name := asked.get("of"):
-            return JSONResponse(self._explain_any(name))
+            return JSONResponse(await self._explain_any(name))
         raise BadRequestError("say what to explain: ?of=, or ?path=, ?service=, ?replica=")
 
     async def events(self, request: Request) -> Response:
@@ -309,7 +309,7 @@ class Endpoints:
         snapshot = self._facade.snapshot()
         return documents.explain_replica(snapshot, resolve_replica(snapshot, name), self._facade.story(name))
 
-    def _explain_any(self, name: str) -> documents.Document:
+    async def _explain_any(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
         if name in snapshot.observed.replicas:
             return self._explain_replica(name)
@@ -317,7 +317,7 @@ class Endpoints:
             return self._explain_service(name)
         except NotFoundError as no_service:
             try:
-                return {"kind": "path", **self._facade.explain_path(name)}
+                return {"kind": "path", **await self._facade.explain_path(name)}
             except NotFoundError as no_path:
                 # A dotted name was meant as a path; anything else more likely as a service or replica.
                 raise (no_path if "." in name else no_service) from None

@@ -160,17 +160,17 @@ class DaemonFacade(Protocol):
         """Plan against the running state. No files: the ones in force, read again. Raises ConfigError."""
         ...
 
-    def explain_path(self, path: str) -> Mapping[str, Any]:
+    async def explain_path(self, path: str) -> Mapping[str, Any]:
         """`{path, value, layers: [{layer, source, value, wins}]}`, highest layer first.
 
-        Raises NotFoundError.
+        Raises NotFoundError, and ConfigError where the files have to be read for it and are bad.
         """
         ...
 
-    def config_document(self) -> Mapping[str, Any]:
+    async def config_document(self) -> Mapping[str, Any]:
         """The configuration in force as a file of its own, per deployment, with the source of each value.
 
-        Raises NotFoundError while none is in force.
+        Raises NotFoundError while none is in force, and ConfigError like `explain_path`.
         """
         ...
 

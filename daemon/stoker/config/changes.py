@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from stoker.config.resolve import EffectiveConfig
+from stoker.config.outcome import EffectiveConfig
 from stoker.model.service import BentoService, Command, DesiredState, ServiceKey, ServiceSpec
 
 _RENAMED = {

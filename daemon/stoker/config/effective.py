@@ -9,7 +9,7 @@ from typing import Any
 from stoker.config.bentoml import MOVED
 from stoker.config.explain import plain_data, source_of
 from stoker.config.layers import LAUNCH_WAYS
-from stoker.config.resolve import EffectiveConfig, Resolved
+from stoker.config.outcome import EffectiveConfig, Resolved
 from stoker.config.schema import InstanceTypeSection
 from stoker.config.tree import Filled, Node, Path, find, leaves
 from stoker.config.validate import wants_text

@@ -11,7 +11,7 @@ from stoker.config.assign import split_deployment, split_path
 from stoker.config.bentoml import MOVED
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.layers import Layer
-from stoker.config.resolve import EffectiveConfig, Resolved
+from stoker.config.outcome import EffectiveConfig, Resolved
 from stoker.config.schema import FileSection, InstanceTypeSection
 from stoker.config.tree import Filled, Node, Path, find, leaves, nearest, place
 from stoker.config.validate import fields_at, known_path, section_at

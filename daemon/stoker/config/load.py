@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from stoker.config.changes import changed_keys
-from stoker.config.resolve import EffectiveConfig, resolve
-from stoker.config.sources import ConfigRequest, read, watch_paths
+from stoker.config.outcome import EffectiveConfig, LoadError, located, says
+from stoker.config.request import ConfigRequest
+from stoker.config.resolve import resolve
+from stoker.config.sources import read, watch_paths
 from stoker.config.sources.certificates import certificate_files, with_certificates
-from stoker.config.tree import Report, find
-from stoker.errors import ConfigError, ConfigProblem
-from stoker.model.service import ServiceKey
+from stoker.errors import ConfigError
 
 __all__ = [
     "ConfigRequest",
@@ -24,29 +23,6 @@ __all__ = [
     "says",
     "watch_paths",
 ]
-
-
-class LoadError(ConfigError):
-    """The configuration was refused. `watch`: paths whose change may mend it."""
-
-    def __init__(self, problems: Sequence[ConfigProblem], watch: tuple[str, ...]) -> None:
-        self.watch = watch
-        super().__init__(*problems)
-
-
-def located(config: EffectiveConfig, key: ServiceKey, path: Sequence[str], message: str) -> ConfigProblem:
-    """A problem that shows only beside the running system, with the place of that key of the service."""
-    deployment, _, name = key.partition("/")
-    report = Report(next(one.tree for one in config.layers if one.name == deployment))
-    report.add(("services", name, *path), message)
-    return report.problems[0]
-
-
-def says(config: EffectiveConfig, key: ServiceKey, path: Sequence[str]) -> bool:
-    """Whether some layer says that key of the service, so that it is not the built-in default."""
-    deployment, _, name = key.partition("/")
-    tree = next(one.tree for one in config.layers if one.name == deployment)
-    return find(tree, ("services", name, *path)) is not None
 
 
 def load(request: ConfigRequest, *, to_run: bool = True) -> EffectiveConfig:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stoker.config.assemble import Deployment, Project, RawLayers
@@ -25,49 +25,19 @@ from stoker.config.cross import (
 from stoker.config.ingress import build_door, check_door_ports, join_doors
 from stoker.config.instance_types import CATALOGUE
 from stoker.config.interpolate import fill
-from stoker.config.layers import Layer, merge_layers
+from stoker.config.layers import merge_layers
+from stoker.config.outcome import EffectiveConfig, Resolved
 from stoker.config.schema import DEPLOYMENT_NAME, BoxSection, FileSection, ServiceSection
 from stoker.config.tree import Node, Path, Report, find, found, place
 from stoker.config.validate import check
 from stoker.errors import ConfigError, ConfigProblem
 from stoker.model.door import Door
-from stoker.model.service import BentoService, BoxSpec, DesiredState, Resources, ServiceSpec
+from stoker.model.service import BentoService, BoxSpec, DesiredState, ServiceSpec
 
 CANNOT_LAUNCH = "reading a bento takes the BentoML plugin, which is not loaded"
 MAX_SERVICES = 1000
 MAX_PROBLEMS = 100
 MAX_LENGTH = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """One deployment as it came out. `tree` is the merged one, references filled; `derived` holds values
-    that no layer wrote: path -> (value, why)."""
-
-    name: str
-    file: str
-    layers: tuple[Layer, ...]
-    tree: Node
-    derived: Mapping[Path, tuple[Any, str]] = field(default_factory=dict)
-    types: Mapping[str, Resources] = field(default_factory=dict)
-    """The file's own instance types."""
-    folders: Mapping[str, str] = field(default_factory=dict)
-    """The working directory of each service, absolute."""
-    written: Node | None = None
-    """The merged tree in BentoML's words, where the file has them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EffectiveConfig:
-    """A configuration that was found good. `watch`: absolute paths at or below which a change concerns it,
-    existing or not. `idle_overrides`: live overrides of services that are not there."""
-
-    desired: DesiredState
-    watch: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    layers: tuple[Resolved, ...] = ()
-    idle_overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Literal
 
 import pluggy
@@ -85,10 +86,8 @@ class PluginRegistry:
         return sorted(name for of, name in self._parts if of == kind)
 
     def _load_one(self, point: EntryPoint) -> None:
-        dist = point.dist
-        record = PluginRecord(
-            name=point.name, distribution=dist.name if dist else "", version=dist.version if dist else ""
-        )
+        distribution, version = _provenance(point.dist)
+        record = PluginRecord(name=point.name, distribution=distribution, version=version)
         try:
             record = replace(record, parts=self._declare(point.name, point.load()))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code; its faults cost it alone
@@ -117,3 +116,10 @@ class PluginRegistry:
                 )
             self._parts[kind, part] = (name, factory)
         return tuple(f"{kind}: {part}" for kind, part in sorted(declared))
+
+
+@lru_cache(maxsize=8)
+def _provenance(dist: Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, which usually brings several plugins: each asking reads a file."""
+    metadata: Any = dist.metadata if dist else {"Name": "", "Version": ""}
+    return metadata["Name"], metadata["Version"]

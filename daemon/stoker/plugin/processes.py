@@ -44,6 +44,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_zombie(pid: int) -> bool:
+    """Whether it has ended and nobody has taken note of it."""
+    return _stat(pid)[:1] == ["Z"]
+
+
 def boot_id() -> str:
     """The identity of this boot of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

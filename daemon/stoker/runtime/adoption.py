@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterable
 
 from stoker.model.event import Event, Notice, StopSignalled, WorkerAdopted
 from stoker.plugin.ports import FoundWorker, WorkerDriver
+from stoker.plugin.processes import boot_id
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.store import Store, WorkerRecord
+
+
+def to_be_taken_over(store: Store) -> bool:
+    """Whether a daemon before has left workers that may be alive."""
+    boot = boot_id()
+    return any(record.handle is not None and record.handle.boot_id == boot for record in store.workers())
 
 
 async def adopt(

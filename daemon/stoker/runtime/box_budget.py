@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import psutil
-
 from stoker.decide.apportion import Asked, Kinds, Portion, apportion, kinds_of
 from stoker.decide.budget import BudgetMemory
 from stoker.decide.claims import Amount
@@ -14,6 +12,7 @@ from stoker.model.device import Inventory
 from stoker.model.event import Notice
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState
+from stoker.plugin.processes import PAGE
 
 LASTING = 15.0
 """Seconds that an overload must last to be told, and be over to be told again."""
@@ -92,4 +91,4 @@ class BoxBudget:
 
 def measure_room() -> Amount:
     """The cores that this process may use, and the box's memory."""
-    return Amount(cpu=float(len(os.sched_getaffinity(0))), memory=float(psutil.virtual_memory().total))
+    return Amount(cpu=float(len(os.sched_getaffinity(0))), memory=float(os.sysconf("SC_PHYS_PAGES") * PAGE))

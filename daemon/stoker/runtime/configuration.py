@@ -6,23 +6,26 @@ good one in force, and says so until a good one comes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
 
-from stoker.config.load import EffectiveConfig, LoadError, changed_keys, load, watch_paths
-from stoker.config.sources import ConfigRequest, Inspection
+from stoker.config.changes import changed_keys
+from stoker.config.outcome import EffectiveConfig, LoadError
+from stoker.config.request import ConfigRequest, Inspection
 from stoker.errors import ConfigError, ConfigProblem, NotFoundError, StokerError
 from stoker.model.event import ConfigApplied, ConfigRejected, Event, Notice
 from stoker.model.service import DesiredState, ServiceKey
 from stoker.runtime.config_watch import Signature, changes, signature
 from stoker.runtime.options import DaemonOptions
-from stoker.runtime.planning import planned_request
+from stoker.runtime.reading import Reading, folders
 from stoker.runtime.secret_files import SecretFiles
 from stoker.runtime.store import Store
+
+REST = 1.0
+"""Seconds that a daemon which takes over leaves to what it finds, before it reads its files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class Configuration:
         inspection: Inspection | None = None,
         remarks: Callable[[EffectiveConfig], Sequence[str]] = lambda effective: (),
     ) -> None:
-        self._base = ConfigRequest(
+        base = ConfigRequest(
             files=options.files,
             profile=options.profile,
             sets=options.sets,
@@ -60,8 +63,9 @@ class Configuration:
             secrets_dir=options.secrets_dir,
             inspection=inspection,
         )
+        secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)
+        self.reading = Reading(base, store.directory, secrets)
         self._store = store
-        self._secrets = secrets or SecretFiles(str(store.directory), environ, options.secrets_dir)
         self._daemon = _Daemon(check=check, remarks=remarks, apply=apply, post=post)
         self._lock = anyio.Lock()
         self._seen: Signature = ()
@@ -69,6 +73,8 @@ class Configuration:
         """Paths that the configuration read last depends on, certificates among them."""
         self._overrides: dict[str, Any] = store.read("overrides")
         self._tokens: dict[str, str] = store.read("tokens")
+        self._recalled: EffectiveConfig | None = None
+        """What was put in force without reading the files."""
         self.effective: EffectiveConfig | None = None
         self.desired = DesiredState()
         self.problems: tuple[ConfigProblem, ...] = ()
@@ -83,14 +89,45 @@ class Configuration:
     @property
     def watched(self) -> Sequence[str]:
         """Every path whose change may change the configuration, or a secret that is in use."""
-        paths = (*watch_paths(self._request(self._overrides)), *self._secrets.paths(self.desired))
+        reading = self.reading
+        paths = (*reading.watched(reading.request(self._overrides)), *reading.secrets.paths(self.desired))
         return tuple(dict.fromkeys((*paths, *self._named)))
+
+    def recall(self) -> bool:
+        """Put in force what the files meant to the daemon before, if nothing has changed since; whether it is
+        so. Its layers are not known then: `whole` reads them."""
+        effective = self.reading.recall(self._overrides)
+        try:
+            if effective is not None:
+                self._daemon.check(effective)
+        except ConfigError:
+            return False  # a part is missing now: reading says where that is asked for
+        if effective is not None:
+            self._recalled = effective
+            self._take(effective)
+        return effective is not None
 
     async def reload(self) -> None:
         """Read the files again. Raises ConfigError; the last good configuration then stays in force."""
         async with self._lock:
-            self._seen = signature(self.watched)
-            await self._load(self._overrides)
+            await self._reload()
+
+    async def whole(self) -> EffectiveConfig | None:
+        """The configuration in force with all its layers, None before there is one. Raises ConfigError where
+        the files have to be read for it and are bad now."""
+        if self._unread:
+            async with self._lock:
+                if self._unread:  # nobody else has meanwhile
+                    await self._reload()
+        return self.effective
+
+    @property
+    def _unread(self) -> bool:
+        return self.effective is not None and self.effective is self._recalled
+
+    async def _reload(self) -> None:
+        self._seen = signature(self.watched)
+        await self._load(self._overrides)
 
     async def wait_for_change(self) -> None:
         """Return when the files differ from what was read last."""
@@ -99,16 +136,20 @@ class Configuration:
 
     async def watch(self) -> None:
         """Apply each change of the files until cancelled."""
+        if self._recalled is not None:
+            await anyio.sleep(REST)
+            await self._again(self.whole)
         async for _ in changes(lambda: self.watched, self._seen):
-            try:
-                await self.reload()
-            except StokerError:
-                continue  # told already: an event, status, the API
-            except Exception as error:  # noqa: BLE001 - a task root: whatever a file does to the loader, the daemon lives
-                message = (
-                    f"reading the configuration failed: {type(error).__name__}: {error}; the last one stays"
-                )
-                self._daemon.post(Notice(message=message, severity="error"))
+            await self._again(self.reload)
+
+    async def _again(self, read: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await read()
+        except StokerError:
+            return  # told already: an event, status, the API
+        except Exception as error:  # noqa: BLE001 - a task root: whatever a file does to the loader, the daemon lives
+            message = f"reading the configuration failed: {type(error).__name__}: {error}; the last one stays"
+            self._daemon.post(Notice(message=message, severity="error"))
 
     async def override(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the live overrides. Raises ConfigError, changing nothing."""
@@ -122,6 +163,7 @@ class Configuration:
             self._keep("overrides", wanted)
             self._overrides = wanted
             self._take(effective)
+            self.reading.remember(self.reading.request(wanted), effective, self._seen)
 
     async def restart(self, service: ServiceKey) -> None:
         """Give a service a new revision, so that its workers are replaced."""
@@ -137,11 +179,11 @@ class Configuration:
     ) -> EffectiveConfig:
         """Load the configuration that these files would make beside the others in force, without applying it.
         Raises ConfigError."""
-        request = self._request(self._overrides)
+        request = self.reading.request(self._overrides)
         request = replace(request, profile=profile or request.profile, sets=(*request.sets, *sets))
         if files:
-            request = await anyio.to_thread.run_sync(planned_request, request, files, self.effective)
-        effective = await anyio.to_thread.run_sync(self._loaded, request)
+            request = await anyio.to_thread.run_sync(self.reading.planned, request, files, self.effective)
+        effective = await anyio.to_thread.run_sync(self.reading.load, request)
         return replace(effective, desired=self._with_tokens(effective.desired))
 
     def find(self, name: str) -> ServiceKey:
@@ -162,9 +204,6 @@ class Configuration:
                 f"cannot record that in {self._store.directory}: {error}; nothing was changed"
             ) from error
 
-    def _request(self, overrides: Mapping[str, Any]) -> ConfigRequest:
-        return replace(self._base, overrides=dict(overrides))
-
     async def _load(self, overrides: Mapping[str, Any]) -> None:
         try:
             effective = await self._read(overrides)
@@ -176,20 +215,16 @@ class Configuration:
             self._daemon.post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
             raise
         self._take(effective)
+        self.reading.remember(self.reading.request(overrides), effective, self._seen)
 
     async def _read(self, overrides: Mapping[str, Any]) -> EffectiveConfig:
-        effective = await anyio.to_thread.run_sync(self._loaded, self._request(overrides))
+        effective = await anyio.to_thread.run_sync(self.reading.load, self.reading.request(overrides))
         self._daemon.check(effective)
         return replace(effective, notices=(*effective.notices, *self._daemon.remarks(effective)))
 
-    def _loaded(self, request: ConfigRequest) -> EffectiveConfig:
-        """Load, and look whether secrets have changed. Blocking; raises ConfigError."""
-        effective = load(request)
-        return replace(effective, desired=self._secrets.numbered(effective.desired, _folders(effective)))
-
     def _take(self, effective: EffectiveConfig) -> None:
         before = self.desired
-        self._secrets.place(_folders(effective))
+        self.reading.secrets.place(folders(effective))
         self.problems = ()
         self._named = effective.watch
         self.effective = effective
@@ -210,11 +245,6 @@ class Configuration:
             for key, spec in desired.services.items()
         }
         return replace(desired, services=services)
-
-
-def _folders(effective: EffectiveConfig) -> Mapping[str, str]:
-    """The folder that each deployment's file stands in."""
-    return {one.name: os.path.dirname(os.path.abspath(one.file)) for one in effective.layers}
 
 
 def nearest(kind: str, name: str, candidates: Sequence[str]) -> str:

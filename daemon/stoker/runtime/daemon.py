@@ -7,13 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
-from stoker.config.load import EffectiveConfig
+from stoker.config.outcome import EffectiveConfig
 from stoker.errors import ConfigError, ConflictError, StokerError
 from stoker.model.event import (
     ConfigApplied,
@@ -29,14 +28,14 @@ from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import Application, PluginContext
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
-from stoker.runtime.adoption import adopt
+from stoker.runtime.adoption import adopt, to_be_taken_over
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.box_budget import BoxBudget, measure_room
 from stoker.runtime.configuration import Configuration
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_care import DeviceCare
 from stoker.runtime.device_marks import DeviceMarks
-from stoker.runtime.doors import TcpDoors
+from stoker.runtime.doors import TcpDoors, open_api
 from stoker.runtime.facade import Facade, Whole
 from stoker.runtime.guarantees import devices_decide, refuse_clash
 from stoker.runtime.keepsakes import Keepsakes
@@ -214,23 +213,20 @@ class Daemon:
     async def run(self) -> bool:
         """Live until told to end; returns whether another is to begin in its place. Raises StokerError if the
         daemon cannot begin at all."""
-        from stoker.api.app import build
-        from stoker.api.server import serve
-
         start, registry = self._tasks.start_soon, self._parts.registry
         start(self._signals)
         start(self._systemd.run_watchdog)
         start(self._words.run)
         start(self._kept.events.run)
-        doors = self.facade.whole.doors
-        app = doors.app = build(self.facade)
-        await self._tasks.start(partial(serve, app, self._options.socket, operators=self._options.operators))
-        if self._options.listen:
-            await doors.begin(self._options.listen, needed=self._options.stop_on_exit)
         self._control.state = self._kept.revisions.recall(self._control.state)
+        # One that takes over has its workers in hand first; one that must read its files answers meanwhile.
+        takes_over = to_be_taken_over(self._store) and self._configuration.recall()
+        if not takes_over:
+            await open_api(self.facade, self._tasks, self._options)
         for name in registry.names("device source"):
             start(self._parts.run_devices, name)
-        await self._configure()
+        if not takes_over:
+            await self._configure()
         await self._adopt()
         for observer in self._options.observers:
             start(self._observe, observer)
@@ -247,6 +243,9 @@ class Daemon:
         start(self._autoscaler.run_usage)
         start(self._autoscaler.run_readings)
         start(self._configuration.watch)
+        start(self._configuration.reading.run)
+        if takes_over:
+            await open_api(self.facade, self._tasks, self._options)
         self._systemd.ready(self._status_line())
         await self._ending.wait()
         if self._control.state.stopping:

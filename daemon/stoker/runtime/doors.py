@@ -1,18 +1,26 @@
-"""Ways into the API beside the unix socket: TCP listeners, opened only when somebody asks for one."""
+"""Ways into the API: the unix socket, and TCP listeners, opened only when somebody asks for one."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+import anyio
 from anyio.abc import TaskGroup
-from starlette.applications import Starlette
 
-from stoker.api import tcp
-from stoker.api.tls import Certificate
 from stoker.errors import StokerError
 from stoker.model.event import Event, Notice
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from stoker.api.tls import Certificate
+    from stoker.runtime.facade import Facade
+    from stoker.runtime.options import DaemonOptions
 
 
 class TcpDoors:
@@ -33,7 +41,7 @@ class TcpDoors:
         self._tasks = tasks
         self._state_dir = state_dir
         self._post = post
-        self._certificate = Certificate(*tls, self._renewed) if tls else None
+        self._certificate = _certificate(tls, self._renewed) if tls else None
 
     @property
     def encrypted(self) -> bool:
@@ -42,6 +50,7 @@ class TcpDoors:
 
     async def listen(self, address: str) -> str:
         """Open one until the daemon ends; returns HOST:PORT. Raises StokerError."""
+        from stoker.api import tcp
         from stoker.api.server import serve_tcp
 
         if self.app is None:
@@ -78,3 +87,24 @@ class TcpDoors:
 
     def _renewed(self, words: str, severity: str) -> None:
         self._post(Notice(message=words, severity=severity))
+
+
+async def open_api(facade: Facade, tasks: TaskGroup, options: DaemonOptions) -> None:
+    """Open the API where the daemon is started to. What it is made of is loaded beside the loop, which may
+    have workers in hand already. Raises StokerError."""
+    app, server = await anyio.to_thread.run_sync(_program)
+    doors = facade.whole.doors
+    doors.app = app.build(facade)
+    await tasks.start(partial(server.serve, doors.app, options.socket, operators=options.operators))
+    if options.listen:
+        await doors.begin(options.listen, needed=options.stop_on_exit)
+
+
+def _program() -> tuple[ModuleType, ModuleType]:
+    return import_module("stoker.api.app"), import_module("stoker.api.server")
+
+
+def _certificate(files: tuple[str, str], changed: Callable[[str, str], None]) -> Certificate:
+    from stoker.api.tls import Certificate
+
+    return Certificate(*files, changed)

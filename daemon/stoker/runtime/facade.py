@@ -15,9 +15,8 @@ import anyio
 
 from stoker import __version__
 from stoker.api.facade import LogFile, PlanPreview, ServiceHistory, ServiceLoad, Snapshot
-from stoker.config.effective import effective_document
-from stoker.config.explain import explain
-from stoker.config.load import changed_keys
+from stoker.config.changes import changed_keys
+from stoker.config.outcome import EffectiveConfig
 from stoker.decide.health import Mark
 from stoker.decide.reconcile import reconcile
 from stoker.decide.revisions import in_force
@@ -129,17 +128,24 @@ class Facade:
             changed={key: tuple(keys) for key, keys in changed_keys(before, after).items() if keys},
         )
 
-    def explain_path(self, path: str) -> Mapping[str, Any]:
-        """Every layer's say about a path; raises NotFoundError."""
-        if self._configuration.effective is None:
-            raise NotFoundError("no configuration is in force yet")
-        return explain(self._configuration.effective, path)
+    async def explain_path(self, path: str) -> Mapping[str, Any]:
+        """Every layer's say about a path; raises NotFoundError, ConfigError."""
+        from stoker.config.explain import explain
 
-    def config_document(self) -> Mapping[str, Any]:
-        """The effective file; raises NotFoundError."""
-        if self._configuration.effective is None:
+        return explain(await self._whole(), path)
+
+    async def config_document(self) -> Mapping[str, Any]:
+        """The effective file; raises NotFoundError, ConfigError."""
+        from stoker.config.effective import effective_document
+
+        return effective_document(await self._whole())
+
+    async def _whole(self) -> EffectiveConfig:
+        """What is in force, with all its layers."""
+        effective = await self._configuration.whole()
+        if effective is None:
             raise NotFoundError("no configuration is in force yet")
-        return effective_document(self._configuration.effective)
+        return effective
 
     def story(self, replica: str) -> Sequence[Event]:
         """The chain of events of a replica; raises NotFoundError."""

@@ -6,10 +6,10 @@ STATE/revisions.jsonl     readable by its owner alone: declared variables stand 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from stoker.model.plain import from_plain, to_plain
 from stoker.model.service import ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState, Rejection
 from stoker.plugin.record_log import RecordLog
@@ -64,7 +64,7 @@ class GoodRevisions:
             if kept.good is None:
                 self._log.drop(key)
             else:
-                self._log.put(key, asdict(kept))
+                self._log.put(key, {"good": to_plain(kept.good), "rejected": to_plain(kept.rejected)})
         except OSError as error:
             self._trouble(f"cannot record the good revision of {key}: {error}; the next daemon will not know")
 
@@ -74,16 +74,12 @@ def _read(log: RecordLog) -> Mapping[ServiceKey, _Kept]:
         written = log.read()
     except OSError:
         return {}
-    if not written:
-        return {}
-    # Only now: what checks them takes its time to be made.
-    from pydantic import TypeAdapter, ValidationError
-
-    kept: TypeAdapter[_Kept] = TypeAdapter(_Kept)
-    found: dict[ServiceKey, Any] = {}
+    found: dict[ServiceKey, _Kept] = {}
     for key, data in written.items():
         try:
-            found[key] = kept.validate_python(data)
-        except ValidationError:
+            kept = _Kept(**from_plain(data))
+        except (TypeError, KeyError):
             continue
+        if isinstance(kept.good, ServiceSpec | None) and isinstance(kept.rejected, Rejection | None):
+            found[key] = kept
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stoker.config.load import EffectiveConfig, located, says
+from stoker.config.outcome import EffectiveConfig, located, says
 from stoker.decide.apportion import clash, kinds_of
 from stoker.errors import ConfigError
 from stoker.model.device import Inventory
@@ -26,6 +26,8 @@ def refuse_clash(
     Not so if they were not enough for what was in force `before`: where the box has become too small, other
     changes must still be possible. And not while nothing is known of the devices.
     """
+    if before is not None and before.desired == effective.desired:
+        return
     found = _clash(effective, inventory)
     if found is None or (before is not None and _clash(before, inventory) is not None):
         return

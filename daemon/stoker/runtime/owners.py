@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from stoker.decide.pinning import named
 from stoker.model.device import Inventory
+
+if TYPE_CHECKING:
+    import psutil
 
 MARK = "STOKER_ID"
 
@@ -37,6 +39,8 @@ class Owners:
         environment aside still has its parents."""
         if pid in workers:
             return workers[pid]
+        import psutil  # only where a GPU shows a process that is no worker's main one
+
         try:
             process = psutil.Process(pid)
             return self._marked(process) or next(
@@ -46,14 +50,21 @@ class Owners:
             return ""  # gone, or of a pid namespace that cannot be seen from here
 
     def _marked(self, process: psutil.Process) -> str:
-        try:
-            mark = process.environ().get(MARK, "")
-        except (psutil.Error, OSError):
-            return ""
+        mark = _environ(process).get(MARK, "")
         return mark.rpartition(":")[2] if mark.startswith(self._prefix) else ""
 
     def _name(self, pid: int) -> str:
         return name_of(pid)
+
+
+def _environ(process: psutil.Process) -> Mapping[str, str]:
+    """{} where it cannot be read."""
+    import psutil
+
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
 
 
 def name_of(pid: int) -> str:

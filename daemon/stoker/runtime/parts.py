@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from stoker.config.resolve import EffectiveConfig
+from stoker.config.outcome import EffectiveConfig
 from stoker.errors import ConfigError, ConfigProblem, PluginError
 from stoker.model.device import Inventory
 from stoker.model.event import Event, InventoryChanged, Notice

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from stoker.config.launch import variable_name
+from stoker.decide.environment import variable_name
 from stoker.errors import WorkerError
 from stoker.model.event import Event, ReplicaEvent, WorkerAdopted, WorkerSpawned
 from stoker.model.replica import ExitStatus

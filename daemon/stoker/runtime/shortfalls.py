@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from stoker.config.resolve import EffectiveConfig
+from stoker.config.outcome import EffectiveConfig
 from stoker.config.tree import Node, child
 from stoker.errors import ConfigProblem
 from stoker.model.service import ServiceSpec

@@ -6,6 +6,7 @@
     STATE/overrides.json      live overrides;  addresses.json  chosen ports;  tokens.json  restarts asked for
     STATE/targets.json        the scale that was in force, so that a new daemon does not forget it
     STATE/scaling.jsonl       what policies remember (`scaling_memories.py`)
+    STATE/config.json         what the files meant when they were read last (`reading.py`)
 
 A file is written beside its place and renamed: a reader sees the old or the new one, never half; workers,
 which come and go often, have a `RecordLog`. There is no fsync: what the kernel was given outlives the daemon

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from typing import NoReturn
 
 import anyio
-import psutil
 
 from stoker.errors import StokerError
+from stoker.plugin.processes import children, is_zombie
 
 PROGRAM = "import stoker.runtime.daemon"
 
@@ -54,9 +55,7 @@ def begin_anew() -> NoReturn:
 def bury(spared: Collection[int]) -> None:
     """Take away the zombies that a predecessor in this process has left. `spared`: pids of workers, of whose
     end their driver will want to hear."""
-    for child in psutil.Process().children():
-        try:
-            if child.pid not in spared and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
-            continue
+    for child in children(os.getpid()):
+        if child not in spared and is_zombie(child):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG)

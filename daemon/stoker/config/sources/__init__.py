@@ -6,36 +6,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from stoker.config.assemble import Deployment, Operator, RawLayers, add_drop_ins, add_operator
 from stoker.config.bentoml import unwrap
 from stoker.config.layers import merge
+from stoker.config.request import ConfigRequest, Inspection
 from stoker.config.sources.code import add_code, code_files
 from stoker.config.sources.files import MainFile, drop_in_files, find_files, profile_file, read_document
-from stoker.config.sources.project import Inspection, add_projects, project_files
+from stoker.config.sources.project import add_projects, project_files
 from stoker.config.sources.references import named_files, with_references
 from stoker.config.tree import Node, Source
 from stoker.errors import ConfigProblem
 
 __all__ = ["ConfigRequest", "Inspection", "RawLayers", "read", "watch_paths"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigRequest:
-    """What to load. `files`: main files, one deployment each, or directories of them. `profile`: reads
-    `NAME.PROFILE.yaml` beside each. `sets`: PATH=VALUE. `overrides`: live ones, dotted path -> value.
-    `environ`: the operator's environment. `secrets_dir` is not read: a secret is looked up when a worker
-    starts, and its change concerns no layer. `inspection`: makes the command that reads a bento."""
-
-    files: tuple[str, ...]
-    profile: str | None = None
-    sets: tuple[str, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
-    secrets_dir: str | None = None
-    inspection: Inspection | None = None
 
 
 def read(request: ConfigRequest) -> RawLayers:

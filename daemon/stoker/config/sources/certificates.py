@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from stoker.config.resolve import EffectiveConfig, Resolved
+from stoker.config.outcome import EffectiveConfig, Resolved
 from stoker.config.tree import Path, Report
 from stoker.errors import ConfigProblem
 from stoker.model.door import Tls

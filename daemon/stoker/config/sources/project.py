@@ -10,7 +10,7 @@ and whether something is `absent` from this box.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,14 +19,13 @@ from stoker.config.build import OWN_TYPES
 from stoker.config.interpolate import fill
 from stoker.config.launch import variable_name
 from stoker.config.layers import LAUNCH_WAYS, make_layer, merge_layers
+from stoker.config.request import Inspection
 from stoker.config.sources.child import Question, ask
 from stoker.config.tree import Node, Source, find, from_data, problem_at, suggest
 from stoker.errors import ConfigProblem
 
 TIMEOUT = 60.0
 """Seconds a project may take to load: it may import whole frameworks."""
-Inspection = Callable[[str, str], Sequence[str]]
-"""The command that reads a project, from its name and the Python it runs in ("" is Stoker's own)."""
 
 _files: dict[str, tuple[str, ...]] = {}
 """Files of the project by main file, as of the last reading."""
