@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +206,11 @@ async def test_bad_files_are_refused_with_their_place(folder: Path) -> None:
     one = reader(folder)
     with pytest.raises(LoadError, match=r"stoker.yaml:1:18: services.web.comand: unknown key"):
         one.load(one.request({}))
+
+
+def test_a_daemon_loads_what_reads_files_and_answers_requests_only_when_it_does() -> None:
+    """Both stand between the death of a daemon and the moment in which the next has the workers in hand."""
+    heavy = ("pydantic", "yaml", "starlette", "uvicorn", "psutil", "watchfiles", "rich")
+    code = f"import sys, stoker.runtime.daemon; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
