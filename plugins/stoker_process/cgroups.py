@@ -171,9 +171,17 @@ def _frozen(state: Path) -> Iterator[None]:
 
 def _populated(directory: Path) -> bool:
     try:
-        return "populated 1" in (directory / "cgroup.events").read_text(encoding="ascii")
+        events = os.open(directory / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return bool(_members(directory))  # v1, or gone
+    try:
+        return b"populated 1" in os.read(events, 4096)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return False  # gone meanwhile
+    finally:
+        os.close(events)
 
 
 def _members(directory: Path) -> list[int]:
@@ -216,7 +224,7 @@ def rmdir(directory: Path | str) -> bool:
 
 def _remove(directory: Path) -> bool:
     """Remove a cgroup and the ones below it. False if one is in use."""
-    return all(rmdir(path) for path, _, _ in os.walk(directory, topdown=False))
+    return rmdir(directory) or all(rmdir(path) for path, _, _ in os.walk(directory, topdown=False))
 
 
 def _home_in(hierarchy: Hierarchy, name: str) -> Path | str:

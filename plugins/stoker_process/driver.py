@@ -181,17 +181,16 @@ class ProcessDriver:
 
     async def _until_exit(self, worker: Worker) -> None:
         """Wait for the main process to end; where orphans come to us, look after them meanwhile."""
-        closed = False
-        async with anyio.create_task_group() as tasks:
-            if self._orphans.come_to_us:
+        if worker.pidfd is None:
+            return
+        if self._orphans.come_to_us:
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._orphans.attend)
-            try:
-                if worker.pidfd is not None:
-                    await anyio.wait_readable(worker.pidfd)
-            except anyio.ClosedResourceError:
-                closed = True
-            tasks.cancel_scope.cancel()
-        if closed:
+                ended = await _ended(worker.pidfd)
+                tasks.cancel_scope.cancel()
+        else:
+            ended = await _ended(worker.pidfd)
+        if not ended:
             raise WorkerError(f"the driver was closed while it waited for worker {worker.pid}")
 
     def _status(self, worker: Worker) -> ExitStatus:
@@ -218,6 +217,15 @@ class ProcessDriver:
             worker.pidfd = None
         self._workers.pop(worker.pid, None)
         self._records.remove(worker.record)
+
+
+async def _ended(pidfd: int) -> bool:
+    """Wait for the end of a process; False if its pidfd was closed meanwhile."""
+    try:
+        await anyio.wait_readable(pidfd)
+    except anyio.ClosedResourceError:
+        return False
+    return True
 
 
 def _handle(record: Record) -> WorkerHandle:

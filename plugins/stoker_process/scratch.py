@@ -7,6 +7,8 @@ import fcntl
 import os
 import shutil
 import stat
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,13 +18,15 @@ import anyio.to_thread
 from stoker.errors import WorkerError
 
 _TRIES = 3
+_LATER = 0.5
+"""Seconds after a worker's end: until then its successor is on the way, and has the interpreter to itself."""
 
 
 class Scratch:
     """Makes and removes them. All lie in one directory of the instance, which others may not list.
 
-    They are removed by a thread: on a busy disk even an empty directory takes milliseconds, for which no
-    restart has to wait.
+    They are removed by a thread, and a little later: on a busy disk even an empty directory takes milliseconds,
+    for which no restart has to wait.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -31,6 +35,7 @@ class Scratch:
         """Descriptors of those directories of instances, locked: systemd-tmpfiles leaves alone what is
         locked, however old the files in it are."""
         self._remover: ThreadPoolExecutor | None = None
+        self._closing = threading.Event()
         self._left: list[str] = []
         """What could not be removed and was not said yet."""
 
@@ -62,10 +67,11 @@ class Scratch:
             return
         if self._remover is None:
             self._remover = ThreadPoolExecutor(1, thread_name_prefix="scratch")
-        self._remover.submit(self._remove, path)
+        self._remover.submit(self._remove, path, time.monotonic() + _LATER)
 
     def close(self) -> None:
         """Finish removing, and close the descriptors."""
+        self._closing.set()
         if self._remover is not None:
             self._remover.shutdown()
         self._complain()
@@ -117,8 +123,9 @@ class Scratch:
         if descriptor is not None:
             os.close(descriptor)
 
-    def _remove(self, path: str) -> None:
+    def _remove(self, path: str, due: float) -> None:
         """In the thread: one directory, and the instance's if it was the last."""
+        self._closing.wait(max(0.0, due - time.monotonic()))
         shutil.rmtree(path, ignore_errors=True)
         if os.path.lexists(path):
             self._left.append(path)

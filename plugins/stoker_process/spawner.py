@@ -269,7 +269,11 @@ async def _gone(pid: int, *, kill: bool = False) -> None:
 def _written(order: Order) -> int:
     """The order as a file in memory: it may be as large as an environment, too large for a record."""
     paper = os.memfd_create("order")
-    with open(paper, "wb", closefd=False) as file:
-        # Not `asdict`: it would copy the whole environment.
-        file.write(json.dumps({one.name: getattr(order, one.name) for one in fields(order)}).encode())
+    # Not `asdict`: it would copy the whole environment.
+    text = json.dumps({name: getattr(order, name) for name in _FIELDS}).encode()
+    while text:  # one write may be cut short, of two gigabytes and above
+        text = text[os.write(paper, text) :]
     return paper
+
+
+_FIELDS = tuple(one.name for one in fields(Order))

@@ -142,12 +142,16 @@ def last_line(log_path: str) -> str:
     """The last line with text in a worker's log, at most `DETAIL` characters; "" if there is none. That the
     server of `python:` services began is no word on why it ended."""
     try:
-        with open(log_path, "rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(0, end - _TAIL))
-            lines = log.read(_TAIL).decode(errors="replace").splitlines()
+        log = os.open(log_path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""  # a log that was rotated away is no reason to lose the exit
+    try:
+        tail = os.pread(log, _TAIL, max(0, os.fstat(log).st_size - _TAIL))
+    except OSError:
+        return ""  # of a kind that cannot be read, or lost
+    finally:
+        os.close(log)
+    lines = tail.decode(errors="replace").splitlines()
     printable = ("".join(c for c in line if c.isprintable()).strip() for line in reversed(lines))
     found = next((line for line in printable if line), "")
     return "" if _BEGUN.fullmatch(found) else found[:DETAIL]

@@ -11,6 +11,7 @@ import os
 import pwd
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from stoker.decide.environment import Account, fill, worker_environment
@@ -198,11 +199,21 @@ def _port(endpoint: str) -> int:
 
 def account_of(user: str | None) -> tuple[Account, int]:
     """The account and uid that workers of `user` run as (None: the daemon's own). Raises WorkerError."""
+    if not user:
+        return _own_account()
     try:
-        entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.getuid())
+        entry = pwd.getpwnam(user)
     except KeyError:
-        if user is None:
-            return Account(user=str(os.getuid()), home="/"), os.getuid()
         message = f"there is no user {user!r} on this box; create it or change `user:`"
         raise WorkerError(message, permanent=True) from None
+    return Account(user=entry.pw_name, home=entry.pw_dir), entry.pw_uid
+
+
+@cache
+def _own_account() -> tuple[Account, int]:
+    """The daemon's own: looked up once, a start does not wait for a directory service."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return Account(user=str(os.getuid()), home="/"), os.getuid()
     return Account(user=entry.pw_name, home=entry.pw_dir), entry.pw_uid
