@@ -25,8 +25,8 @@ _LATER = 0.5
 class Scratch:
     """Makes and removes them. All lie in one directory of the instance, which others may not list.
 
-    They are removed by a thread, and a little later: on a busy disk even an empty directory takes milliseconds,
-    for which no restart has to wait.
+    They are removed by a thread, and a little later: on a busy disk even an empty directory takes
+    milliseconds, for which no restart has to wait.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:

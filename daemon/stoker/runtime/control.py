@@ -100,7 +100,9 @@ class ControlLoop:
         """Serve until cancelled."""
         while True:
             self._wake, began = anyio.Event(), anyio.current_time()
-            wake_at = self.step()
+            wake_at = self.act()
+            await anyio.lowlevel.checkpoint()  # starts that were begun are on their way before anything else
+            self.settle()
             spent = anyio.current_time() - began
             if spent > WORTH_A_REST:
                 await anyio.sleep(min(REST * spent, LONGEST_REST))
@@ -111,7 +113,7 @@ class ControlLoop:
             with anyio.move_on_after(delay):
                 await self._wake.wait()
 
-    def step(self) -> float | None:
+    def act(self) -> float | None:
         """Fold, plan and act until there is nothing to do; returns when to look again by itself."""
         for _ in range(MAX_ROUNDS):
             while self._inbox:
@@ -130,11 +132,14 @@ class ControlLoop:
                 )
             )
             plan = Plan(wake_at=anyio.current_time() + 1)
+        return plan.wake_at
+
+    def settle(self) -> None:
+        """Let routers and whoever waits know what is there now."""
         self._route()
         if not self.state.replicas:
             emptied, self._emptied = self._emptied, anyio.Event()
             emptied.set()
-        return plan.wake_at
 
     def _plan(self) -> Plan:
         now = anyio.current_time()
