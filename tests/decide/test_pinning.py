@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stoker.decide.pinning import Departure, Holder, astray, still_there, withhold
+from stoker.decide.pinning import Departure, Holder, astray, not_returned, settled, still_there, withhold
 from stoker.decide.placement import place
 from stoker.model.device import DeviceProcess
 from worlds import box, make_device, make_spec
@@ -74,6 +74,31 @@ def test_a_process_that_cannot_be_seen_any_more_is_taken_for_a_late_child_of_the
     there = box(make_device(0, processes=(dead, foreign, neighbour)), make_device(1, processes=(dead,)))
     assert still_there(there, replace(gone(10), strangers=frozenset({13}))) == (12,)
     assert still_there(there, replace(gone(10), strangers=frozenset({12, 13}))) == ()
+
+
+def using(used: int, *processes: DeviceProcess):
+    return box(make_device(0, memory_used=used * 2**30, processes=processes), 1)
+
+
+def test_a_device_is_withheld_until_the_memory_of_the_departed_is_back() -> None:
+    worker = DeviceProcess(pid=10, memory=8 * 2**30)
+    neighbour = DeviceProcess(pid=11, memory=4 * 2**30, owner="infer-b")
+    one = replace(INFER, devices=("GPU-0",), pids=frozenset({10}))
+    before = settled(using(13, worker, neighbour), [one])
+    assert before == {"GPU-0": 2**30, "GPU-1": 0}
+    assert settled(using(13, neighbour), [one]) == {"GPU-1": 0}, "what just vanished may not be back"
+    left = replace(gone(10), unclaimed=tuple(before.items()))
+    assert not_returned(using(5, neighbour), left) == 0
+    assert not_returned(using(13, neighbour), left) == 8 * 2**30
+    (device, _) = withhold(using(13, neighbour), [left]).devices
+    assert device.withheld == "infer-a has ended, but 8Gi of its memory is not free again"
+
+
+def test_memory_that_cannot_be_told_apart_is_not_waited_for() -> None:
+    hidden = DeviceProcess(pid=11, name="game", memory=None)
+    assert settled(using(13, hidden), []) == {"GPU-1": 0}
+    assert not_returned(using(13, hidden), replace(gone(10), unclaimed=(("GPU-0", 0),))) == 0
+    assert not_returned(using(13), gone(10)) == 0
 
 
 def test_a_withheld_device_is_not_given_and_the_reason_is_told() -> None:

@@ -13,12 +13,9 @@ from stoker.runtime.departures import NAME, Departures
 from stoker.runtime.store import Store, WorkerRecord
 
 GONE = Departure(
-    replica="infer-a",
-    service="app/infer",
-    devices=("GPU-0", "GPU-1"),
-    pids=frozenset({10, 11}),
-    strangers=frozenset({7}),
-)
+    replica="infer-a", service="app/infer", devices=("GPU-0", "GPU-1"), pids=frozenset({10, 11}),
+    strangers=frozenset({7}), unclaimed=(("GPU-0", 2**20),),
+)  # fmt: skip
 
 
 def test_they_are_known_to_the_next_daemon_of_this_boot(tmp_path: Path) -> None:

@@ -191,8 +191,15 @@ def test_a_gpu_is_given_on_only_when_its_last_worker_is_gone_from_it_and_strays_
             lambda: f"pid {holder['pid']} is still on it" in box.replicas("second")[0]["reason"],
             "the gate holds",
         )
+        gpus.set(1, memory_used=2**30)
         gpus.unproc(holder["pid"])
+        box.until(
+            lambda: "1Gi of its memory is not free again" in box.replicas("second")[0]["reason"],
+            "the gate holds for memory too",
+        )
+        gpus.set(1, memory_used=0)
         box.ready("second", 1)
+        assert "given on all the same" not in box.run("events").stdout
 
 
 def test_the_sharer_that_takes_too_much_is_warned_and_replaced_and_its_neighbour_stays(tmp_path):

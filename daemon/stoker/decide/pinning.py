@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from stoker.model.device import Device, DeviceProcess, Inventory
+from stoker.model.quantity import format_bytes
 from stoker.model.service import ServiceKey
+
+SLACK = 256 * 2**20
+"""Bytes that no process accounts for and that may be more after a worker's end than before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class Departure:
     devices: tuple[str, ...]
     pids: frozenset[int]
     strangers: frozenset[int] = frozenset()
+    unclaimed: tuple[tuple[str, int], ...] = ()
+    """Bytes in use of its devices that no process accounted for, while it lived."""
     looked: bool = False
 
 
@@ -95,6 +101,45 @@ def still_there(inventory: Inventory, departure: Departure) -> tuple[int, ...]:
     )
 
 
+def unclaimed(inventory: Inventory) -> dict[str, int]:
+    """Bytes in use that no process accounts for, by device; of one whose processes do not all tell it is not
+    known. Pure."""
+    found = {}
+    for device in inventory.devices:
+        memory = [process.memory for process in device.processes]
+        if device.health == "healthy" and None not in memory:
+            found[device.uuid] = max(0, device.memory_used - sum(filter(None, memory)))
+    return found
+
+
+def settled(inventory: Inventory, holders: Iterable[Holder]) -> dict[str, int]:
+    """The same, without devices from which a holder has vanished that was on them: it has just ended, and its
+    memory may not be back. Pure."""
+    found = unclaimed(inventory)
+    shown = {device.uuid: {process.pid for process in device.processes} for device in inventory.devices}
+    for holder in holders:
+        for uuid in holder.devices:
+            if holder.pids and not holder.pids & shown.get(uuid, set()):
+                found.pop(uuid, None)
+    return found
+
+
+def not_returned(inventory: Inventory, departure: Departure) -> int:
+    """Bytes of its devices that nobody claims and that were claimed before it ended; 0 if that cannot be
+    told. Pure."""
+    now = unclaimed(inventory)
+    more = (now.get(uuid, 0) - before for uuid, before in departure.unclaimed)
+    return max((size for size in more if size > SLACK), default=0)
+
+
+def lingers(inventory: Inventory, departure: Departure) -> str:
+    """What is still to be seen of a departed worker, in words; "" for nothing. Pure."""
+    pids, size = still_there(inventory, departure), not_returned(inventory, departure)
+    if pids:
+        return f"pid {', '.join(map(str, pids))} is still on it"
+    return f"{format_bytes(size)} of its memory is not free again" if size else ""
+
+
 def unseen(process: DeviceProcess) -> bool:
     """Whether it is of no worker, and not to be seen from here: gone, or of another pid namespace. Pure."""
     return not process.owner and not process.name
@@ -116,9 +161,9 @@ def withhold(inventory: Inventory, departures: Iterable[Departure]) -> Inventory
     """The inventory without free devices on which a worker that has ended may still be. Pure."""
     why: dict[str, str] = {}
     for departure in departures:
-        pids = still_there(inventory, departure)
-        if pids:
-            text = f"{departure.replica} has ended, but pid {', '.join(map(str, pids))} is still on it"
+        rest = lingers(inventory, departure)
+        if rest:
+            text = f"{departure.replica} has ended, but {rest}"
         elif not departure.looked:
             text = f"{departure.replica} has just ended; the driver is being asked"
         else:

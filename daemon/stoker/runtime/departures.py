@@ -30,6 +30,7 @@ class Departures:
                 "devices": one.devices,
                 "pids": sorted(one.pids),
                 "strangers": sorted(one.strangers),
+                "unclaimed": one.unclaimed,
             }
             for one in departures
         ]
@@ -50,13 +51,16 @@ class Departures:
         written = self._store.read(NAME)
         if written.get("boot") == self._boot:
             for one in written.get("departures", ()):
-                with contextlib.suppress(KeyError, TypeError):  # not as we write it: it says nothing
+                with contextlib.suppress(
+                    KeyError, TypeError, ValueError
+                ):  # not as we write it: it says nothing
                     yield Departure(
                         replica=one["replica"],
                         service=one["service"],
                         devices=tuple(one["devices"]),
                         pids=frozenset(one["pids"]),
                         strangers=frozenset(one.get("strangers", ())),
+                        unclaimed=tuple((uuid, int(size)) for uuid, size in one.get("unclaimed", ())),
                     )
         for record in self._store.workers():
             if record.reservations:

@@ -21,6 +21,8 @@ from stoker.decide.pinning import (
     answers,
     astray,
     is_hidden,
+    lingers,
+    settled,
     still_there,
     unseen,
     withhold,
@@ -81,6 +83,8 @@ class DeviceGate:
         self._news = anyio.Event()
         """Set when the driver is heard of again."""
         self._holders: dict[str, Holder] = {}
+        self._unclaimed: dict[str, int] = {}
+        """Bytes of each device that no process accounted for when all who hold it were seen on it."""
         self._told: set[tuple[str, int, str]] = set()
         self._departures: dict[object, Departure] = {}
 
@@ -133,6 +137,7 @@ class DeviceGate:
             if replica in self._holders:
                 known = self._holders[replica]
                 self._holders[replica] = replace(known, pids=known.pids | {pid})
+        self._unclaimed.update(settled(self._found, self._holders.values()))
         for wrong in astray(self._found, self._holders, owners):
             key = (wrong.holder.replica, wrong.holder.pid or 0, wrong.device)
             if key not in self._told:
@@ -168,6 +173,7 @@ class DeviceGate:
                 devices=holder.devices,
                 pids=pids,
                 strangers=frozenset(process.pid for process in shown if unseen(process)) - pids,
+                unclaimed=tuple((u, self._unclaimed[u]) for u in holder.devices if u in self._unclaimed),
             )
         )
 
@@ -201,7 +207,7 @@ class DeviceGate:
             ends_at = min(ends_at, anyio.current_time() + self._patience)
             overdue = looking.cancelled_caught or anyio.current_time() >= ends_at
             departure = replace(departure, looked=not looking.cancelled_caught)
-            shown, hidden = still_there(self._found, departure), is_hidden(self._found, departure)
+            shown, hidden = lingers(self._found, departure), is_hidden(self._found, departure)
             if overdue or not (shown or hidden):
                 self._gone(key, self._overdue(departure) if overdue and not hidden else "")
             elif key in self._departures:
@@ -221,5 +227,7 @@ class DeviceGate:
     def _overdue(self, departure: Departure) -> str:
         where = ", ".join(departure.devices)
         pids = ", ".join(map(str, still_there(self._found, departure)))
-        what = f"pid {pids} is still shown on {where}" if pids else f"the driver does not answer for {where}"
+        what = f"pid {pids} is still shown on {where}" if pids else lingers(self._found, departure)
+        if not what:
+            what = f"the driver does not answer for {where}"
         return f"{departure.replica} ended {self._patience:g} s ago, but {what}; it is given on all the same"
