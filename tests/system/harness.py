@@ -34,6 +34,8 @@ class Box:
             **environ,
         }
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.through: tuple[str, ...] = ()
+        """A command that executes the daemon."""
 
     def __enter__(self) -> Box:
         return self
@@ -56,7 +58,7 @@ class Box:
         """Start `stoker up` without waiting for anything."""
         with (self.directory / "daemon.out").open("ab") as out:
             self.daemon = subprocess.Popen(
-                [*STOKER, "up", str(self.file), *args],
+                [*self.through, *STOKER, "up", str(self.file), *args],
                 env=self.environ,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
