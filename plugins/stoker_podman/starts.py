@@ -16,6 +16,7 @@ from stoker.plugin.local import (
     group_of,
     open_log,
 )
+from stoker.plugin.numa import cores_near
 from stoker.plugin.ports import StartRequest
 from stoker_podman.api import EngineError
 from stoker_podman.boxroot import box_mounts, make_root
@@ -41,7 +42,7 @@ class Preparation:
         raw = str(self._raw / f"{name}.log")
         notify = request.environ.get("NOTIFY_SOCKET", "")
         mounts = [bind(notify, notify, "rw")] if notify.startswith("/") else []
-        cpus = _cpus(request.numa_node)
+        cpus = ",".join(map(str, cores_near(request.numa_node)))
         if request.container.image:
             check_strings(request)
             user = ":".join(filter(None, (request.user or ("0" if request.group else ""), request.group)))
@@ -93,12 +94,3 @@ def _ids(account: pwd.struct_passwd | None, group: int | None) -> str:
 def _groups(account: pwd.struct_passwd) -> tuple[str, ...]:
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     return tuple(str(number) for number in groups if number != account.pw_gid)
-
-
-def _cpus(node: int | None) -> str:
-    if node is None:
-        return ""
-    try:
-        return Path(f"/sys/devices/system/node/node{node}/cpulist").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

@@ -11,9 +11,9 @@ from dataclasses import replace
 from stoker.errors import WorkerError
 from stoker.model.service import Limits
 from stoker.plugin.local import account_of, check_request, find_command, group_of, interpreter_of
+from stoker.plugin.numa import cores_near
 from stoker.plugin.ports import StartRequest
 from stoker_process.fences import Fence
-from stoker_process.numa import cores_near
 from stoker_process.spawner import Birth, Order
 
 _CAP_SYS_RESOURCE = 24

@@ -20,6 +20,8 @@ from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, StartRequest
 from stoker.plugin.processes import boot_id, measure, start_time
 from stoker_systemd.bus import BusError, BusLostError
+from stoker_systemd.filters import filtered
+from stoker_systemd.gpus import are_own
 from stoker_systemd.starts import Preparation, failure
 from stoker_systemd.systemd import Systemd
 from stoker_systemd.units import object_path, prefix, unit_name
@@ -83,14 +85,7 @@ class SystemdDriver:
             if result != "done" or number:
                 await self._remove(name)
                 raise failure(request, ready.path, result, state, number)
-        pid = int(state.get("ExecMainPID", 0))
-        handle = WorkerHandle(
-            driver=NAME,
-            pid=pid,
-            start_time=start_time(pid),
-            boot_id=boot_id(),
-            extra=(("unit", name), ("log", request.log_path)),
-        )
+        handle = _handle(name, state, request.log_path)
         self._units[name] = _Unit(name, handle)
         return handle
 
@@ -137,14 +132,7 @@ class SystemdDriver:
             if state["SubState"] not in _RUNNING or not pid:
                 await self._remove(name)
                 continue
-            handle = WorkerHandle(
-                driver=NAME,
-                pid=pid,
-                start_time=start_time(pid),
-                boot_id=boot_id(),
-                extra=(("unit", name), ("log", fields.get("STOKER_LOG", ""))),
-            )
-            found.append(FoundWorker(handle=handle, mark=mark))
+            found.append(FoundWorker(handle=_handle(name, state, fields.get("STOKER_LOG", "")), mark=mark))
         return found
 
     async def recover(self, found: FoundWorker) -> WorkerHandle:
@@ -197,6 +185,19 @@ class SystemdDriver:
         """End what is left in a unit, return when systemd has let go of it."""
         await self._systemd.stop(name)
         await self._systemd.forget(name)
+
+
+def _handle(name: str, state: Mapping[str, Any], log_path: str) -> WorkerHandle:
+    """The handle of the worker in that unit."""
+    pid = int(state.get("ExecMainPID", 0))
+    return WorkerHandle(
+        driver=NAME,
+        pid=pid,
+        start_time=start_time(pid),
+        boot_id=boot_id(),
+        extra=(("unit", name), ("log", log_path)),
+        confined=are_own(path for path, _ in state.get("DeviceAllow", ())) and filtered(pid),
+    )
 
 
 def _status(state: Mapping[str, Any], log_path: str) -> ExitStatus:

@@ -24,6 +24,11 @@ def allowed(uuids: Iterable[str], log: Callable[[str], None], gpus: Path = GPUS)
     return [*(f"/dev/nvidia{minors[uuid]}" for uuid in sorted(wanted)), *SHARED]
 
 
+def are_own(paths: Iterable[str]) -> bool:
+    """Whether these files, as DeviceAllow= names them, are of a worker's own GPUs alone."""
+    return ALL[0] not in paths
+
+
 def _minors(gpus: Path) -> Iterator[tuple[str, str]]:
     for path in gpus.glob("*/information"):
         lines = (line.partition(":") for line in path.read_text(errors="replace").splitlines())

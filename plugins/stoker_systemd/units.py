@@ -1,4 +1,4 @@
-"""From a start request to the properties of a transient unit. Pure."""
+"""From a start request to the properties of a transient unit. Pure, but for the cores that are near."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stoker.plugin.numa import cores_near
 from stoker.plugin.ports import StartRequest
 
 Property = tuple[str, tuple[str, Any]]
 """Name, and signature with value."""
 INFINITY = 2**64 - 1
+_PREFERRED = 1
+"""The kernel's policy "from this node first"."""
 SLICE = "stoker.slice"
 DAEMON = "stoker.service"
 
@@ -74,7 +77,8 @@ def properties(
         ("CPUAccounting", ("b", True)),
         ("MemoryAccounting", ("b", True)),
     ]
-    return found + _account(identity) + _sandbox(request, identity) + _limits(request) + _devices(devices)
+    found += _account(identity) + _sandbox(request, identity) + _limits(request)
+    return found + _devices(devices) + _near(request.numa_node) + _mps(request)
 
 
 def _fields(request: StartRequest) -> list[tuple[str, str]]:
@@ -119,6 +123,28 @@ def _limits(request: StartRequest) -> list[Property]:
 def _devices(allowed: Sequence[str]) -> list[Property]:
     """No device but the harmless ones (null, random ...) and these: nobody can even open another's GPU."""
     return [("DevicePolicy", ("s", "closed")), ("DeviceAllow", ("a(ss)", [(path, "rw") for path in allowed]))]
+
+
+def _near(node: int | None) -> list[Property]:
+    """On the cores of its devices' node, its memory first."""
+    if node is None:
+        return []
+    cores = cores_near(node)
+    found: list[Property] = [("CPUAffinity", ("ay", _bits(cores)))] if cores else []
+    return [*found, ("NUMAPolicy", ("i", _PREFERRED)), ("NUMAMask", ("ay", _bits([node])))]
+
+
+def _mps(request: StartRequest) -> list[Property]:
+    """A private /tmp would hide the pipes by which a sharer has to speak to the operator's MPS."""
+    if not request.tmp_dir or not any(given.limits == "mps" for given in request.reservations):
+        return []
+    pipes = request.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return [("BindPaths", ("a(ssbt)", [(pipes, pipes, True, 0)]))]
+
+
+def _bits(numbers: Sequence[int]) -> bytes:
+    mask = sum(1 << number for number in numbers)
+    return mask.to_bytes(max(numbers) // 8 + 1, "little")
 
 
 def _safe(name: str) -> str:

@@ -71,6 +71,12 @@ def test_nvlinks_name_the_other_ends_and_faulty_ones_are_said() -> None:
 def test_who_holds_it_and_what_bounds_them() -> None:
     held = device(reservations=[owner("a", 0.25), owner("b", 0.5)], limits="mps")
     assert (cell("HELD BY", held), cell("BOUND BY", held)) == ("a (0.25), b (0.5)", "MPS")
+    assert cell("BOUND BY", device(reservations=[owner("a", 0.25)])) == "watching"
+    assert cell("BOUND BY", device(reservations=[owner("a", 1.0)])) == ""
+    kept = [{**owner(name, 0.5), "confined": True} for name in "ab"]
+    assert cell("BOUND BY", device(reservations=kept)) == "watching, device filter"
+    assert cell("BOUND BY", device(reservations=kept, limits="mps")) == "MPS, device filter"
+    assert cell("BOUND BY", device(reservations=[*kept, owner("c", 0.25)])) == "watching"
 
 
 @pytest.mark.parametrize(

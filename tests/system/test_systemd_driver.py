@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fakenvml.fixtures import fake_box
 from system.sdbox.machine import Machine
 
 pytest.importorskip("jeepney")
@@ -40,9 +41,9 @@ class Daemon:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
-    def up(self) -> None:
+    def up(self, **more: str) -> None:
         """Start it as a plain service, whose death does not concern its workers' units."""
-        variables = [f"--setenv={one}" for one in env()[1:]]
+        variables = [f"--setenv={one}" for one in env(**more)[1:]]
         self.machine.run(
             "systemd-run", "--unit=daemon", "--collect", "-p", "RuntimeDirectory=stoker",
             "-p", "RuntimeDirectoryPreserve=yes", *variables, f"{BIN}/python", "-m", "stoker.cli", "up", FILE,
@@ -202,6 +203,44 @@ def test_the_journal_has_its_output_too(daemon: Daemon) -> None:
     daemon.until(lambda: daemon.machine.run(*about).stdout, "its line")
     assert daemon.machine.run(*about).stdout == "said once\n"
     assert "said once" in daemon.cli("logs", "web")
+
+
+def test_its_own_gpu_alone_can_be_opened_where_the_driver_tells_its_file(daemon: Daemon) -> None:
+    """Harmless devices stand for two GPUs of a fake driver; the driver's page about them is made up."""
+    misc = dict(line.split()[::-1] for line in Path("/proc/misc").read_text().splitlines())
+    kinds = [misc[name] for name in ("fuse", "loop-control", "tun") if name in misc][:2]
+    if len(kinds) < 2 or not Path("/proc/driver").is_dir():
+        pytest.skip("no devices that could stand for two GPUs")
+    place = daemon.machine.root / HOME.lstrip("/")
+    place.mkdir(parents=True, exist_ok=True)
+    gpus = fake_box("2xt4", place)
+    said = "".join(
+        f"mkdir -p /proc/driver/nvidia/gpus/{n}; rm -f /dev/nvidia{n}; "
+        f"mknod -m 666 /dev/nvidia{n} c 10 {kind}; "
+        f"printf 'GPU UUID: {uuid}\nDevice Minor: {n}\n' > /proc/driver/nvidia/gpus/{n}/information; "
+        for n, (kind, uuid) in enumerate(zip(kinds, gpus.uuids, strict=True))
+    )
+    daemon.machine.run("sh", "-c", f"mount -t tmpfs tmpfs /proc/driver; {said}")
+    program = "for n in 0 1; do (exec 3<>/dev/nvidia$n) && echo open $n; done; exec sleep 600"
+    near = {"command": ["bash", "-c", program], "working_dir": "/", "resources": {"gpu": 1, "devices": [0]}}
+    daemon.write({"infer": near})
+    daemon.up(**{**gpus.environ, "FAKENVML_STATE": f"{HOME}/nvml.json"})
+    replica = daemon.one("infer")
+    daemon.until(lambda: "/dev/nvidia1" in daemon.cli("logs", "infer"), "its words")
+    assert "open 0" in daemon.cli("logs", "infer")
+    assert "/dev/nvidia1: Operation not permitted" in daemon.cli("logs", "infer")
+    first, second = daemon.cli("gpus").splitlines()[1:3]
+    assert replica["id"] in first
+    assert "device filter" in first
+    assert "device filter" not in second
+    (unit,) = daemon.units()
+    assert (daemon.show(unit, "NUMAPolicy"), daemon.show(unit, "NUMAMask")) == ("preferred", "0")
+    daemon.machine.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", "daemon")
+    daemon.until(lambda: not daemon.status(), "the end of the daemon")
+    daemon.machine.run("systemctl", "reset-failed", "daemon", check=False)
+    daemon.up(**{**gpus.environ, "FAKENVML_STATE": f"{HOME}/nvml.json"})
+    assert daemon.one("infer")["pid"] == replica["pid"]
+    assert "device filter" in daemon.cli("gpus").splitlines()[1], "it is known of adopted workers too"
 
 
 def test_a_command_that_does_not_exist_is_told(daemon: Daemon) -> None:

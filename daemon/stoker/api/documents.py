@@ -177,7 +177,12 @@ def device_documents(snapshot: Snapshot) -> list[Document]:
     held: dict[str, list[Document]] = {}
     for replica in snapshot.observed.replicas.values():
         for taken in replica.reservations:
-            owner = {"replica": replica.id, "share": taken.share, "memory": taken.memory}
+            owner = {
+                "replica": replica.id,
+                "share": taken.share,
+                "memory": taken.memory,
+                "confined": replica.handle is not None and replica.handle.confined,
+            }
             held.setdefault(taken.uuid, []).append(owner)
     return [
         device_document(device, held.get(device.uuid, ()), snapshot.now)

@@ -51,7 +51,7 @@ def _row(device: Document, numbers: Mapping[str, int]) -> tuple[Cell, ...]:
         ),
         Cell(_free(device)),
         Cell("faulty" if device.get("unlinked") else _peers(device, numbers)),
-        Cell(_BOUNDS.get(device.get("limits", ""), "")),
+        Cell(_bounds(device)),
         Cell(_owners(device)),
     )
 
@@ -62,6 +62,16 @@ def _free(device: Document) -> str:
         return "-"
     left = 1 - sum(owner["share"] for owner in device.get("reservations", ()))
     return "all" if left > 1 - 1e-6 else f"{left:.2g}" if left > 1e-6 else "-"
+
+
+def _bounds(device: Document) -> str:
+    """What holds its workers to what they were given: their memory, and this device alone."""
+    owners = device.get("reservations", ())
+    watched = any(owner["share"] < 1 for owner in owners)
+    bounds = [_BOUNDS.get(device.get("limits", ""), "watching" if watched else "")]
+    if owners and all(owner.get("confined") for owner in owners):
+        bounds.append("device filter")
+    return ", ".join(filter(None, bounds))
 
 
 def _peers(device: Document, numbers: Mapping[str, int]) -> str:

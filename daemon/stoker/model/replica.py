@@ -31,6 +31,8 @@ class WorkerHandle:
     extra: tuple[tuple[str, str], ...] = ()
     endpoint: str = ""
     """`host:port` where it listens if that is not on this box."""
+    confined: bool = False
+    """Whether the kernel lets it open no other GPU than its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker_process.numa import cores_of, near
+from stoker.plugin.numa import cores_of, near
 from stoker_process.spawner import Order, Spawner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]

@@ -1,14 +1,20 @@
 """From requests to properties of units: what stands in them, and above all what does not."""
 
+import ctypes
+import os
+import platform
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stoker.model.device import Reservation
 from stoker.model.service import Command, Limits, Probe, Probes, ServiceSpec
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext, StartRequest
-from stoker_systemd import plugin
+from stoker_systemd import plugin, units
+from stoker_systemd.filters import filtered, has_program
 from stoker_systemd.gpus import ALL, allowed
 from stoker_systemd.units import Identity, object_path, prefix, properties, unit_name
 
@@ -95,6 +101,87 @@ def test_only_the_files_of_its_own_gpus_are_open_to_a_worker(tmp_path: Path) -> 
     assert said == []
     assert allowed(["MIG-1"], said.append, tmp_path) == list(ALL)
     assert "MIG-1" in said[0]
+
+
+def test_a_worker_on_a_gpu_runs_near_it_and_prefers_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "cores_near", lambda node: {1: (1, 9), 2: ()}[node])
+    unit = of(replace(REQUEST, numa_node=1))
+    assert (unit["CPUAffinity"], unit["NUMAPolicy"], unit["NUMAMask"]) == (b"\x02\x02", 1, b"\x02")
+    assert "CPUAffinity" not in of(replace(REQUEST, numa_node=2)), "there is nothing to choose from"
+    assert not {"CPUAffinity", "NUMAPolicy", "NUMAMask"} & of(REQUEST).keys()
+
+
+def test_a_sharer_under_mps_sees_its_pipes_in_spite_of_a_tmp_of_its_own() -> None:
+    shared = replace(REQUEST, reservations=(Reservation(uuid="GPU-a", share=0.5, limits="mps"),))
+    assert of(shared)["BindPaths"] == [("/tmp/nvidia-mps", "/tmp/nvidia-mps", True, 0)]
+    elsewhere = replace(shared, environ={"CUDA_MPS_PIPE_DIRECTORY": "/run/mps"})
+    assert of(elsewhere)["BindPaths"] == [("/run/mps", "/run/mps", True, 0)]
+    assert "BindPaths" not in of(REQUEST)
+    assert "BindPaths" not in of(replace(shared, tmp_dir=""))
+
+
+def test_a_group_whose_list_of_devices_is_whole_filters_nothing(tmp_path: Path) -> None:
+    names = {names: path for _, names, path in (line.split(":", 2) for line in own_groups())}
+    place = next((path for name, path in names.items() if "devices" in name.split(",")), None)
+    if place is None:
+        pytest.skip("no cgroup v1 here")
+    group = Path(f"{tmp_path}/devices{place}")
+    group.mkdir(parents=True)
+    for said, filters in (("a *:* rwm\n", False), ("c 1:3 rwm\nc 195:0 rw\n", True)):
+        (group / "devices.list").write_text(said)
+        assert filtered(os.getpid(), root=tmp_path) is filters
+    assert filtered(2**22 + 1, root=tmp_path) is False, "gone"
+
+
+def own_groups() -> list[str]:
+    return Path("/proc/self/cgroup").read_text().splitlines()
+
+
+def test_a_group_that_a_program_of_the_kernel_guards_is_known_by_it() -> None:
+    """A program that allows everything stands for systemd's."""
+    root = next((p for p in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if is_v2(p)), None)
+    if root is None or os.geteuid() != 0 or platform.machine() != "x86_64":
+        pytest.skip("no cgroup v2 to try it on, or not root on x86_64")
+    group = root / f"stoker-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no group can be made: {error}")
+    try:
+        assert has_program(group) is has_program(root)
+        if not guard(group):
+            pytest.skip("this machine loads no programs into the kernel")
+        assert has_program(group) is True
+    finally:
+        group.rmdir()
+
+
+def is_v2(place: Path) -> bool:
+    return (place / "cgroup.controllers").exists()
+
+
+def guard(group: Path) -> bool:
+    """Attach the program "return 1" to that group, as a filter of devices."""
+    code = ctypes.create_string_buffer(
+        struct.pack("=BBhi", 0xB7, 0, 0, 1) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+    )
+    licence = ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("=IIQQ", 15, 2, ctypes.addressof(code), ctypes.addressof(licence)).ljust(128, b"\0")
+    program = bpf(5, load)
+    if program < 0:
+        return False
+    place = os.open(group, os.O_RDONLY)
+    try:
+        return bpf(8, struct.pack("=IIII", place, program, 6, 0).ljust(128, b"\0")) == 0
+    finally:
+        os.close(place)
+        os.close(program)
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    found: int = ctypes.CDLL(None).syscall(321, command, buffer, len(attributes))
+    return found
 
 
 def test_where_no_systemd_runs_the_reason_is_told() -> None:
