@@ -27,6 +27,8 @@ class Holder:
     """Bytes promised to it of devices that it shares."""
     pids: frozenset[int] = frozenset()
     """All processes of it that have been seen on devices."""
+    unclaimed: tuple[tuple[str, int], ...] = ()
+    """Bytes in use of its devices that no process accounted for, at the last look at which that was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Departure:
     pids: frozenset[int]
     strangers: frozenset[int] = frozenset()
     unclaimed: tuple[tuple[str, int], ...] = ()
-    """Bytes in use of its devices that no process accounted for, while it lived."""
+    """As of its holder."""
     looked: bool = False
 
 
@@ -122,6 +124,12 @@ def settled(inventory: Inventory, holders: Iterable[Holder]) -> dict[str, int]:
             if holder.pids and not holder.pids & shown.get(uuid, set()):
                 found.pop(uuid, None)
     return found
+
+
+def balanced(holder: Holder, free: Mapping[str, int]) -> Holder:
+    """The holder with what is known now (`settled`) of its devices. Pure."""
+    known = {**dict(holder.unclaimed), **{uuid: free[uuid] for uuid in holder.devices if uuid in free}}
+    return replace(holder, unclaimed=tuple(known.items()))
 
 
 def not_returned(inventory: Inventory, departure: Departure) -> int:

@@ -20,6 +20,7 @@ from stoker.decide.pinning import (
     Holder,
     answers,
     astray,
+    balanced,
     is_hidden,
     lingers,
     settled,
@@ -83,8 +84,6 @@ class DeviceGate:
         self._news = anyio.Event()
         """Set when the driver is heard of again."""
         self._holders: dict[str, Holder] = {}
-        self._unclaimed: dict[str, int] = {}
-        """Bytes of each device that no process accounted for when all who hold it were seen on it."""
         self._told: set[tuple[str, int, str]] = set()
         self._departures: dict[object, Departure] = {}
 
@@ -104,7 +103,7 @@ class DeviceGate:
             case StartRequested() | WorkerAdopted():
                 if isinstance(event, WorkerAdopted):
                     self._stays(event.replica)
-                self._holders[event.replica] = Holder(
+                beginner = Holder(
                     replica=event.replica,
                     service=event.service,
                     devices=tuple(given.uuid for given in event.reservations),
@@ -114,6 +113,9 @@ class DeviceGate:
                         for given in event.reservations
                         if given.share < 1 and given.memory is not None
                     ),
+                )
+                self._holders[event.replica] = balanced(
+                    beginner, settled(self._found, self._holders.values())
                 )
             case WorkerSpawned() if event.replica in self._holders:
                 known = self._holders[event.replica]
@@ -137,7 +139,8 @@ class DeviceGate:
             if replica in self._holders:
                 known = self._holders[replica]
                 self._holders[replica] = replace(known, pids=known.pids | {pid})
-        self._unclaimed.update(settled(self._found, self._holders.values()))
+        free = settled(self._found, self._holders.values())
+        self._holders = {replica: balanced(holder, free) for replica, holder in self._holders.items()}
         for wrong in astray(self._found, self._holders, owners):
             key = (wrong.holder.replica, wrong.holder.pid or 0, wrong.device)
             if key not in self._told:
@@ -173,7 +176,7 @@ class DeviceGate:
                 devices=holder.devices,
                 pids=pids,
                 strangers=frozenset(process.pid for process in shown if unseen(process)) - pids,
-                unclaimed=tuple((u, self._unclaimed[u]) for u in holder.devices if u in self._unclaimed),
+                unclaimed=holder.unclaimed,
             )
         )
 
