@@ -244,7 +244,9 @@ def test_resources_strategy_start_and_variables(box: Box) -> None:
         "  workers: 4",
     )
     assert spec.resources == Resources(gpu=2.0, gpu_type="a100.80g", cpu=0.4, memory=2 * GI)
-    assert spec.update == Update(strategy="BestEffortControlledRollout", max_surge=0, max_unavailable=2)
+    assert spec.update == Update(
+        strategy="BestEffortControlledRollout", max_surge=0, max_unavailable=2, unavailable_share=20
+    )
     assert (spec.probes.startup_timeout, spec.envs) == (900.0, (("A", "own"), ("B", "1")))
     assert isinstance(spec.launch, BentoService)
     assert json.loads(spec.launch.config)["workers"] == 4

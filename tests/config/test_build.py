@@ -94,7 +94,7 @@ def test_everything_at_once(web: Web, box: Box) -> None:
             liveness=Probe(exec=("check", "--now"), period=7.0, timeout=2.0, failures=9),
             startup_timeout=300.0,
         ),
-        update=Update(max_surge=2, max_unavailable=2),
+        update=Update(max_surge=2, max_unavailable=2, surge_share=25, unavailable_share=30),
         drain=Drain(timeout=120.0, signal=2, grace=3.0),
         restart=Restart(backoff=0.5, max_backoff=9.0, crash_loop=2),
         limits=Limits(nofile=1024, pids=64, memory=2 * GI, cpu=1.5),

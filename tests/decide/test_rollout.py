@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -61,8 +62,26 @@ def test_recreate_drops_all_at_once() -> None:
 
 def test_a_slow_ramp_goes_one_by_one_whatever_the_numbers_say() -> None:
     update = Update(strategy="RampedSlowRollout", max_surge=3, max_unavailable=3)
-    assert bounds(update) == (1, 0)
+    assert bounds(update, 3) == (1, 0)
     assert an_update(update, 3, ["ready"] * 3).add == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wanted", "expected"),
+    [
+        ("RollingUpdate", 8, (2, 2)),
+        ("RollingUpdate", 5, (2, 1)),
+        ("RollingUpdate", 3, (1, 0)),
+        ("BestEffortControlledRollout", 8, (0, 2)),
+        ("BestEffortControlledRollout", 3, (0, 1)),
+    ],
+)
+def test_shares_are_of_the_number_wanted_now(strategy: Any, wanted: int, expected: tuple[int, int]) -> None:
+    """Of a service that may have 8 replicas: three that are wanted are not left to one for a quarter of 8."""
+    update = Update(
+        strategy=strategy, max_surge=2, max_unavailable=2, surge_share=25, unavailable_share=25
+    )  # fmt: skip
+    assert bounds(update, wanted) == expected
 
 
 def test_best_effort_needs_no_room() -> None:

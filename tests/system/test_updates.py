@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fakenvml.fixtures import fake_box
 from system.harness import Box, Load
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -66,6 +67,83 @@ def test_a_revision_that_does_not_get_ready_is_taken_back_under_load(
     assert rejected(box)["back_on"] == good == box.service("web")["revision"]
     for command_line in (["status"], ["explain", "web"], ["events"]):
         assert f"back on {good} until the file changes" in box.run(*command_line).stdout
+
+
+class Watch:
+    """What was seen of a service while it went from one revision to another."""
+
+    def __init__(self) -> None:
+        self.least_ready = self.most = 0
+        self.mixed = False
+        """Whether workers of both revisions lived at a time."""
+
+    def follow(self, box: Box, old: str, count: int) -> None:
+        """Look at the service until `count` replicas of another revision are all there is."""
+
+        def done() -> bool:
+            replicas = box.replicas("web")
+            ready = sum(r["phase"] == "ready" for r in replicas)
+            self.least_ready = min(self.least_ready, ready) if self.most else ready
+            self.most = max(self.most, sum(r["phase"] in ("starting", "ready", "unready") for r in replicas))
+            self.mixed |= len({r["revision"] == old for r in replicas if r["pid"]}) == 2
+            return ready == len(replicas) == count and old not in {r["revision"] for r in replicas}
+
+        box.until(done, "the new revision alone", 40)
+
+
+@pytest.mark.parametrize(
+    ("update", "least_ready", "most"),
+    [
+        ({"strategy": "RollingUpdate", "max_surge": "50%", "max_unavailable": 0}, 3, 5),
+        ({"strategy": "RollingUpdate", "max_surge": 0, "max_unavailable": 2}, 1, 3),
+        ({"strategy": "RampedSlowRollout"}, 3, 4),
+        ({"strategy": "BestEffortControlledRollout"}, 2, 3),
+        ({"strategy": "Recreate"}, 0, 3),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_each_strategy_keeps_its_promise_under_load(
+    box: Box, update: dict[str, Any], least_ready: int, most: int
+) -> None:
+    """A changed file and `stoker restart` go the same way; nobody's request fails by any of them."""
+    slow = [*WORKER, "--start-after", "0.2"]
+    scaling = {"min_replicas": 3, "max_replicas": 3}
+    write(box, slow, update=update, scaling=scaling)
+    box.up()
+    box.ready("web", 3)
+    for change in (
+        lambda: write(box, slow, update=update, scaling=scaling, envs={"N": "2"}),
+        lambda: box.run("restart", "web"),
+    ):
+        old, watch = box.service("web")["revision"], Watch()
+        with Load(box.service("web")["url"]) as load:
+            load.more(10)
+            change()
+            watch.follow(box, old, 3)
+            load.more(10)
+        assert load.failures == []
+        assert watch.least_ready >= least_ready
+        assert watch.most <= most
+        assert not (watch.mixed and update["strategy"] == "Recreate")
+
+
+def test_without_a_device_for_a_surge_replicas_are_replaced_one_by_one_and_it_is_said(tmp_path: Path) -> None:
+    gpus = fake_box("2xt4", tmp_path)
+    with Box(tmp_path, **gpus.environ) as box:
+        write(box, WORKER, resources={"gpu": 1})
+        box.up()
+        before = {r["devices"][0] for r in box.ready("web", 2)}
+        old, watch = box.service("web")["revision"], Watch()
+        with Load(box.service("web")["url"]) as load:
+            load.more(10)
+            write(box, WORKER, resources={"gpu": 1}, envs={"N": "2"})
+            watch.follow(box, old, 2)
+            load.more(10)
+        assert load.failures == []
+        assert watch.least_ready >= 1
+        assert watch.most <= 2
+        assert {r["devices"][0] for r in box.ready("web", 2)} == before
+        assert box.run("events").stdout.count("no free device for a surge, so it makes room") >= 2
 
 
 def test_the_last_good_revision_outlives_the_daemon_and_replaces_its_dead(box: Box) -> None:

@@ -395,7 +395,7 @@ def _probe(
 
 
 def _update(section: UpdateSection, replicas: int, path: Path, context: Context) -> Update:
-    """Counts; percents are of `max_replicas`, surge rounded up, unavailable down."""
+    """Counts; percents beside those they come to at `max_replicas`, surge rounded up, unavailable down."""
     where, written = (*path, "update"), section.model_fields_set
     given: dict[str, int | str] = {
         "max_surge": section.max_surge,
@@ -415,7 +415,17 @@ def _update(section: UpdateSection, replicas: int, path: Path, context: Context)
             message = f"max_surge and max_unavailable come to 0 of {replicas} replicas: no update could begin"
             key = "max_unavailable" if "max_unavailable" in written else "max_surge"
             context.report.add((*where, key), f"{message}; make one of them at least 1")
-    return Update(strategy=section.strategy, max_surge=surge, max_unavailable=unavailable)
+    return Update(
+        strategy=section.strategy,
+        max_surge=surge,
+        max_unavailable=unavailable,
+        surge_share=_share(given["max_surge"]),
+        unavailable_share=_share(given["max_unavailable"]),
+    )
+
+
+def _share(value: int | str) -> int | None:
+    return None if isinstance(value, int) else int(value[:-1])
 
 
 def _count(value: int | str, replicas: int, *, up: bool) -> int:

@@ -246,7 +246,7 @@ class CountOrPercent(Kind):
             return value
         if isinstance(value, str) and _PERCENT.fullmatch(value) and int(value[:-1]) <= 100:
             return value
-        raise wanted("a number of replicas or a percentage of max_replicas, for example 1 or 25%", value)
+        raise wanted("a number of replicas or a percentage, for example 1 or 25%", value)
 
     def json_schema(self) -> JsonSchema:
         percent = {"type": "string", "pattern": "^(?:100|[0-9]{1,2})%$"}

@@ -227,9 +227,10 @@ class UpdateSection(Section):
     )
     """RollingUpdate: step by step. Recreate: all old ones end first."""
     max_surge: Annotated[int | str, CountOrPercent()] = 1
-    """Replicas beyond the wanted number during an update: a number or a percentage of `max_replicas`."""
+    """Replicas beyond the wanted number during an update: a number, or a percentage of it, rounded up."""
     max_unavailable: Annotated[int | str, CountOrPercent()] = 0
-    """Replicas that may be missing during an update: a number or a percentage of `max_replicas`."""
+    """Replicas that may be missing during an update: a number, or a percentage of those wanted, rounded
+    down."""
 
 
 class DrainSection(Section):

@@ -195,7 +195,7 @@ def _gate(pool: Pool, spec: ServiceSpec, replica: Replica, found: Mapping[Servic
 def _full(pool: Pool, spec: ServiceSpec, alive: int) -> str:
     """Why no further worker may live now, "" if one may: workers that are still stopping count."""
     update = any(replica.revision != pool.revision for replica in pool.alive)
-    surge = bounds(spec.update)[0] if update else 0
+    surge = bounds(spec.update, pool.wanted)[0] if update else 0
     moving = sum(bool(replica.moving) for replica in pool.alive)
     if alive < spec.scaling.max_replicas + surge + moving:
         return ""

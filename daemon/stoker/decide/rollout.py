@@ -50,7 +50,7 @@ def step(
     kept = [r for r in fresh if r not in surplus]
     outdated = _outdated(pool, kept, old, fits_without)
     remaining = len(old) - len(outdated)
-    surge, _ = bounds(_update(pool))
+    surge, _ = bounds(_update(pool), pool.wanted)
     room = pool.wanted if _update(pool).strategy == "Recreate" else pool.wanted + surge - remaining
     change = max(0, min(pool.wanted, room)) - len(kept)
     early = victims([r for r in kept if r.phase == "pending"], -change)
@@ -74,20 +74,26 @@ def _resumable(replica: Replica) -> bool:
     return replica.phase == "draining" and replica.leave and fit
 
 
-def bounds(update: Update) -> tuple[int, int]:
+def bounds(update: Update, wanted: int) -> tuple[int, int]:
     """How many replicas there may be beyond the wanted ones, and how many of these may be missing. Pure.
 
-    Both 0 would forbid any update; then one may be missing.
+    Both 0 would forbid any update; then one may be missing. A surge's share is rounded up, the other down: of
+    5 replicas 20 % are one, of 4 none.
     """
+    surge, unavailable = update.max_surge, update.max_unavailable
+    if update.surge_share is not None:
+        surge = min(surge, -(-wanted * update.surge_share // 100))
+    if update.unavailable_share is not None:
+        unavailable = min(unavailable, wanted * update.unavailable_share // 100)
     match update.strategy:
         case "Recreate":
             return 0, 0
         case "RampedSlowRollout":
             return 1, 0
         case "BestEffortControlledRollout":
-            return 0, max(1, update.max_unavailable)
+            return 0, max(1, unavailable)
         case "RollingUpdate":
-            return update.max_surge, update.max_unavailable or (0 if update.max_surge else 1)
+            return surge, unavailable or (0 if surge else 1)
 
 
 def _update(pool: Pool) -> Update:
@@ -102,7 +108,7 @@ def _outdated(
         return [(r, OUTDATED) for r in old]
     serving = [r for r in old if is_ready(r)]
     idle = [(r, f"{OUTDATED} and it does not serve") for r in old if not is_ready(r)]
-    _, unavailable = bounds(_update(pool))
+    _, unavailable = bounds(_update(pool), pool.wanted)
     spare = len(serving) + sum(is_ready(r) for r in fresh) - (pool.wanted - unavailable)
     leaving = [(r, OUTDATED) for r in victims(serving, spare)]
     if not leaving and spare >= 0 and _stuck(pool, fresh):

@@ -142,13 +142,17 @@ class Probes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """How a new revision replaces the old one. Counts of replicas, already resolved from percents."""
+    """How a new revision replaces the old one, in replicas. What the file says in percent is in the shares:
+    of the number that is wanted at each step. The counts are then what that is at `max_replicas`."""
 
     strategy: Literal["RollingUpdate", "Recreate", "RampedSlowRollout", "BestEffortControlledRollout"] = (
         "RollingUpdate"
     )
     max_surge: int = 1
     max_unavailable: int = 0
+    surge_share: int | None = None
+    """Percent; None: the count as it stands."""
+    unavailable_share: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
