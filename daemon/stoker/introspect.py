@@ -1,8 +1,8 @@
 """`python -m stoker.introspect MODULE:ATTRIBUTE`: print what `@stoker.service` declares there, as JSON.
 
 Runs users' code, so it runs in a process of its own, in the service's working directory. Exactly one
-document goes to stdout: `{values, file, line, files}`, or `{error, where, files}` if the module cannot be
-loaded; `files` are the modules that were read. Whatever the module prints itself goes to stderr.
+document goes to stdout: `{values, file, line, files}`, or `{error, where, hint, files}` if the module cannot
+be loaded; `files` are the modules that were read. Whatever the module prints itself goes to stderr.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def inspect(target: str) -> dict[str, Any]:
             return {"values": {}, "file": "", "line": 0}
         return {**declaration, "values": _plain(declaration["values"], "")}
     except BaseException as error:  # noqa: BLE001 - any code may run here and raise anything, SystemExit too
-        return {"error": _in_words(error), "where": _where(error)}
+        return {"error": _in_words(error), "where": _where(error), "hint": _hint(error, module_name)}
 
 
 def main(argv: list[str]) -> None:
@@ -85,6 +85,18 @@ def _in_words(error: BaseException) -> str:
         return f"it ended the process (exit {error.code})"
     message = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _hint(error: BaseException, module: str) -> str:
+    """What to do about it, where that is not plain."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    if f"{module}.".startswith(f"{error.name}."):
+        return f"looked for in {os.getcwd()}, which `working_dir` changes"
+    return (
+        f"`python:` services run in Stoker's own Python: {sys.executable} -m pip install what is missing, "
+        "or run a Python of yours by `command:`"
+    )
 
 
 def _where(error: BaseException) -> list[Any] | None:

@@ -120,5 +120,7 @@ def _sockets(context: PluginContext) -> Path:
     except OSError as error:
         raise RouterError(f"cannot make HAProxy's runtime directory {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise RouterError(f"{folder} belongs to somebody else; the router needs a shorter runtime directory")
+        raise RouterError(
+            f"{folder} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a shorter path"
+        )
     return folder

@@ -125,7 +125,9 @@ def _spawn(argv: list[str], log: Path) -> int:
             setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
         )
     except OSError as error:
-        raise RouterError(f"cannot run {argv[0]}: {error.strerror}") from error
+        raise RouterError(
+            f"cannot run {argv[0]}: {error.strerror}; pip install 'stoker[haproxy]' brings one"
+        ) from error
     finally:
         os.close(written)
 

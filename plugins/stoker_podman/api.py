@@ -12,6 +12,7 @@ import httptools
 
 from stoker.errors import StokerError
 
+START = "systemctl enable --now podman.socket starts it, with --user without root"
 PIECE = 65536
 PATIENCE = 60.0
 """Seconds a plain call may take: an engine on a busy disk needs long to remove a container."""
@@ -43,7 +44,9 @@ class Engine:
             with anyio.fail_after(PATIENCE):
                 await self.stream(method, path, pieces.append, body, **query)
         except TimeoutError:
-            raise EngineLostError(f"{self.socket} has not answered {path} for {PATIENCE:.0f} s") from None
+            raise EngineLostError(
+                f"podman has not answered {path} for {PATIENCE:.0f} s; restart {self.socket}"
+            ) from None
         text = b"".join(pieces)
         return json.loads(text) if text.strip() else None
 
@@ -67,9 +70,9 @@ class Engine:
                         break
         except (OSError, anyio.BrokenResourceError, httptools.HttpParserError) as error:
             words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise EngineLostError(f"cannot reach the engine at {self.socket}: {words}") from error
+            raise EngineLostError(f"cannot reach podman at {self.socket}: {words}; {START}") from error
         if not answer.status:
-            raise EngineLostError(f"{self.socket} closed the connection without an answer")
+            raise EngineLostError(f"podman closed the connection at {self.socket} without an answer")
         if answer.status >= 400:
             raise EngineError(answer.status, answer.complaint())
 

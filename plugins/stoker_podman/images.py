@@ -20,7 +20,8 @@ async def provide(engine: Engine, container: Container, say: Callable[[str], Non
             return
         if container.pull == "never":
             raise WorkerError(
-                f"the image {image} is not on this box, and `pull: never` keeps it from being fetched"
+                f"the image {image} is not on this box, and `pull: never` keeps it from being fetched; "
+                f"podman pull {image}, or remove `pull`"
             )
         say(f"pulling image {image}")
         refusal = await _pull(engine, image)

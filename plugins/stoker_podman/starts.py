@@ -73,7 +73,8 @@ def failure(request: StartRequest, error: EngineError) -> WorkerError:
     low = text.lower()
     if "no such image" in low or "image not known" in low:
         return WorkerError(
-            f"{request.service}: the image {request.container.image} is not on this box any more"
+            f"{request.service}: the image {request.container.image} is not on this box any more; "
+            f"podman pull {request.container.image}"
         )
     if "unresolvable cdi" in low or (GPU in low and "cdi" in low):
         words = (

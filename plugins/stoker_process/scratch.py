@@ -112,7 +112,9 @@ class Scratch:
         except FileExistsError:
             found = os.lstat(parent)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise WorkerError(f"{parent} belongs to somebody else; remove it") from None
+                raise WorkerError(
+                    f"{parent} belongs to somebody else, and workers need it for temporary files; remove it"
+                ) from None
         descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         os.fchmod(descriptor, 0o711)  # whatever the umask
         fcntl.flock(descriptor, fcntl.LOCK_SH)

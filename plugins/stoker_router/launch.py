@@ -35,7 +35,9 @@ def control_path(context: PluginContext) -> str:
         raise RouterError(f"cannot make the router's runtime directory {folder}: {error.strerror}") from error
     private = found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
     if str(folder) != context.runtime_dir and not private:
-        raise RouterError(f"{folder} belongs to somebody else; the router needs a shorter runtime directory")
+        raise RouterError(
+            f"{folder} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a shorter path"
+        )
     return str(folder / "router.sock")
 
 

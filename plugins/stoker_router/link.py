@@ -333,7 +333,10 @@ class ProgramLink:
                 self._answered(message["id"])
             case "error":
                 self._answered(message["id"])
-                events.trouble("", f"the router refused what its daemon said: {message['message']}")
+                events.trouble(
+                    "",
+                    f"a bug, to be reported: the router refused what its daemon said: {message['message']}",
+                )
 
     def _answered(self, serial: int) -> None:
         waiting = self._waiting.pop(serial, None)

@@ -70,7 +70,9 @@ class Bus:
             self._writer.write(BEGIN)
         except (OSError, EOFError, AuthenticationError) as error:
             self._drop()
-            raise BusLostError(f"cannot reach systemd over {SOCKET}: {error}") from error
+            raise BusLostError(
+                f"cannot reach systemd over {SOCKET}: {error}; is dbus running? (systemctl status dbus)"
+            ) from error
         self._reading = asyncio.create_task(self._read(reader))
         await self._ask(_BUS, "Hello")
         for rule in self._rules:

@@ -6,12 +6,14 @@ import io
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from api.fakes import snapshot
 from stoker.api.documents import status_document
 from stoker.cli.live import screen
 from stoker.cli.observers import wants_screen
+from stoker.cli.rows import config_words
 from stoker.cli.table import Cell, Column, Table, cells, render
 from stoker.errors import ConfigProblem
 from stoker.model.state import ObservedState
@@ -84,3 +86,16 @@ def test_the_screen_is_for_terminals_that_can() -> None:
     assert not wants_screen(Terminal(), {"TERM": "dumb"})
     assert not wants_screen(Terminal(), {})
     assert not wants_screen(io.StringIO(), {"TERM": "xterm"})
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "words"),
+    [
+        ("in-force", 0, "starting, reading its config"),
+        ("rejected", 0, "no config in force, the one there is was REJECTED"),
+        ("in-force", 3, "config generation 3 in force"),
+        ("rejected", 3, "config generation 3 in force, a newer one is REJECTED"),
+    ],
+)
+def test_the_heading_says_which_configuration_is_in_force(state: str, generation: int, words: str) -> None:
+    assert config_words({"state": state, "generation": generation, "errors": []}) == words

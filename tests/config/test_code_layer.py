@@ -36,6 +36,12 @@ def app(box: Box) -> Box:
     return box
 
 
+INSTALL = (
+    f"`python:` services run in Stoker's own Python: {sys.executable} -m pip install what is missing, "
+    "or run a Python of yours by `command:`"
+)
+
+
 def failure(box: Box, text: str) -> str:
     """The one problem with a module of this text."""
     box.write("app.py", text)
@@ -72,7 +78,10 @@ def test_an_undecorated_target_declares_nothing(app: Box) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module' (app.py:1)"),
+        (
+            "import no_such_module\n",
+            f"ModuleNotFoundError: No module named 'no_such_module' (app.py:1); {INSTALL}",
+        ),
         ("x = 1\ny = (\n", "SyntaxError: '(' was never closed (app.py:2)"),
         ("1 / 0\n", "ZeroDivisionError: division by zero (app.py:1)"),
         ("import sys\nsys.exit(3)\n", "it ended the process (exit 3) (app.py:2)"),
@@ -97,7 +106,10 @@ def test_a_broken_module_is_one_plain_message(app: Box, text: str, reason: str) 
 def test_a_missing_module_and_a_missing_directory(app: Box) -> None:
     (app.folder / "app.py").unlink()
     (problem,) = app.problems()
-    assert problem.endswith("cannot load app:app: ModuleNotFoundError: No module named 'app'")
+    assert problem.endswith(
+        "cannot load app:app: ModuleNotFoundError: No module named 'app'; "
+        f"looked for in {app.folder}, which `working_dir` changes"
+    )
     app.write("stoker.yaml", "services: {web: {python: 'app:app', working_dir: nowhere}}")
     (problem,) = app.problems()
     assert problem.endswith(f"No such file or directory: {app.folder}/nowhere")

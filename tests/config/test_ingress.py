@@ -63,7 +63,7 @@ def test_routes_and_an_entry(box: Box) -> None:
         ("ingress: {routes: [{path: /a}]}", "4:20: ingress.routes.0: names no service; add service: NAME"),
         (
             "ingress: {routes: [{service: web}, {service: db, path: /}]}",
-            "4:36: ingress.routes.1: is for the same requests as the route to stoker/web",
+            "4:36: ingress.routes.1: is for the same requests as the route to stoker/web; remove one of them",
         ),
         (
             "ingress: {routes: [{service: web, path: a}]}",
@@ -115,7 +115,7 @@ def test_deployments_share_a_door_and_no_requests(box: Box) -> None:
     assert [rule.service for rule in found.rules] == ["a/web", "b/w"]
     box.write("b.yaml", "services: {web: {command: x, endpoint: {port: 8080}}}\n")
     assert box.problems("a.yaml", "b.yaml") == [
-        "a.yaml:2:17: ingress.port: port 8080 is already the address of b/web"
+        "a.yaml:2:17: ingress.port: port 8080 is already the address of b/web; give one of them another"
     ]
 
 

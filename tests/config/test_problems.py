@@ -116,9 +116,10 @@ def test_port_used_twice(box: Box) -> None:
         "  z: {command: run, endpoint: {port: 8002, host: 0.0.0.0}}\n"
         "  w: {command: run, endpoint: {port: 8001, host: 127.0.0.2}}\n",
     )
+    another = "give this one another, or 0"
     assert box.problems("a.yaml", "b.yaml") == [
-        "b.yaml:2:38: services.x.endpoint.port: port 8001 is already the address of a/web",
-        "b.yaml:4:38: services.z.endpoint.port: port 8002 is already the address of b/y",
+        f"b.yaml:2:38: services.x.endpoint.port: port 8001 is already the address of a/web; {another}",
+        f"b.yaml:4:38: services.z.endpoint.port: port 8002 is already the address of b/y; {another}",
     ]
 
 

@@ -150,7 +150,7 @@ async def test_the_next_driver_finds_what_lives() -> None:
     (found,) = await second.find()
     assert (await second.recover(found), found.mark) == (kept, f"me:{WEB}:web-a")
     box.end("web-a", signal=9, detail="out of memory")
-    assert str(await second.wait(kept)) == "killed by SIGKILL: out of memory"
+    assert str(await second.wait(kept)) == "killed by SIGKILL; last in its log: out of memory"
 
 
 async def test_a_lost_worker_makes_the_driver_say_so() -> None:

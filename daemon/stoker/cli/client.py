@@ -14,6 +14,7 @@ from stoker.errors import ConfigError, StokerError
 
 TIMEOUT = 30.0
 """Seconds an answer may take; planning reads files and may have to wait for the loop."""
+SEE_LOG = "its log says why (journalctl -u stoker, or daemon.log in its state directory)"
 
 
 class Client:
@@ -54,7 +55,7 @@ class Client:
                 document: dict[str, Any] = json.loads(exchange.read())
             except (OSError, EOFError):
                 raise NoDaemonError(
-                    f"the daemon at {self.socket} ended in the middle of its answer"
+                    f"the daemon at {self.socket} ended in the middle of its answer; {SEE_LOG}"
                 ) from None
             return document
 
@@ -77,9 +78,9 @@ class Client:
                 exchange.ask(method, path, body)
                 refusal = exchange.read() if exchange.status >= 400 else None
             except TimeoutError:
-                raise StokerError(f"the daemon at {where} does not answer; its log may say why") from None
+                raise StokerError(f"the daemon at {where} does not answer; {SEE_LOG}") from None
             except (OSError, EOFError):
-                raise NoDaemonError(f"the daemon at {where} ended before it answered") from None
+                raise NoDaemonError(f"the daemon at {where} ended before it answered; {SEE_LOG}") from None
             if refusal is not None:
                 raise _refusal(exchange.status, refusal)
             yield exchange

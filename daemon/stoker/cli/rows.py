@@ -140,13 +140,21 @@ def _age(seconds: float) -> str:
 def headline(status: Document) -> str:
     """The daemon in one line."""
     daemon = status["daemon"]
-    config = daemon["config"]
-    state = "in force" if config["state"] == "in-force" else "in force, a newer one is REJECTED"
-    text = (
-        f"stoker {daemon['version']}, pid {daemon['pid']}, up {_age(daemon['uptime_s'])}; "
-        f"config generation {config['generation']} {state}"
-    )
+    who = f"stoker {daemon['version']}, pid {daemon['pid']}, up {_age(daemon['uptime_s'])}"
+    text = f"{who}; {config_words(daemon['config'])}"
     return f"{text}; stopping" if daemon.get("stopping") else text
+
+
+def config_words(config: Document) -> str:
+    """Which configuration is in force. Generation 0: none, the first is still read, or was rejected."""
+    generation, rejected = config["generation"], config["state"] != "in-force"
+    if not generation:
+        return (
+            "no config in force, the one there is was REJECTED"
+            if rejected
+            else "starting, reading its config"
+        )
+    return f"config generation {generation} in force" + (", a newer one is REJECTED" if rejected else "")
 
 
 def rejection_lines(status: Document) -> list[str]:

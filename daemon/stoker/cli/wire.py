@@ -25,7 +25,10 @@ class Exchange:
         try:
             peer = peer_of(self._socket)
             if peer.uid not in {0, os.geteuid(), os.stat(path).st_uid}:
-                raise StokerError(f"{path} is served by uid {peer.uid}, to whom it does not belong")
+                raise StokerError(
+                    f"{path} is served by uid {peer.uid}, to whom it does not belong, and is not trusted; "
+                    "remove it, or name the daemon's own socket with --socket"
+                )
         except (OSError, StokerError):
             self._socket.close()
             raise

@@ -59,7 +59,7 @@ def check_ports(placed: Iterable[tuple[ServiceSpec, Report]]) -> None:
             continue
         for other in seen.setdefault(port, []):
             if other.endpoint.host == host or EVERYWHERE & {host, other.endpoint.host}:
-                message = f"port {port} is already the address of {other.key}"
+                message = f"port {port} is already the address of {other.key}; give this one another, or 0"
                 report.add(("services", spec.name, "endpoint", "port"), message)
                 break
         seen[port].append(spec)

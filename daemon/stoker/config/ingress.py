@@ -76,7 +76,10 @@ def check_door_ports(doors: Sequence[tuple[Door, Report]], specs: Sequence[Servi
         for spec in specs:
             host, port = spec.endpoint.host, spec.endpoint.port
             if port == door.port and (host == door.host or EVERYWHERE & {host, door.host}):
-                report.add(("ingress", "port"), f"port {port} is already the address of {spec.key}")
+                report.add(
+                    ("ingress", "port"),
+                    f"port {port} is already the address of {spec.key}; give one of them another",
+                )
 
 
 def _rules(
@@ -92,7 +95,11 @@ def _rules(
         elif route.service not in names:
             report.add((*where, "service"), _unknown(route.service, names, report))
         elif key in rules:
-            report.add(where, f"is for the same requests as the route to {rules[key].service}", key=True)
+            report.add(
+                where,
+                f"is for the same requests as the route to {rules[key].service}; remove one of them",
+                key=True,
+            )
         elif route.service in specs:
             service = specs[route.service].key
             rules[key] = DoorRule(service=service, host=key[0].lower(), path=key[1], strip=route.strip)

@@ -47,6 +47,8 @@ class ExitStatus:
     """Whether the kernel killed a process of it for want of memory."""
 
     def __str__(self) -> str:
+        """A program that ends by itself says why last; one that is killed was saying something else."""
+        joint = ": " if self.signal is None or self.oom else "; last in its log: "
         if self.signal is not None:
             try:
                 text = f"killed by {_signal.Signals(self.signal).name}"
@@ -54,7 +56,7 @@ class ExitStatus:
                 text = f"killed by signal {self.signal}"
         else:
             text = "exit code unknown" if self.code is None else f"exit code {self.code}"
-        return f"{text}: {self.detail}" if self.detail else text
+        return f"{text}{joint}{self.detail}" if self.detail else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,9 +210,10 @@ class Configuration:
         except ConfigError as error:
             if isinstance(error, LoadError):
                 self._named = error.watch
+            if error.problems != self.problems:  # else it was said, and is said again to whoever asks for it
+                self._daemon.post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
             self.problems = error.problems
             self.rejected_total += 1
-            self._daemon.post(ConfigRejected(problems=tuple(str(problem) for problem in error.problems)))
             raise
         self._take(effective)
         self.reading.remember(self.reading.request(overrides), effective, self._seen)

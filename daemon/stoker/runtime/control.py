@@ -153,7 +153,12 @@ class ControlLoop:
             self.state = fold(self.state, stamped, self.desired)
         except InvalidTransitionError as error:
             # A fault of ours: it must be seen, and must not take the daemon down.
-            self.journal.record(Notice(message=f"ignored: {error}", severity="error"), stamped.at)
+            self.journal.record(
+                Notice(
+                    message=f"a bug, to be reported: an event was ignored, since {error}", severity="error"
+                ),
+                stamped.at,
+            )
         if isinstance(stamped, RevisionRejected):
             self.desired = in_force(self._configured, self.state)
         for listener in self._listeners:

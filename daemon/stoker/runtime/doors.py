@@ -54,7 +54,7 @@ class TcpDoors:
         from stoker.api.server import serve_tcp
 
         if self.app is None:
-            raise StokerError("the daemon is still starting")
+            raise StokerError("the daemon is still starting; ask again in a moment")
         if address in self.open or address in self.open.values():
             return self.open.get(address, address)
         tokens = tcp.tokens(self._state_dir)

@@ -144,7 +144,7 @@ class Facade:
         """What is in force, with all its layers."""
         effective = await self._configuration.whole()
         if effective is None:
-            raise NotFoundError("no configuration is in force yet")
+            raise NotFoundError("no configuration is in force yet; `stoker status` shows what keeps it")
         return effective
 
     def story(self, replica: str) -> Sequence[Event]:
@@ -183,7 +183,7 @@ class Facade:
         """Requests as they end; raises ConflictError or RouterError."""
         router = self.router
         if router is None:
-            raise ConflictError("there is no router yet")
+            raise ConflictError("the router is still starting; ask again in a moment")
         async with aclosing(router.record(services)) as batches:
             async for batch in batches:
                 yield batch
@@ -192,7 +192,7 @@ class Facade:
         """Spans of requests; raises ConflictError or RouterError."""
         router = self.router
         if router is None:
-            raise ConflictError("there is no router yet")
+            raise ConflictError("the router is still starting; ask again in a moment")
         async with aclosing(router.spans()) as batches:
             async for batch in batches:
                 yield batch

@@ -219,5 +219,7 @@ def _punch(log: int, end: int) -> None:
         return
     number = ctypes.get_errno()
     if number in (errno.EOPNOTSUPP, errno.ENOSYS):
-        raise UnrotatableError(number, "this file system cannot make holes in files, so its logs only grow")
+        raise UnrotatableError(
+            number, "this file system cannot make holes in files (ext4, xfs, btrfs, tmpfs can)"
+        )
     raise OSError(number, os.strerror(number))

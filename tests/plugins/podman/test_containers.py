@@ -198,7 +198,7 @@ async def test_containers_of_an_engine_that_was_away_are_ended_later(bench: Benc
 async def test_an_engine_that_is_not_there_is_told(bench: Bench) -> None:
     options, bench.options = bench.options, {"socket": str(bench.directory / "nobody")}
     async with aclosing(bench.driver()) as driver:
-        with pytest.raises(WorkerError, match=r"cannot reach the engine at .*nobody") as caught:
+        with pytest.raises(WorkerError, match=r"cannot reach podman at .*nobody") as caught:
             await driver.start(in_image(bench, "true"))
     assert not caught.value.permanent
     bench.options = options

@@ -74,7 +74,7 @@ function summary(services) {
   const out = state.devices.filter((device) => ["quarantined", "unreachable", "lost"].includes(device.health));
   const chips = [
     ["link", link.standing, link.standing === "live" ? "good" : "busy"],
-    ["config", config.state === "in-force" ? `config ${config.generation} in force` : `config ${config.generation} runs, a newer one is rejected`,
+    ["config", configWords(config),
       config.state === "in-force" ? "" : "bad"],
     ["replicas", `${ready} of ${target} ready`, ready >= target ? "" : "busy"],
     ["load", `${count(rps)}/s`, ""],
@@ -88,6 +88,11 @@ function summary(services) {
     attribute(chip, "data-kind", kind || null);
   });
   document.title = `${config.state === "in-force" ? "" : "! "}${ready}/${target} · Stoker`;
+}
+
+function configWords({ state: standing, generation }) {
+  if (!generation) return standing === "in-force" ? "starting, reading its config" : "no config in force, it was rejected";
+  return standing === "in-force" ? `config ${generation} in force` : `config ${generation} runs, a newer one is rejected`;
 }
 
 function alerts() {

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from stoker.cli.client import SEE_LOG
 from stoker.cli.session import session_of, session_options
 from stoker.errors import StokerError
 
@@ -40,9 +41,7 @@ def command(context: click.Context) -> None:
                 f"replaced in {time.monotonic() - asked:.1f} s: {after['version']}, pid {after['pid']}"
             )
             return
-    raise StokerError(
-        f"the new daemon (pid {before['pid']}) does not answer after {PATIENCE:g} s; see its log"
-    )
+    raise StokerError(f"the new daemon (pid {before['pid']}) does not answer after {PATIENCE:g} s; {SEE_LOG}")
 
 
 def _is_new(before: dict[str, Any], after: dict[str, Any], elapsed: float) -> bool:

@@ -96,7 +96,8 @@ def _layer(
         answer = answers[target.question]
         if "error" in answer:
             where = f" ({shown(answer['where'][0])}:{answer['where'][1]})" if answer.get("where") else ""
-            message = f"cannot load {target.target}: {answer['error']}{where}"
+            hint = f"; {answer['hint']}" if answer.get("hint") else ""
+            message = f"cannot load {target.target}: {answer['error']}{where}{hint}"
             problems.append(problem_at(node, ("services", name, "python"), message, key=True))
         elif answer["values"]:
             source = Source("code", shown(answer["file"]), os.path.dirname(answer["file"]))
