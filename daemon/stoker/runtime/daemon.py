@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -246,6 +247,7 @@ class Daemon:
         start(self._configuration.reading.run)
         if takes_over:
             await open_api(self.facade, self._tasks, self._options)
+        gc.freeze()  # what was made until now mostly stays: no collection has to go through it again
         self._systemd.ready(self._status_line())
         await self._ending.wait()
         if self._control.state.stopping:
