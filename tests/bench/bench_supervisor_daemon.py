@@ -6,8 +6,8 @@
 N workers each: time until all are born, cost at rest, kill -9 of a worker to the birth of its
 replacement, a changed command in the configuration to the birth of the new worker (and how many others
 were restarted), time until all are dead after a stop. Times are taken by the workers themselves. The
-floor is `bare`: posix_spawn, pidfds, epoll. Needs a C compiler. Part A (the process driver alone) is
-bench_supervisor.py.
+floor is `bare`: posix_spawn, pidfds, epoll; `popen` is the same loop with subprocess.Popen and a log for
+each. Needs a C compiler. Part A (the process driver alone) is bench_supervisor.py.
 """
 
 import argparse
@@ -92,7 +92,7 @@ class Run:
             self.found["restart_ms_p95"] = statistics.quantiles(took, n=20)[-1] * 1e3
 
     def change(self) -> None:
-        if self.pool or self.supervisor.name == "bare":
+        if self.pool or self.supervisor.name in ("bare", "popen"):
             return
         took, others = [], 0
         for version in range(1, self.given.changes + 1):

@@ -211,13 +211,15 @@ class Pm2(Supervisor):
             return []
 
 
-BARE = """
-import json, os, select, signal, sys
+LOOP = """
+import json, os, select, signal, subprocess, sys
 groups, poll, held = json.load(open(sys.argv[1])), select.epoll(), {}
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
+BIRTH
+
 def spawn(argv):
-    pid = os.posix_spawn(argv[0], argv, {}, setsid=True)
+    pid = birth(argv)
     descriptor = os.pidfd_open(pid)
     held[descriptor] = argv, pid
     poll.register(descriptor, select.EPOLLIN)
@@ -237,23 +239,44 @@ finally:
         os.kill(pid, signal.SIGKILL)
 """
 
+SPAWN = """
+def birth(argv):
+    return os.posix_spawn(argv[0], argv, {}, setsid=True)
+"""
+
+POPEN = """
+def birth(argv):
+    with open(f"{sys.argv[1]}.{len(held)}.log", "ab") as log:
+        child = subprocess.Popen(argv, cwd="/", env={}, stdout=log, stderr=log, start_new_session=True)
+    child.returncode = 0  # it is waited for below
+    return child.pid
+"""
+
 
 class Bare(Supervisor):
     """The floor: nothing but posix_spawn, pidfds and epoll. It cannot change anything."""
 
     name = "bare"
+    birth = SPAWN
 
     def configure(self, groups: list[Group]) -> None:
         (self.directory / "bare.json").write_text(json.dumps([(argv, count) for _, argv, count in groups]))
 
     def start(self) -> None:
-        self._begin(sys.executable, "-c", BARE, self.directory / "bare.json")
+        self._begin(sys.executable, "-c", LOOP.replace("BIRTH", self.birth), self.directory / "bare.json")
 
     def apply(self) -> None:
         return
 
 
-ALL = {kind.name: kind for kind in (Bare, Stoker, StokerPool, Circus, Supervisord, Pm2)}
+class Popen(Bare):
+    """The loop that one writes: subprocess.Popen with a session and a log for each."""
+
+    name = "popen"
+    birth = POPEN
+
+
+ALL = {kind.name: kind for kind in (Bare, Popen, Stoker, StokerPool, Circus, Supervisord, Pm2)}
 
 
 def install(peers: Path) -> None:
