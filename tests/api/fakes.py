@@ -225,6 +225,9 @@ class FakeDaemon:
             raise NotFoundError(f"no replica named {replica!r}; did you mean 'infer-k3x9'?")
         return [self.kept[0], *own]
 
+    async def last_lines(self, replica: str) -> Sequence[str]:
+        return ["loading /models/m", "Killed"]
+
     beginning = ""
 
     def recent_events(self, after: str = "") -> Sequence[Event]:

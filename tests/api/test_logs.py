@@ -12,6 +12,7 @@ import pytest
 
 from stoker.api.facade import LogFile
 from stoker.api.logs import LONGEST_LINE, PIECE, LogReader, LogTail, line_time
+from stoker.api.logtext import last_lines
 
 
 def reader(path: Path, tail: int | None = None, since: float | None = None) -> LogReader:
@@ -196,3 +197,11 @@ async def test_following_takes_in_new_replicas_and_restarts(tmp_path: Path) -> N
                 break
         await stream.aclose()
     assert sorted(seen) == ["new", "second life"]
+
+
+def test_a_log_is_quoted_by_its_last_lines_with_text(tmp_path: Path) -> None:
+    log = tmp_path / "web-1.log"
+    assert last_lines(str(log), 3) == []
+    log.write_bytes(b"old\n" * 10_000 + b"one\n\n \ntwo \x1b[31mred\x07\nthr\xffee\r\n" + b"x" * 1000)
+    assert last_lines(str(log), 4) == ["one", "two [31mred", "thr\ufffdee", "x" * 400]
+    assert last_lines(str(log), 9999).count("old") < 10_000

@@ -98,12 +98,16 @@ def test_a_secret_that_a_worker_prints_is_in_its_log_alone(box: Box) -> None:
     """Stoker quotes the last line of a worker that fails; not what it may not say."""
     (box.state_dir / "secrets").mkdir(parents=True)
     (box.state_dir / "secrets" / "key").write_text("hush-hush\n")
-    command = json.dumps(["sh", "-c", "echo cannot log in with $KEY; exit 1"])
+    command = json.dumps(["sh", "-c", "echo line before: $KEY; echo cannot log in with $KEY; exit 1"])
     box.write(f"services: {{web: {{command: {command}, secrets: [key]}}}}\n")
     box.up()
     box.until(lambda: "cannot log in with" in box.run("events").stdout, "its last words")
-    told = [box.run(*words).stdout for words in (("events",), ("status",), ("status", "-o", "json"))]
+    replica = box.replicas("web")[0]["id"]
+    said = ("events",), ("status",), ("status", "-o", "json"), ("explain", replica), ("explain", "web")
+    told = [box.run(*words).stdout for words in said]
+    told.append(box.run("explain", replica, "-o", "json").stdout)
     told.append((box.directory / "daemon.out").read_text())
     assert "cannot log in with [KEY]" in told[0]
+    assert "line before: [KEY]" in told[3], "a replica that does not serve is quoted at more length"
     assert not any("hush" in text for text in told)
     assert "hush-hush" in box.run("logs", "web").stdout

@@ -278,8 +278,10 @@ def _rules(spec: ServiceSpec) -> Document:
     }
 
 
-def explain_replica(snapshot: Snapshot, replica: Replica, chain: Sequence[Event]) -> Document:
-    """Where a replica sits and why, its phase and why, and the facts that led there."""
+def explain_replica(
+    snapshot: Snapshot, replica: Replica, chain: Sequence[Event], said: Sequence[str] = ()
+) -> Document:
+    """Where a replica sits and why, its phase and why, the facts that led there, and what it `said` last."""
     names = {device.uuid: device for device in snapshot.observed.inventory.devices}
     placed = []
     for taken in replica.reservations:
@@ -300,6 +302,7 @@ def explain_replica(snapshot: Snapshot, replica: Replica, chain: Sequence[Event]
         "service": name,
         **replica_document(snapshot, replica),
         "placement": {"devices": placed, "reason": replica.devices_reason},
+        "last_lines": list(said),
         "chain": story_events(chain),
     }
 

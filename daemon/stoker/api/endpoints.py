@@ -93,7 +93,7 @@ class Endpoints:
         """A replica, a service or a config path."""
         asked = request.query_params
         if name := asked.get("replica"):
-            return JSONResponse(self._explain_replica(name))
+            return JSONResponse(await self._explain_replica(name))
         if name := asked.get("service"):
             return JSONResponse(self._explain_service(name))
         if name := asked.get("path"):
@@ -305,14 +305,16 @@ class Endpoints:
     def _explain_service(self, name: str) -> documents.Document:
         return _explained(self._facade, name)
 
-    def _explain_replica(self, name: str) -> documents.Document:
+    async def _explain_replica(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
-        return documents.explain_replica(snapshot, resolve_replica(snapshot, name), self._facade.story(name))
+        replica, story = resolve_replica(snapshot, name), self._facade.story(name)
+        said = [] if replica.phase == "ready" else await self._facade.last_lines(name)
+        return documents.explain_replica(snapshot, replica, story, said)
 
     async def _explain_any(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
         if name in snapshot.observed.replicas:
-            return self._explain_replica(name)
+            return await self._explain_replica(name)
         try:
             return self._explain_service(name)
         except NotFoundError as no_service:

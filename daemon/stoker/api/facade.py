@@ -179,6 +179,10 @@ class DaemonFacade(Protocol):
         Raises NotFoundError."""
         ...
 
+    async def last_lines(self, replica: str) -> Sequence[str]:
+        """What a replica's workers wrote last, without the secrets of its service; empty if it is unknown."""
+        ...
+
     @property
     def beginning(self) -> str:
         """The id after which the first event of this daemon comes; those before it are of earlier ones."""

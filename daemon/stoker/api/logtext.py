@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_TAIL = 16 * 1024
+_LONGEST = 400
 _PART = re.compile(r"\.(\d{15})")
 
 
@@ -105,3 +107,23 @@ def _read_part(part: Part, at: int, size: int) -> bytes:
             return file.read(size)
     except FileNotFoundError:
         return b""  # it became too old while we looked
+
+
+def last_lines(path: str, count: int) -> list[str]:
+    """The last lines with text in a log, none of them longer than people read; [] where there is no log.
+    Blocking."""
+    try:
+        text = LogText(path)
+    except OSError:
+        return []
+    try:
+        at = max(0, text.size - _TAIL)
+        start, piece = text.read(at, _TAIL)
+    finally:
+        text.close()
+    whole = piece if start == 0 else piece.partition(b"\n")[2]
+    lines = [
+        "".join(c for c in line if c.isprintable() or c == "\t")
+        for line in whole.decode(errors="replace").splitlines()
+    ]
+    return [line[:_LONGEST] for line in lines if line.strip()][-count:]

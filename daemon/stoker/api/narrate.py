@@ -150,7 +150,7 @@ def _(event: facts.ReplicaBecameUnready) -> str:
 
 @_clause.register
 def _(event: facts.LivenessFailed) -> str:
-    return f"failed its liveness probe{_because(event.reason)}"
+    return f"has to be replaced{_because(event.reason)}"
 
 
 @_clause.register

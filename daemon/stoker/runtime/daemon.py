@@ -111,11 +111,10 @@ class Daemon:
         registry.load(disabled=options.disabled_plugins)
         context = _context(options, store)
         self._options, self._store, self._tasks = options, store, tasks
-        self._ending = Ending()
-        self._routes = RouteFeed()
+        self._ending, self._routes = Ending(), RouteFeed()
         self._systemd = SystemdNotifier(context.environ if options.systemd else {})
         secrets = SecretFiles(options.state_dir, context.environ, options.secrets_dir)
-        redacted = Redaction(secrets, lookup=self._lookup, post=self._post).post
+        redacted = (redaction := Redaction(secrets, lookup=self._lookup, post=self._post)).post
         self._words = WorkerWords(options.runtime_dir, state=self._state, lookup=self._lookup, post=redacted)
         self._kept = Keepsakes(options.state_dir, self._trouble)
         care = self._bring_parts(registry, context)
@@ -163,6 +162,7 @@ class Daemon:
             tasks=tasks, driver=self._parts.driver, lookup=self._lookup, post=redacted
         )
         self.facade = self._face(addresses, care.marks)
+        self.facade.quote = redaction.text
         self._control.listen(self._after_event)
         for listener in (care.after_event, self._actuator.after_event, preparation.after_event):
             self._control.listen(listener)

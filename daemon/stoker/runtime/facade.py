@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio import to_thread
 
 from stoker import __version__
 from stoker.api.facade import LogFile, PlanPreview, ServiceHistory, ServiceLoad, Snapshot
+from stoker.api.logtext import last_lines
 from stoker.config.changes import changed_keys
 from stoker.config.outcome import EffectiveConfig
 from stoker.decide.health import Mark
@@ -35,6 +37,8 @@ from stoker.runtime.doors import TcpDoors
 from stoker.runtime.past import Past
 from stoker.runtime.routers import Routers
 
+LAST_LINES = 10
+"""So many are quoted of a replica that does not serve."""
 STATUS_WINDOW = 60.0
 """Seconds that the load figures of status cover."""
 
@@ -75,6 +79,8 @@ class Facade:
         self.whole = whole
         self.router: Routers | None = None
         """Once there is one."""
+        self.quote: Callable[[ServiceKey, str], str] = lambda service, text: text
+        """Takes the secrets of a service out of what its workers say."""
         self._started = anyio.current_time()
 
     def snapshot(self) -> Snapshot:
@@ -217,6 +223,15 @@ class Facade:
             key = self._configuration.find(service)
             mine = [log for log in found if log.service == key]
         return mine
+
+    async def last_lines(self, replica: str) -> Sequence[str]:
+        """What a replica's workers wrote last, without the secrets of its service; empty if it is unknown."""
+        found = self._control.state.replicas.get(replica)
+        if found is None:
+            return ()
+        path = os.path.join(self.whole.state_dir, "logs", found.service, f"{replica}.log")
+        lines = await to_thread.run_sync(last_lines, path, LAST_LINES)
+        return [self.quote(found.service, line) for line in lines]
 
     def plugins(self) -> Sequence[PluginRecord]:
         """All plugins that were found."""

@@ -61,6 +61,10 @@ class Redaction:
                 changes[field.name] = self._text(key, spec, value)
         return replace(event, **changes)
 
+    def text(self, service: ServiceKey, text: str) -> str:
+        """A quotation without values of secrets of its service."""
+        return self._text(service, self._lookup(service), text)
+
     def _text(self, key: ServiceKey, spec: ServiceSpec | None, text: str) -> str:
         self._learn(key, spec)
         known = self._known.get(key, {})

@@ -12,6 +12,8 @@ import click
 from stoker.cli.session import complete_names, output_option, print_json, session_of, session_options
 
 Line = tuple[str, str]
+STORY = 20
+"""Events of a replica's story that are told here."""
 LONGEST = 48
 """Columns a value may take in the table of layers."""
 
@@ -161,6 +163,13 @@ def _replica(document: dict[str, Any]) -> Iterator[Line]:
             yield (f"            {device['health']}: {device['health_reason']}", "yellow")
     if placement["reason"]:
         yield (f"  placement {placement['reason']}", "")
-    yield ("  story", "")
-    for event in document["chain"]:
+    if document.get("last_lines"):
+        yield ("  it said last", "")
+        yield from ((f"    {line}", "dim") for line in document["last_lines"])
+    earlier = len(document["chain"]) - STORY
+    yield (
+        "  story" + (f", {earlier} events before: stoker story {document['id']}" if earlier > 0 else ""),
+        "",
+    )
+    for event in document["chain"][-STORY:]:
         yield (f"    {event_line(event)}", "")
