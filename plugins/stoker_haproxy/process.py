@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 
 from stoker.errors import RouterError
+from stoker.plugin.processes import gone
 from stoker_haproxy.places import Places
 
 START_TIMEOUT = 20.0
@@ -164,30 +165,6 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
-
-
-async def gone(pid: int, *, timeout: float | None = None) -> bool:
-    """Wait until the process has ended, for at most `timeout` seconds; a child of ours is reaped."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        with anyio.move_on_after(timeout) as scope:
-            await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    if scope.cancelled_caught:
-        return False
-    _reap(pid)
-    return True
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # an adopted one: it was started by an earlier daemon
 
 
 def listening_socket(admin: str) -> socket.socket | None:

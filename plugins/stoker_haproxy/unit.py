@@ -12,6 +12,7 @@ import anyio.to_thread
 from stoker.errors import RouterError
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route
+from stoker.plugin.processes import gone
 from stoker_haproxy import process
 from stoker_haproxy.places import Folder, Places
 from stoker_haproxy.process import Unanswered, ask
@@ -150,7 +151,7 @@ class Unit:
         self.over = True
         self.stir()
         process.kill(self.identity.pid)
-        await process.gone(self.identity.pid, timeout=process.ANSWER_TIMEOUT)
+        await gone(self.identity.pid, timeout=process.ANSWER_TIMEOUT)
         self.places.remove()
         self.sock.close()
 

@@ -10,7 +10,7 @@ import anyio
 from stoker.errors import RouterError
 from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
-from stoker_haproxy import process
+from stoker.plugin.processes import gone
 from stoker_haproxy.process import Unanswered
 from stoker_haproxy.unit import Unit
 
@@ -109,7 +109,7 @@ class Watch:
         unit, backoff = self.unit, FIRST_BACKOFF
         while True:
             pid = unit.identity.pid
-            await process.gone(pid)
+            await gone(pid)
             if unit.over:
                 return
             if self.leaving:

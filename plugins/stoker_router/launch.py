@@ -15,6 +15,7 @@ import anyio
 
 from stoker.errors import RouterError
 from stoker.plugin.ports import PluginContext
+from stoker.plugin.processes import gone
 
 START_TIMEOUT = 30.0
 """Seconds for the program to open its control socket; it takes a tenth of one."""
@@ -133,29 +134,3 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-async def gone(pid: int, *, timeout: float) -> bool:
-    """Wait until the process has ended, for at most `timeout` seconds; a child of ours is reaped."""
-    if not pid:
-        return False
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        with anyio.move_on_after(timeout) as scope:
-            await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    if scope.cancelled_caught:
-        return False
-    _reap(pid)
-    return True
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # an adopted one: it was started by an earlier daemon

@@ -16,6 +16,7 @@ from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker.model.trace import SpanBatch
 from stoker.plugin.ports import PluginContext, RouterEvents
+from stoker.plugin.processes import gone
 from stoker_router import launch
 from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
@@ -158,9 +159,9 @@ class ProgramLink:
                 await channel.send({"op": "stop", "grace": grace})
             except ChannelClosed:
                 pass  # it is ending already
-            if channel.pid and not await launch.gone(channel.pid, timeout=grace + STOP_PATIENCE):
+            if channel.pid and not await gone(channel.pid, timeout=grace + STOP_PATIENCE):
                 launch.kill(channel.pid)
-                await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+                await gone(channel.pid, timeout=STOP_PATIENCE)
 
     def listening(self, service: ServiceKey) -> int | None:
         """See stoker.plugin.ports.HandingRouter."""
@@ -241,11 +242,11 @@ class ProgramLink:
         try:
             found = await self._hello(channel)
         except ChannelClosed:
-            await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+            await gone(channel.pid, timeout=STOP_PATIENCE)
             raise RouterError(f"the router (pid {channel.pid}) ended while it was greeted") from None
         if not found:
             launch.kill(channel.pid)
-            await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+            await gone(channel.pid, timeout=STOP_PATIENCE)
             raise RouterError(f"the router (pid {channel.pid}) did not answer and was killed")
         if found["instance"] != self._context.instance:
             raise RouterError(
@@ -286,7 +287,7 @@ class ProgramLink:
                 self._hear(await channel.receive(), events)
         except ChannelClosed:
             with anyio.move_on_after(STOP_PATIENCE):
-                await launch.gone(channel.pid, timeout=STOP_PATIENCE)
+                await gone(channel.pid, timeout=STOP_PATIENCE)
 
     async def _keep_sockets(self) -> None:
         """Have a copy of each address that is opened."""

@@ -1,4 +1,4 @@
-"""What `/proc` tells drivers about processes that are not their children."""
+"""What plugins learn of processes, their children or not: from `/proc`, and of their end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+import anyio
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -47,6 +49,31 @@ def children(pid: int) -> list[int]:
 def is_zombie(pid: int) -> bool:
     """Whether it has ended and nobody has taken note of it."""
     return _stat(pid)[:1] == ["Z"]
+
+
+async def gone(pid: int, *, timeout: float | None = None) -> bool:
+    """Wait until a process has ended, for at most `timeout` seconds; a child of ours is reaped. False if it
+    has not, or is not known (0)."""
+    if not pid:
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with anyio.move_on_after(timeout) as scope:
+            await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    if scope.cancelled_caught:
+        return False
+    _reap(pid)
+    return True
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):  # an adopted one: it was started by an earlier daemon
+        os.waitpid(pid, os.WNOHANG)
 
 
 def boot_id() -> str:

@@ -22,6 +22,7 @@ from stoker.model.door import Door
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.ports import PluginContext
+from stoker.plugin.processes import gone
 from stoker_router import launch
 from stoker_router.channel import Channel
 from stoker_router.holding import Holding
@@ -487,7 +488,7 @@ async def end_program(made: PluginContext) -> None:
     pid = await program_pid(made)
     if pid:
         os.kill(pid, signal.SIGKILL)
-        await launch.gone(pid, timeout=5.0)
+        await gone(pid, timeout=5.0)
 
 
 async def together(*calls: Awaitable[Any]) -> Sequence[Any]:

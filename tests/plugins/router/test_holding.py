@@ -15,7 +15,8 @@ import pytest
 from plugins.router.harness import SERVICE, context, get, linked, program_pid, together, until, worker
 from plugins.router.test_link import alive
 from stoker.plugin.ports import PluginContext
-from stoker_router import holder, holding, launch
+from stoker.plugin.processes import gone
+from stoker_router import holder, holding
 from stoker_router.holding import Holding
 from stoker_router.sockets import Copy
 
@@ -63,7 +64,7 @@ async def test_no_connection_is_refused_when_daemon_and_program_die_together(fre
             pid = router.link.pid
         for _ in range(2):
             os.kill(pid, signal.SIGKILL)
-            await launch.gone(pid, timeout=5)
+            await gone(pid, timeout=5)
             pending = [asyncio.ensure_future(get(port)) for _ in range(20)]
             await asyncio.sleep(0)
             async with linked(fresh) as router:
@@ -120,7 +121,7 @@ async def end_of_program(made: PluginContext) -> None:
     """The program's alone, not the holder's."""
     pid = await program_pid(made)
     os.kill(pid, signal.SIGKILL)
-    await launch.gone(pid, timeout=5)
+    await gone(pid, timeout=5)
 
 
 def test_another_daemon_gets_nothing(tmp_path: Path) -> None:
