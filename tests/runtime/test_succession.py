@@ -35,7 +35,7 @@ async def test_zombies_of_the_predecessor_are_buried_and_those_of_workers_spared
     dead = [subprocess.Popen([sys.executable, "-c", "pass"]) for _ in range(2)]
     for process in dead:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    bury({dead[0].pid})
+    bury(lambda: {dead[0].pid})
     assert psutil.Process(dead[0].pid).status() == psutil.STATUS_ZOMBIE
     assert not psutil.pid_exists(dead[1].pid)
     dead[0].wait()
@@ -44,7 +44,7 @@ async def test_zombies_of_the_predecessor_are_buried_and_those_of_workers_spared
 
 async def test_the_living_stay_as_they_are() -> None:
     alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    bury(())
+    bury(lambda: ())
     assert alive.poll() is None
     alive.communicate(b"\n")
 

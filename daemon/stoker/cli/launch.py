@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import grp
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +27,18 @@ PATIENCE = 60.0
 """Seconds a daemon in the background gets to put its configuration in force."""
 ADDRESSES_PATIENCE = 4.0
 """Seconds after that in which its services' addresses should answer."""
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While a daemon is loaded nothing is looked through for garbage, and what is there then never again: it
+    stays, and each look costs a part of the start, later a part of every full collection."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def default_files(files: Sequence[str]) -> tuple[str, ...]:

@@ -38,9 +38,12 @@ class RecordLog:
         return _replayed(self._content())
 
     def put(self, name: str, value: Mapping[str, Any]) -> None:
-        """Remember a value, in place of the one before. Raises OSError (disk full)."""
-        line = _line(name, value)
-        self._write(self._open(), line)
+        """Remember a value, in place of the one before; one that is known already is not written again.
+        Raises OSError (disk full)."""
+        line, file = _line(name, value), self._open()
+        if self._lines.get(name) == line:
+            return
+        self._write(file, line)
         self._stale += name in self._lines
         self._lines[name] = line
         self._tidy()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import anyio
 from anyio import CancelScope
@@ -325,7 +326,13 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
 
 
 def _prober(prober: Prober, driver: WorkerDriver) -> Prober:
-    return InsideProber(prober, driver) if isinstance(driver, AskingDriver) else prober
+    return InsideProber(prober, cast("AskingDriver", driver)) if _asks(type(driver)) else prober
+
+
+@cache
+def _asks(kind: type[WorkerDriver]) -> bool:
+    """Asked once for each kind: a look at a protocol costs as much as the tasks of a worker."""
+    return issubclass(kind, AskingDriver)
 
 
 def _words(error: Exception) -> str:

@@ -81,7 +81,7 @@ async def _main(options: DaemonOptions) -> bool:
     """Returns whether another is to begin in its place."""
     store = Store(options.state_dir)
     store.acquire()
-    bury({record.handle.pid for record in store.workers() if record.handle is not None})
+    bury(lambda: {record.handle.pid for record in store.workers() if record.handle is not None})
     daemon: Daemon | None = None
     try:
         await anyio.Path(options.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o750)

@@ -77,8 +77,8 @@ class ReplicaProbes:
         if not ready:
             await self._startup()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._readiness)
             tasks.start_soon(self._liveness)
+            await self._readiness()
 
     async def _startup(self) -> None:
         began = anyio.current_time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NoReturn
 
@@ -52,10 +52,12 @@ def begin_anew() -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def bury(spared: Collection[int]) -> None:
-    """Take away the zombies that a predecessor in this process has left. `spared`: pids of workers, of whose
-    end their driver will want to hear."""
-    for child in children(os.getpid()):
-        if child not in spared and is_zombie(child):
+def bury(spared: Callable[[], Collection[int]]) -> None:
+    """Take away the zombies that a predecessor in this process has left. `spared` gives pids of workers, of
+    whose end their driver will want to hear; it is asked where there are any."""
+    dead = [child for child in children(os.getpid()) if is_zombie(child)]
+    kept = spared() if dead else ()
+    for child in dead:
+        if child not in kept:
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG)

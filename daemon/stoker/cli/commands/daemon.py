@@ -26,9 +26,10 @@ def command(context: click.Context, /, config: str, **more: Any) -> int:
 
     from stoker.cli import launch
     from stoker.cli.exits import UsageError
-    from stoker.cli.observers import observer_for_service
-    from stoker.runtime.daemon import run_daemon
 
+    with launch.loading():
+        from stoker.cli.observers import observer_for_service
+        from stoker.runtime.daemon import run_daemon
     if not os.path.exists(config):
         raise UsageError(f"there is no {config}; make it and put deployment files there, or name another")
     options = launch.options_for(

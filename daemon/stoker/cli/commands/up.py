@@ -47,10 +47,11 @@ def command(
         arguments += ["--profile", profile] if profile else []
         arguments += launch.arguments_of(more)
         return launch.in_background(session, arguments)
-    from stoker.cli.observers import observers_for_terminal
-    from stoker.runtime.daemon import run_daemon
+    with launch.loading():
+        from stoker.cli.observers import observers_for_terminal
+        from stoker.runtime.daemon import run_daemon
 
-    observers = (*observers_for_terminal(), *launch.sinks_for(more))
+        observers = (*observers_for_terminal(), *launch.sinks_for(more))
     doors = launch.doors_for(more)
     options = launch.options_for(session, chosen, profile=profile, sets=sets, observers=observers, **doors)
     return run_daemon(options)
