@@ -344,3 +344,11 @@ def test_laws_of_any_history(steps, up, down, minimum, start):
     if told:
         pool.at(now + 1000, last)
         assert pool.target == max(minimum, min(5, last))
+
+
+def test_of_a_window_whose_end_changes_nothing_no_time_is_told():
+    pool = Pool(spec_of(minimum=2))
+    pool.at(0, 2)
+    assert pool.at(10, 0) == 2
+    assert pool.reason == "load wants 0; kept at 2 by min_replicas"
+    assert pool.settled.wake_at is None

@@ -130,7 +130,8 @@ def settle(
         known = memory.rules.get(key)
         if answer.valid:
             known = _remember(known or RuleMemory(last=present), rule, answer, now)
-            opinions.append(_stabilized(rule, answer, known, present, now))
+            least = spec.scaling.min_replicas - spec.standby
+            opinions.append(_stabilized(rule, answer, known, present, now, least=least))
         if known:
             rules[key] = known
     blind = [answer for _, answer in answers if not answer.valid]
@@ -157,8 +158,12 @@ def _remember(memory: RuleMemory, rule: PolicySpec, answer: Decision, now: float
     )
 
 
-def _stabilized(rule: PolicySpec, answer: Decision, memory: RuleMemory, present: int, now: float) -> _Opinion:
-    """Hold the present count between the lowest of the up-window and the highest of the down-window."""
+def _stabilized(
+    rule: PolicySpec, answer: Decision, memory: RuleMemory, present: int, now: float, *, least: int
+) -> _Opinion:
+    """Hold the present count between the lowest of the up-window and the highest of the down-window. Of a
+    window whose end changes nothing, since it cannot be fewer than `least`, nothing is said: the words of a
+    pool at rest stand for as long as it rests."""
     wanted = answer.target
     if not memory.lows and not memory.highs:
         return _Opinion(metric=rule.metric, need=wanted, answer=answer)
@@ -177,6 +182,8 @@ def _stabilized(rule: PolicySpec, answer: Decision, memory: RuleMemory, present:
         ends_at = max(until for until, count in memory.lows if count <= need) + seconds
     held = f"{'stays at' if need == present else other} {need}"
     note = f"; {held} for the {seconds:g} s {name} window, {ends_at - now:.0f} s left"
+    if wanted < need <= least:
+        note = f"; kept at {need} by min_replicas"
     return _Opinion(metric=rule.metric, need=need, answer=answer, note=note, ends_at=ends_at)
 
 

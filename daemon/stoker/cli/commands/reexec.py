@@ -10,7 +10,7 @@ import click
 
 from stoker.cli.client import SEE_LOG
 from stoker.cli.session import session_of, session_options
-from stoker.errors import StokerError
+from stoker.errors import ConfigError, StokerError
 
 PATIENCE = 60.0
 """Seconds the new daemon gets to put its configuration in force."""
@@ -28,7 +28,11 @@ def command(context: click.Context) -> None:
     client = session_of(context).client()
     asked = time.monotonic()
     before = client.get("/v1/status")["daemon"]
-    client.post("/v1/reexec")
+    try:
+        client.post("/v1/reexec")
+    except ConfigError:
+        click.echo("not replaced: a new daemon could not begin with the files as they are", err=True)
+        raise
     while time.monotonic() - asked < PATIENCE:
         time.sleep(PAUSE)
         try:
