@@ -6,17 +6,23 @@ from typing import Any
 
 import pytest
 
+from stoker.api.advice import advice_on
 from stoker.cli.gpu_rows import device_notes, device_table, sick_notes
 from stoker.cli.table import render
+from stoker.model.device import Device
 
 GIB = 2**30
 
 
 def device(index: int = 0, **values: Any) -> dict[str, Any]:
-    return {
+    shown = {
         "uuid": f"GPU-{index}", "name": "Tesla T4", "index": index, "health": "healthy", "reserved_by": [],
         "health_reason": "", "memory_used": 0, "memory_total": 16 * GIB, "utilization": 0.5, **values,
     }  # fmt: skip
+    fields = {
+        name: shown.get(name) for name in ("uuid", "name", "index", "health", "health_reason", "parent")
+    }
+    return {**shown, "advice": advice_on(Device(memory_total=16 * GIB, **fields))}
 
 
 def owner(replica: str, share: float = 1.0) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def test_a_device_that_is_not_given_says_why_and_what_to_do(health: str, reason:
 
 def test_what_is_the_same_of_mig_instances_is_said_once() -> None:
     parts = [
-        {**device(0, health="quarantined", health_reason="Xid 95"), "uuid": f"MIG-{tag}", "parent": "GPU-cut"}
+        device(0, health="quarantined", health_reason="Xid 95", uuid=f"MIG-{tag}", parent="GPU-cut")
         for tag in "ab"
     ]
     assert notes(*parts) == [

@@ -34,6 +34,19 @@ services:
       replicas: 3
       resources: {reservations: {devices: [{capabilities: [gpu], count: 2}]}}
 """
+MODELS = """\
+services:
+  llm:
+    image: vllm/vllm-openai:v0.8.4
+    command: ["--model", "Qwen/Qwen2.5-7B"]
+    ports: ["127.0.0.1:8001:8000"]
+    environment: {HF_TOKEN: $HF_TOKEN, LEVEL: "${LEVEL-info}", PLAIN: $$x}
+    volumes: ["~/.cache:/root/.cache", "models:/models"]
+    healthcheck: {test: [CMD, curl, -f, "http://localhost:8000/health"], start_period: 300s}
+    deploy: {resources: {limits: {cpus: "2", memory: 4G}}}
+  api: {image: org/api, command: "python serve.py --port $PORT"}
+  worker: {image: org/worker}
+"""
 SUPERVISORD = """
 [supervisord]
 logfile=/tmp/x.log
@@ -111,7 +124,26 @@ def test_a_compose_file(folder: Path, stoker: Stoker) -> None:
     assert found["worker"]["scaling"] == {"min_replicas": 3, "max_replicas": 3}
     assert found["worker"]["resources"] == {"gpu": 2}
     assert found["worker"]["drain"] == {"timeout": "20s"}
-    assert "db: its command is inside postgres:16" in Path("stoker.yaml").read_text()
+    assert "db: postgres:16 speaks no HTTP" in Path("stoker.yaml").read_text()
+
+
+def test_an_image_of_somebodys_in_a_compose_file_runs_as_a_container(folder: Path, stoker: Stoker) -> None:
+    (folder / "compose.yaml").write_text(MODELS)
+    found = services(stoker)
+    assert set(found) == {"llm", "api"}
+    assert found["llm"] == {
+        "image": "vllm/vllm-openai:v0.8.4",
+        "command": "--model Qwen/Qwen2.5-7B",
+        "container": {"network": "bridge", "port": 8000, "mounts": ["${HOME}/.cache:/root/.cache"]},
+        "envs": {"HF_TOKEN": "${HF_TOKEN:-}", "LEVEL": "${LEVEL:-info}", "PLAIN": "$$x"},
+        "endpoint": {"port": 8001},
+        "limits": {"cpu": 2.0, "memory": "4Gi"},
+        "probes": {"startup": {"http": "/health", "timeout": "300s"}},
+    }
+    assert found["api"] == {"command": "python serve.py --port {port}"}
+    text = Path("stoker.yaml").read_text()
+    assert "left out: the volume models:/models" in text
+    assert "worker: its command is inside org/worker" in text
 
 
 def test_a_supervisord_ini(folder: Path, stoker: Stoker) -> None:

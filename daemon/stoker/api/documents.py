@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from stoker.api.advice import advice_on
 from stoker.api.facade import ServiceLoad, Snapshot
 from stoker.api.narrate import iso_time, plain, rejection_words
 from stoker.errors import ConfigProblem
@@ -200,6 +201,7 @@ def device_document(device: Device, reservations: Sequence[Mapping[str, Any]], n
         "reserved_by": [owner["replica"] for owner in reservations],
         "reservations": list(reservations),
         "health_reason": device.health_reason,
+        "advice": advice_on(device),
         "health_since_s": None
         if device.health_since is None
         else round(max(0.0, now - device.health_since), 3),

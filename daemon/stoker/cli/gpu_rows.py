@@ -123,7 +123,7 @@ def _notes(device: Document) -> Iterator[tuple[str, str]]:
     if health != "healthy":
         text = reason if reason.startswith(health) else f"{health}: {reason}" if reason else health
         yield text, HEALTH_STYLES.get(health, "red")
-        if advice := hint(device):
+        if advice := device.get("advice"):
             yield advice, "dim"
     elif reason:
         yield reason, "yellow"
@@ -134,21 +134,6 @@ def _notes(device: Document) -> Iterator[tuple[str, str]]:
     others = [process for process in device.get("processes", ()) if not process.get("owner")]
     if others:
         yield f"in use by processes that are not Stoker's: {_processes(others)}", "yellow"
-
-
-def hint(device: Document) -> str:
-    """What becomes of a device that is not healthy, or can be done about it."""
-    name = (device.get("parent") or device["uuid"])[:12]
-    if "by the operator" in device.get("health_reason", "") and device["health"] != "probation":
-        return f"`stoker gpus uncordon {name}` gives it back"
-    return {
-        "suspect": f"its workers stay, no new one comes; `stoker gpus uncordon {name}` clears it",
-        "unreachable": "its workers stay, no new one comes; see the kernel log (dmesg)",
-        "draining": "its workers move elsewhere",
-        "quarantined": f"reset it, or `stoker gpus release {name}` if it is well; then it is on probation",
-        "probation": "it is watched for a while before it gets workers again",
-        "lost": "see the kernel log (dmesg); it is watched for a while when it comes back",
-    }.get(device["health"], "")
 
 
 def _processes(processes: Sequence[Document]) -> str:

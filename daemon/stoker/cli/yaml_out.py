@@ -14,6 +14,12 @@ _PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.+-]*")
 _WOULD_BE_FILLED = re.compile(r"\$(?=[${])")
 
 
+class Reference(str):
+    """Text in which `${VAR}` and `${VAR:-default}` are to be filled when the file is read."""
+
+    __slots__ = ()
+
+
 def yaml_lines(values: Mapping[str, Any], notes: Mapping[Path, str]) -> list[str]:
     """Lines of a block mapping; `notes` are comments behind single values, by path."""
     return list(_block(values, notes, ()))
@@ -36,7 +42,9 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f"{_scalar(key)}: {_flow(below)}" for key, below in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_flow(below) for below in value) + "]"
-    return _scalar(_WOULD_BE_FILLED.sub("$$", value) if isinstance(value, str) else value)
+    if isinstance(value, str) and not isinstance(value, Reference):
+        value = _WOULD_BE_FILLED.sub("$$", value)
+    return _scalar(value)
 
 
 def _scalar(value: Any) -> str:

@@ -17,7 +17,7 @@ from stoker.decide.pool import Pool, is_ready, victims
 from stoker.model.replica import Replica
 from stoker.model.service import Update
 
-OUTDATED = "its revision is old"
+OUTDATED = "its revision is not the one in force"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

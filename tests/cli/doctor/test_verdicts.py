@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import resource
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stoker.api.documents import device_document
 from stoker.cli.doctor import daemon, devices, limits, network, parts, python, storage, systemd, trees
 from stoker.cli.doctor.finding import Finding, Place, ok
 from stoker.cli.doctor.registry import CHECKS, examine
+from stoker.model.device import Device
 from stoker.plugin.manager import PluginRecord
 from stoker.runtime.addresses import SERVICE_PORTS, WORKER_PORTS
 
@@ -51,7 +54,7 @@ def test_the_daemon_is_told_as_absent_present_outdated_rejected_or_mute(tmp_path
     assert states(daemon.check(place(tmp_path))) == [("daemon", "ok")]
     found = list(daemon.check(place(tmp_path, status=status(state="rejected", errors=[{}]))))
     assert states(found) == [("daemon", "ok"), ("daemon version", "warn"), ("configuration", "warn")]
-    assert "1 errors" in found[2].text
+    assert "1 error;" in found[2].text
     (mute,) = daemon.check(place(tmp_path, trouble="the daemon did not answer within 5 s"))
     assert mute.state == "fail"
     assert "within 5 s" in mute.text
@@ -86,9 +89,12 @@ def test_gpus(state, on_bus, verdict, text) -> None:
 
 
 def test_gpus_by_the_daemons_word_name_the_sick_and_how_to_give_back_a_cordoned_one(tmp_path) -> None:
-    sick = {"uuid": "GPU-1", "index": 1, "health": "quarantined", "health_reason": "Xid 79"}
-    kept = {"uuid": "GPU-2", "index": 2, "health": "cordoned", "health_reason": "cordoned by the operator"}
-    said = {"inventory": {"state": "ok", "reason": "", "driver": ""}, "devices": [sick, kept]}
+    sick = Device(
+        uuid="GPU-1", name="T4", index=1, memory_total=1, health="quarantined", health_reason="Xid 79"
+    )
+    kept = replace(sick, uuid="GPU-2", index=2, health="cordoned", health_reason="cordoned by the operator")
+    shown = [device_document(one, (), 0.0) for one in (sick, kept)]
+    said = {"inventory": {"state": "ok", "reason": "", "driver": ""}, "devices": shown}
     found = list(devices.check(place(tmp_path, devices=said)))
     assert states(found) == [("gpus", "ok"), ("gpus", "warn"), ("gpus", "warn")]
     assert "Xid 79" in found[1].text

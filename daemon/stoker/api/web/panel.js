@@ -129,6 +129,7 @@ export class Panel {
     return [
       h("p", { class: "say" }, h("b", { class: "phase", "data-health": device.health }, device.health),
         device.health_reason || device.withheld ? `: ${device.health_reason || device.withheld}` : ""),
+      device.advice ? h("p", { class: "mild say" }, device.advice) : null,
       h("p", { class: "row operates" },
         away ? h("button", { class: "small", onclick: () => say("uncordon", `GPU ${device.index} in use again`) }, "Uncordon")
           : h("button", { class: "small", title: "Nothing new on it", onclick: () => say("cordon", `GPU ${device.index} cordoned`) }, "Cordon"),

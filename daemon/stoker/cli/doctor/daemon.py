@@ -23,7 +23,8 @@ def check(place: Place) -> Iterator[Finding]:
         text = f"the daemon is {daemon['version']}, this command {__version__}"
         yield warn("daemon version", text, "restart the daemon when it suits; its workers go on meanwhile")
     if config["state"] == "rejected":
-        text = f"rejected, with {len(config['errors'])} errors; the last good one is in force"
+        count = len(config["errors"])
+        text = f"rejected, with {count} error{'s' if count > 1 else ''}; the last good one is in force"
         yield warn("configuration", text, "`stoker status` shows each error with its place")
     else:
         yield ok("configuration", f"generation {config['generation']} in force")

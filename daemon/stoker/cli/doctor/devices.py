@@ -8,8 +8,8 @@ from typing import Any
 
 import anyio
 
+from stoker.api.advice import advice_on
 from stoker.cli.doctor.finding import Finding, Place, fail, ok, warn
-from stoker.cli.gpu_rows import hint
 from stoker.model.device import Inventory
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import DeviceSource, PluginContext
@@ -50,6 +50,7 @@ def check(place: Place) -> Iterator[Finding]:
                         "index": device.index,
                         "health": device.health,
                         "health_reason": device.health_reason,
+                        "advice": advice_on(device),
                     }
                 )
 
@@ -97,7 +98,7 @@ def judge(inventory: Mapping[str, Any], devices: int, on_bus: int) -> Iterator[F
 def _sick(device: Mapping[str, Any]) -> Finding:
     reason = f" ({device['health_reason']})" if device["health_reason"] else ""
     text = f"GPU {device['index']} ({device['uuid']}) is {device['health']}{reason}"
-    return warn("gpus", text, hint(device))
+    return warn("gpus", text, device.get("advice", ""))
 
 
 def _read(path: Path) -> str:

@@ -41,10 +41,22 @@ def text_of(draft: Draft, name: str, box: str) -> str:
     if draft.services:
         lines += ["", "services:"]
     for service in draft.services:
-        lines += [f"  # {note}" for note in service.notes]
+        lines += [f"  # {note}" for note in (*service.notes, *_of_its_port(service))]
         lines += [f"  {line}" for line in yaml_lines({service.name: service.values}, {})]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_its_port(service: Service) -> tuple[str, ...]:
+    """A replica is up when its own port answers: what to do about a command that does not take one."""
+    command = service.values.get("command")
+    told = "{port}" in f"{command} {service.notes}"
+    if not command or told or "image" in service.values or "probes" in service.values:
+        return ()
+    return (
+        "let it listen on {port}, which is also PORT in its environment;",
+        'if it serves nothing, add probes: {startup: {exec: "true"}}',
+    )
 
 
 def service_name(text: str) -> str:

@@ -32,10 +32,10 @@ def circus(text: str, origin: str) -> Draft:
     for section in parser.sections():
         kind, _, name = section.partition(":")
         if kind == "watcher":
-            values = _watcher(parser[section])
+            values, odd = _watcher(parser[section])
             if parser.has_section(f"env:{name}"):
                 values["envs"] = {key: str(value) for key, value in parser[f"env:{name}"].items()}
-            services.append(Service(name=service_name(name), values=values))
+            services.append(Service(name=service_name(name), values=values, notes=odd))
         elif kind in {"socket", "plugin"}:
             left_out.append(f"[{section}]: services have addresses of their own")
     return Draft(origin=origin, services=tuple(services), left_out=tuple(left_out))
@@ -57,7 +57,11 @@ def _program(program: Mapping[str, str], name: str) -> tuple[dict[str, Any], tup
     _copy(program, values, directory="working_dir", user="user")
     if environment := program.get("environment"):
         pairs = re.findall(r"(\w+)=(?:\"([^\"]*)\"|'([^']*)'|([^,]*))", environment)
-        values["envs"] = {key: (a or b or c).strip().replace("%%", "%") for key, a, b, c in pairs}
+        given = {key: (a or b or c).strip().replace("%%", "%") for key, a, b, c in pairs}
+        if devices := given.pop("CUDA_VISIBLE_DEVICES", "").replace(" ", ""):
+            values["resources"] = {"gpu": len(devices.split(","))}
+        if given:
+            values["envs"] = given
     _scale(values, program.get("numprocs"))
     _drain(values, program.get("stopsignal"), program.get("stopwaitsecs"))
     if program.get("autostart", "true").strip().lower() in {"false", "no", "0", "off"}:
@@ -65,14 +69,19 @@ def _program(program: Mapping[str, str], name: str) -> tuple[dict[str, Any], tup
     return values, tuple(notes)
 
 
-def _watcher(watcher: Mapping[str, str]) -> dict[str, Any]:
+def _watcher(watcher: Mapping[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     command = f"{watcher.get('cmd', '')} {watcher.get('args', '')}".strip()
     command = re.sub(r"\(\(circus\.env\.(\w+)\)\)|\$\(circus\.env\.(\w+)\)", r"$\1\2", command)
+    notes = []
+    if re.search(r"\$\(circus\.|\(\(circus\.|\$WID\b", command):
+        notes.append("a word of circus's ($(circus...), $WID) is left in the command: say what it stands for")
     values: dict[str, Any] = {"command": command_of(command)}
     _copy(watcher, values, working_dir="working_dir", uid="user")
+    if (files := watcher.get("rlimit_nofile", "").strip()).isdigit():
+        values["limits"] = {"nofile": int(files)}
     _scale(values, watcher.get("numprocesses"))
     _drain(values, watcher.get("stop_signal"), watcher.get("graceful_timeout"))
-    return values
+    return values, tuple(notes)
 
 
 def _copy(found: Mapping[str, str], values: dict[str, Any], **names: str) -> None:
