@@ -15,6 +15,8 @@ HEALTH_STYLES = {
 }  # fmt: skip
 NVLINK = 100
 """Link scores from here on are of NVLink."""
+_MPS = "nvidia-cuda-mps"
+"""How the kernel shortens the name of MPS's programs."""
 _BOUNDS = {"mig": "MIG", "mps": "MPS"}
 
 
@@ -132,8 +134,18 @@ def _notes(device: Document) -> Iterator[tuple[str, str]]:
     if device.get("unlinked"):
         yield f"not given together with others: {device['unlinked']}", "yellow"
     others = [process for process in device.get("processes", ()) if not process.get("owner")]
+    servers = [process for process in others if process.get("name", "").startswith(_MPS)]
+    if servers and device.get("limits") == "mps":
+        yield f"its workers use it through the MPS server ({_server(servers[0])})", "dim"
+        others = [process for process in others if process not in servers]
     if others:
         yield f"in use by processes that are not Stoker's: {_processes(others)}", "yellow"
+
+
+def _server(process: Document) -> str:
+    """What is in use by workers under MPS is booked on it."""
+    memory = "" if process["memory"] is None else f", {format_bytes(process['memory'])}"
+    return f"pid {process['pid']}{memory}"
 
 
 def _processes(processes: Sequence[Document]) -> str:
