@@ -56,6 +56,18 @@ def test_the_stricter_word_stands(mark, health, expected) -> None:
     assert [device.health for device in over.devices] == [expected, "healthy"]
 
 
+@pytest.mark.parametrize(
+    "case",
+    [Case(state="probation", illnesses=1), Case(state="suspect", strikes=((0.0, "app/a"), (0.0, "app/b")))],
+)
+def test_a_device_that_is_away_wakes_nobody_and_is_judged_when_it_is_back(case) -> None:
+    now = 2 * max(WINDOW, PROBATION)
+    away = step({"GPU-0": case}, box(1), {}, now, users={})
+    assert away.wake_at is None, "nothing of it can change: to be woken for it again and again is a loop"
+    back = step(away.cases, box(0, 1), {}, now + 1, users={})
+    assert all(case.state == "healthy" for case in back.cases.values())
+
+
 def test_a_device_that_does_not_answer_keeps_its_case_until_it_does() -> None:
     silent = make_device(0, health="unreachable", health_reason="it does not answer")
 

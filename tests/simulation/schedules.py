@@ -117,6 +117,8 @@ class World:
                 except* Death:
                     self.ward.ends()
                     await anyio.sleep(0.5)
+                else:
+                    self.ward.ends()
             self.calm()
             async with self.simulation.daemon(self.desired) as self.daemon:
                 self._follow(self.daemon)
@@ -133,6 +135,8 @@ class World:
 
     def _follow(self, daemon: SimulatedDaemon) -> None:
         self.ward.begins()
+        if self.mishaps.disk_full:
+            self.ward.disk_is_full()
         before = daemon.state
 
         def see(event: Event) -> None:
@@ -349,9 +353,9 @@ FAULTS: tuple[Deed, ...] = (
 GPU_FAULTS: tuple[Deed, ...] = (
     World.lose_gpu, World.lose_gpu, World.silence_nvml, World.fault, World.fault, World.fault, World.ail,
     World.mark, World.mark, World.linger, World.end, World.end, World.die, World.behave, World.change,
-    World.request, World.slow_driver,
+    World.fill_disk, World.request, World.slow_driver,
 )  # fmt: skip
-"""Starts, stops, crashes, changes of the configuration, and all that can befall a device."""
+"""Starts, stops, crashes, full disks, changes of the configuration, and all that can befall a device."""
 OWN_DOING: tuple[Deed, ...] = (
     World.die, World.die, World.update, World.update, World.lag, World.lose_words, World.silence_nvml,
     World.request, World.request, World.request,

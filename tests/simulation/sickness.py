@@ -15,6 +15,7 @@ from stoker.decide.health import PROBATION, Mark
 from stoker.errors import StokerError
 from stoker.model.device import Device, DeviceFault, FaultKind, Inventory
 from stoker.model.event import DrainRequested, Event, StartRequested, StopSignalled, WorkerCondemned
+from stoker.model.replica import WorkerHandle
 from stoker.model.state import ObservedState
 from stoker.runtime.device_gate import PATIENCE
 from stoker.runtime.device_marks import DeviceMarks
@@ -49,6 +50,8 @@ class Ward:
         self._daemon = False
         self._unwritten = False
         self._silent_since: float | None = None
+        self._leaving: list[WorkerHandle | None] = []
+        """Who was told to leave for the sake of a device."""
         self.seen: Counter[str] = Counter()
         """What has come to pass, to know that it does."""
 
@@ -139,7 +142,10 @@ class Ward:
                 guilty = any(chart.app_faults for chart in charts) or not worker.alive
                 assert guilty, f"{event.replica}: {event.reason}, of none"
             case DrainRequested() | StopSignalled() if event.reason.startswith("device "):
-                begins = before.replicas[event.replica].phase != "draining"
+                worker = before.replicas[event.replica]
+                # One that the daemon before had told to stop is told so again by the next.
+                begins = worker.phase != "draining" and worker.handle not in self._leaving
+                self._leaving.append(worker.handle)
                 silent = self._silent_since is not None and self._silent_since < anyio.current_time()
                 assert not (begins and silent), f"{event.replica} leaves while nothing is known"
 

@@ -93,7 +93,9 @@ def step(
         fresh = tuple(news.get(device.uuid, ()))
         found[device.uuid] = _next(before, device, fresh, now, users.get(device.uuid, frozenset()))
     kept = {uuid: case for uuid, case in found.items() if not _forgotten(case, now)}
-    times = [at for case in kept.values() if (at := _until(case)) is not None]
+    # One that is away is judged anew when it is back: no time of its own can change it until then.
+    there = (kept[device.uuid] for device in inventory.devices if device.uuid in kept)
+    times = [at for case in there if (at := _until(case)) is not None]
     return Verdict(cases=kept, wake_at=min(times, default=None))
 
 
