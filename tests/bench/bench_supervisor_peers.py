@@ -79,13 +79,15 @@ class Stoker(Supervisor):
     """N services of one worker each; it watches its file."""
 
     name = "stoker"
+    pause: str | None = "1ms"
+    """Between restarts: next to none, so that the replacement itself is measured; None: its default."""
     program = Path(sys.executable).with_name("stoker")
 
     def configure(self, groups: list[Group]) -> None:
         services = {
             name: {
                 "command": argv,
-                "restart": {"backoff": "1ms", "max_backoff": "1ms"},
+                **({"restart": {"backoff": self.pause, "max_backoff": self.pause}} if self.pause else {}),
                 "scaling": {"min_replicas": count, "max_replicas": count},
             }
             for name, argv, count in groups
@@ -125,12 +127,15 @@ class Circus(Supervisor):
 
     name = "circus"
     tick = 5.0
+    more = ""
+    """Further options of a watcher."""
 
     def configure(self, groups: list[Group]) -> None:
         text = f"[circus]\nendpoint = ipc://{self.directory}/c\npubsub_endpoint = ipc://{self.directory}/p\n"
         for name, argv, count in groups:
             text += (
                 f"[watcher:{name}]\ncmd = {argv[0]}\nargs = {' '.join(argv[1:])}\nnumprocesses = {count}\n"
+                f"{self.more}\n"
             )
         (self.directory / "circus.ini").write_text(text)
 
@@ -147,6 +152,8 @@ class Supervisord(Supervisor):
 
     name = "supervisord"
     tick = 1.0
+    more = ""
+    """Further options of a program."""
 
     def configure(self, groups: list[Group]) -> None:
         socket = f"{self.directory}/s"
@@ -161,7 +168,7 @@ class Supervisord(Supervisor):
             text += (
                 f"[program:{name}]\ncommand={' '.join(argv)}\nnumprocs={count}\nautorestart=true\n"
                 "process_name=%(program_name)s_%(process_num)d\n"
-                "stdout_logfile=/dev/null\nstderr_logfile=/dev/null\n"
+                f"stdout_logfile=/dev/null\nstderr_logfile=/dev/null\n{self.more}"
             )
         (self.directory / "supervisord.conf").write_text(text)
 

@@ -88,10 +88,10 @@ class World:
         self._poll.register(pidfd, select.POLLIN)
 
 
-def worker_program(directory: Path) -> str:
-    """Compile the worker."""
-    program = directory / "birth"
-    source = Path(__file__).with_name("birth.c")
+def worker_program(directory: Path, name: str = "birth") -> str:
+    """Compile a worker."""
+    program = directory / name
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["cc", "-O2", "-static", "-o", program, source], check=True)
     return str(program)
 
