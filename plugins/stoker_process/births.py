@@ -14,7 +14,7 @@ from stoker.errors import WorkerError
 from stoker.model.service import ServiceKey
 from stoker.plugin.local import open_log
 from stoker.plugin.ports import StartRequest
-from stoker_process import procfs
+from stoker_process import brands, procfs
 from stoker_process.cgroups import CgroupTrees
 from stoker_process.fences import Fence, Fences, dismantle
 from stoker_process.launch import birth_error, fenced, order_of
@@ -101,23 +101,26 @@ class Births:
     ) -> tuple[int, Path | None]:
         """The pid, and the cgroup that it was born in after all. Raises WorkerError."""
         log = open_log(request.log_path)
+        branded = replace(order, limits=(*order.limits, *brands.limits(request.mark)))
         try:
             birth = await self._templates.fork(request, order, log, cgroup)
+            if birth is not None and cgroup is None and not birth.step:
+                brands.put_on(birth.pid, request.mark)
             if birth is None and spare is not None:
                 birth = await self._spares.become(spare, order, log)
             if birth is None:
-                birth = await self._order(order, log, cgroup)
+                birth = await self._order(order if cgroup else branded, log, cgroup)
             if birth.step == "clone" and cgroup is not None:
                 if birth.pid:
                     _bury(birth.pid)
                 self._without_cgroup(request.replica, os.strerror(birth.errno), cgroup)
                 cgroup = None
-                birth = await self._order(order, log, None)
+                birth = await self._order(branded, log, None)
             if birth.step == "tmp":
                 # Something of that name was there, or the directory above is gone.
                 _bury(birth.pid)
                 await self._scratch.make(request.tmp_dir, _owner(order))
-                birth = await self._order(replace(order, tmp=""), log, cgroup)
+                birth = await self._order(replace(order if cgroup else branded, tmp=""), log, cgroup)
         except WorkerError:
             end_marked(request.mark)
             raise

@@ -1,6 +1,6 @@
-"""Process trees held without cgroups: by session, by descent, by orphans that come to us, by their mark.
+"""Process trees held without cgroups: by session, by descent, by orphans that come to us, by mark and brand.
 
-A process escapes only if it leaves the session, loses its parents and changes its environment as well.
+A process that leaves the session, loses its parents and changes its environment is still branded (`brands`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
 
+from stoker_process import brands
 from stoker_process.exits import signal_pidfd
 from stoker_process.orphans import Orphans
 from stoker_process.procfs import TICKS, ProcessTable, Stat
@@ -23,7 +24,7 @@ _RETRY = 0.002
 class SessionTrees:
     """Finds a tree when it is needed; keeps nothing."""
 
-    description = "session, subreaper and a sweep for the mark"
+    description = "session, subreaper and a sweep for mark and brand"
 
     def __init__(self, orphans: Orphans, log: Callable[[str], None]) -> None:
         self._orphans = orphans
@@ -70,7 +71,7 @@ class SessionTrees:
         """Living processes of a worker whose main process has ended. For our own child this is quick: its
         orphans are our children now, and with none of them there is nothing to look for."""
         if worker.child and not any(
-            orphan.stat.session == worker.pid or worker.owns(orphan.mark)
+            orphan.stat.session == worker.pid or _owns(worker, orphan.mark, orphan.stat.pid)
             for orphan in self._orphans.collect()
         ):
             return []
@@ -86,7 +87,11 @@ class SessionTrees:
         orphans = (
             table.stats.values() if thorough else self._orphans.among(table.children.get(os.getpid(), ()))
         )
-        roots = [*roots, *(stat for stat in orphans if worker.owns(table.mark(stat.pid)))]
+        roots = [*roots, *(stat for stat in orphans if _owns(worker, table.mark(stat.pid), stat.pid))]
         tree = table.descendants(roots)
         tree.pop(worker.pid, None)
         return [stat for stat in tree.values() if not stat.zombie]
+
+
+def _owns(worker: Worker, mark: str | None, pid: int) -> bool:
+    return worker.owns(mark) or (not mark and brands.has(pid, worker.mark))

@@ -54,6 +54,54 @@ async def test_an_heir_clears_what_hides_its_origin(cgroups: ProcessDriver, benc
     assert not running(escaped)
 
 
+HIDE = """
+(env -i setsid sh -c 'sleep 600 & echo $! >escaped; wait' &)
+until [ -s escaped ]; do sleep 0.01; done
+"""
+"""The same, and its parents are gone: only its brand is left."""
+
+
+@pytest.mark.parametrize("end", ["exit 3", "exec sleep 600"])
+async def test_a_brand_holds_what_hides_its_origin_without_cgroups(
+    sessions: ProcessDriver, bench: Bench, end: str
+) -> None:
+    handle = await sessions.start(bench.request("sh", "-c", HIDE + end))
+    escaped = await pid_in(bench.directory / "escaped")
+    if end != "exit 3":
+        assert running(escaped)
+        os.kill(handle.pid, signal.SIGKILL)
+    await ended(sessions, handle)
+    assert not running(escaped)
+
+
+async def test_an_heir_clears_by_the_brand_what_its_worker_leaves(
+    sessions: ProcessDriver, bench: Bench
+) -> None:
+    handle = await sessions.start(bench.request("sh", "-c", HIDE + "exec sleep 600"))
+    escaped = await pid_in(bench.directory / "escaped")
+    async with aclosing(bench.driver()) as heir:
+        (found,) = await heir.find()
+        taken = await heir.recover(found)
+        os.kill(handle.pid, signal.SIGKILL)
+        await ended(heir, taken)
+    assert not running(escaped)
+
+
+async def test_no_other_worker_is_taken_for_it(sessions: ProcessDriver, bench: Bench) -> None:
+    handles = []
+    for name in ("one", "two"):
+        program = HIDE.replace("escaped", name) + "exec sleep 600"
+        handles.append(await sessions.start(bench.request("sh", "-c", program)))
+    first, second = handles
+    pids = [await pid_in(bench.directory / name) for name in ("one", "two")]
+    await sessions.kill(first)
+    await ended(sessions, first)
+    assert [running(pid) for pid in (*pids, second.pid)] == [False, True, True]
+    await sessions.kill(second)
+    await ended(sessions, second)
+    assert not running(pids[1])
+
+
 async def test_cgroups_are_removed_with_their_workers(cgroups: ProcessDriver, bench: Bench) -> None:
     handle = await cgroups.start(bench.request("sleep", "600"))
     directory = Path(dict(handle.extra)["cgroup"])
