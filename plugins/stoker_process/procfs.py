@@ -12,6 +12,8 @@ from stoker.model.replica import WorkerHandle
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _MARK = b"STOKER_ID="
+_KERNEL = 0x00200000
+"""PF_KTHREAD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Stat:
 
     `start_time` and `ticks` are clock ticks; `ticks` includes the reaped children, so that the sum over a
     tree does not shrink when one of its processes ends. `resident` is in bytes. `executing` says that it
-    is in the middle of an exec and has no environment yet. `exit_status` is the raw wait status, meaningful
-    for a zombie only.
+    is in the middle of an exec and has no environment yet, `kernel` that it never has one: it is a thread of
+    the kernel's. `exit_status` is the raw wait status, meaningful for a zombie only.
     """
 
     pid: int
@@ -34,6 +36,7 @@ class Stat:
     resident: int
     executing: bool
     exit_status: int
+    kernel: bool = False
 
     @property
     def zombie(self) -> bool:
@@ -59,6 +62,7 @@ def read_stat(pid: int) -> Stat | None:
         resident=int(fields[21]) * PAGE,
         executing=fields[48] == b"0" and fields[0] not in b"ZX",  # where its environment will end
         exit_status=int(fields[49]),
+        kernel=bool(int(fields[6]) & _KERNEL),
     )
 
 
@@ -83,7 +87,8 @@ class ProcessTable:
     def mark(self, pid: int) -> str:
         """`read_mark`, once for each process; "" if there is none."""
         if pid not in self._marks:
-            self._marks[pid] = read_mark(pid) or ""
+            known = self.stats.get(pid)
+            self._marks[pid] = "" if known is not None and known.kernel else read_mark(pid) or ""
         return self._marks[pid]
 
     def descendants(self, roots: Iterable[Stat]) -> dict[int, Stat]:

@@ -31,8 +31,8 @@ ADDRESSES_PATIENCE = 4.0
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """While a daemon is loaded nothing is looked through for garbage, and what is there then never again: it
-    stays, and each look costs a part of the start, later a part of every full collection."""
+    """While a daemon is loaded nothing is looked through for garbage, nor is what was loaded while it begins:
+    it stays, and each look costs a part of the start."""
     gc.disable()
     try:
         yield

@@ -223,10 +223,8 @@ class Daemon:
         # One that takes over has its workers in hand first; one that must read its files answers meanwhile.
         takes_over = to_be_taken_over(self._store) and self._configuration.recall()
         if not takes_over:
+            self._parts.look_at_devices(self._tasks)
             await open_api(self.facade, self._tasks, self._options)
-        for name in registry.names("device source"):
-            start(self._parts.run_devices, name)
-        if not takes_over:
             await self._configure()
         await self._adopt()
         for observer in self._options.observers:
@@ -246,6 +244,7 @@ class Daemon:
         start(self._configuration.watch)
         start(self._configuration.reading.run)
         if takes_over:
+            self._parts.look_at_devices(self._tasks)
             await open_api(self.facade, self._tasks, self._options)
         gc.freeze()  # what was made until now mostly stays: no collection has to go through it again
         self._systemd.ready(self._status_line())

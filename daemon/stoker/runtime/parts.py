@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from stoker.config.outcome import EffectiveConfig
 from stoker.errors import ConfigError, ConfigProblem, PluginError
@@ -178,6 +179,11 @@ class Parts:
         except PluginError as error:
             return ConfigProblem(str(error), file=service, path=path)
         raise AssertionError(f"{kind} {name} is there")
+
+    def look_at_devices(self, tasks: TaskGroup) -> None:
+        """Run every device source in that group."""
+        for name in self.registry.names("device source"):
+            tasks.start_soon(self.run_devices, name)
 
     async def run_devices(self, name: str) -> None:
         """Run one device source and post the joined inventory whenever it changes."""

@@ -60,6 +60,8 @@ class Store:
         self.directory = Path(directory)
         self._lock: int | None = None
         self._workers = RecordLog(self.directory / "replicas.jsonl")
+        self._found: list[WorkerRecord] | None = None
+        """Those that were read, until one is written: a beginning asks for them several times."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         except OSError as error:
@@ -106,14 +108,21 @@ class Store:
 
     def save_worker(self, record: WorkerRecord) -> None:
         """Write a worker's record. Raises OSError (disk full)."""
+        self._found = None
         self._workers.put(record.replica, _plain(record))
 
     def drop_worker(self, replica: str) -> None:
         """Forget a worker. One that is unknown is no error. Raises OSError (disk full)."""
+        self._found = None
         self._workers.drop(replica)
 
     def workers(self) -> list[WorkerRecord]:
         """All records; one that is not as it should be is as good as none."""
+        if self._found is None:
+            self._found = self._read_workers()
+        return list(self._found)
+
+    def _read_workers(self) -> list[WorkerRecord]:
         records = []
         for data in self._workers.read().values():
             try:
