@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoker.config.container import DEFAULT, build_container
 from stoker.config.fields import plain
+from stoker.config.gpu_wish import check_wish
 from stoker.config.ingress import build_endpoint
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, variable_name
@@ -22,7 +23,6 @@ from stoker.config.schema import (
     InstanceTypeSection,
     PolicySection,
     ProbeSection,
-    ResourcesSection,
     ScalingSection,
     ServiceSection,
     StartupSection,
@@ -73,8 +73,6 @@ STARTUP_ASK = 1.0
 OWN_TYPES = ("cpu.", "gpu.")
 """Instance types of Stoker's own catalogue; a name of another family is some cloud's."""
 RESERVED = frozenset({"PORT", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NOTIFY_SOCKET"})
-_UUID = len("GPU-") + 36
-"""Characters of a whole UUID of a device, at the least."""
 _ENV_NAME = re.compile(ENV_NAME)
 _SERVICE_NAME = re.compile(SERVICE_NAME)
 _UPDATE_DEFAULTS: dict[str, dict[str, int | str]] = {
@@ -234,12 +232,11 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
         if key not in written and value:
             context.derived[*path, "resources", key] = value, f"instance type {section.instance_type}"
     values |= written
+    elsewhere = (section.backend or context.backend) == "ray"  # there the cluster's names count
+    bento = context.bento is not None
+    context.notices.extend(check_wish(own, values, path, context.report, elsewhere=elsewhere, lenient=bento))
     if not values.get("gpu"):
-        if "gpu" not in values:
-            _needs_gpu({*written, *(["devices"] if own.devices else [])}, path, context)
         values = {**values, "gpu": 0.0, "gpu_type": None, "gpu_memory": None}
-    elif own.devices:
-        _enough_devices(own, values["gpu"], path, context)
     return Resources(
         **values,
         devices=tuple(own.devices),
@@ -262,30 +259,6 @@ def _traffic(section: ServiceSection, replicas: int, path: Path, context: Contex
     why = f"config_overrides.traffic.max_concurrency {most} of each replica, times max_replicas"
     context.derived[*path, "traffic", "max_concurrency"] = most * replicas, why
     return replace(traffic, max_concurrency=most * replicas)
-
-
-def _enough_devices(own: ResourcesSection, gpu: float, path: Path, context: Context) -> None:
-    """Devices that are named one by one must be enough. The beginning of a UUID may mean several."""
-    left = [name for name in own.devices if name not in own.exclude]
-    if len(left) < gpu and all(name.isdecimal() or len(name) >= _UUID for name in left):
-        count = f"{len(left)} " + ("is" if len(left) == 1 else "are")
-        why = " and not excluded" if len(left) < len(own.devices) else ""
-        context.report.add(
-            (*path, "resources", "devices"), f"{count} named{why}, but gpu: {gpu:g} is asked for"
-        )
-
-
-def _needs_gpu(written: Collection[str], path: Path, context: Context) -> None:
-    """A model without a number: a fault, except of a bento, whose decorator may say the number."""
-    for key in ("gpu_type", "gpu_memory", "devices"):
-        if key not in written:
-            continue
-        if context.bento is not None:
-            where = ".".join((*path, "resources", key))
-            context.notices.append(f"{where} has no effect until a number of GPUs is said; add gpu: 1")
-        else:
-            message = "says nothing of how many; add gpu: 1, or a share such as gpu: 0.25"
-            context.report.add((*path, "resources", key), message, key=True)
 
 
 def rule_of(metric: str) -> PolicySpec:

@@ -38,6 +38,8 @@ CANNOT_LAUNCH = "reading a bento takes the BentoML plugin, which is not loaded"
 MAX_SERVICES = 1000
 MAX_PROBLEMS = 100
 MAX_LENGTH = 500
+_PLACE = re.compile(r"\S.*:\d+:\d+: ")
+"""How a message begins that says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         folder=context.folder,
         home=context.home,
     )
-    return _Checked(resolved, whole, specs, report, [f"{name}: {notice}" for notice in notices], door)
+    return _Checked(resolved, whole, specs, report, [_named(name, notice) for notice in notices], door)
 
 
 def _untranslated(deployment: Deployment, tree: Node, problems: Sequence[ConfigProblem]) -> _Checked:
@@ -276,3 +278,8 @@ def _box(checked: Sequence[_Checked]) -> BoxSpec:
 def _box_place(one: _Checked, key: str) -> str:
     node = find(one.resolved.tree, ("box", key))
     return place(node.source, node.line, node.column) if node is not None else one.resolved.file
+
+
+def _named(deployment: str, notice: str) -> str:
+    """With the name of the deployment, unless it has a place of its own."""
+    return notice if _PLACE.match(notice) else f"{deployment}: {notice}"

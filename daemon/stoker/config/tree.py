@@ -161,6 +161,13 @@ class Report:
 
     def add(self, path: Sequence[str], message: str, *, key: bool = False) -> None:
         """Note a problem at that path; if nothing stands there, at the nearest key above it."""
+        self.problems.append(self._problem(path, message, key=key))
+
+    def note(self, path: Sequence[str], message: str, *, key: bool = False) -> str:
+        """The words of a problem at that path that is none: something to be told."""
+        return str(self._problem(path, message, key=key))
+
+    def _problem(self, path: Sequence[str], message: str, *, key: bool) -> ConfigProblem:
         node = self.tree
         for name in path:
             below = child(node, name)
@@ -168,7 +175,7 @@ class Report:
                 key = True
                 break
             node = below
-        self.problems.append(problem_at(node, path, message, key=key))
+        return problem_at(node, path, message, key=key)
 
 
 def found(value: object) -> str:
