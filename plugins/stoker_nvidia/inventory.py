@@ -76,7 +76,7 @@ def bounded_by_mps(inventory: Inventory) -> Inventory:
 
 def unreachable(reason: str, last: Inventory) -> Inventory:
     """The driver should answer and does not: the devices stay as they were last seen. Pure."""
-    return replace(last, state="unreachable", reason=reason)
+    return replace(last, state="unreachable", reason=reason, resting=False)
 
 
 def allowed(inventory: Inventory, wanted: str | None) -> Inventory:

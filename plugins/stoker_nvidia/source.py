@@ -138,7 +138,7 @@ class NvidiaSource:
         rests.set()
         left = format_duration(round(max(0.0, self._rest_until - anyio.current_time())))
         reason = f"the NVIDIA driver is let go for {left}, so that a GPU can be reset"
-        self._say(unreachable(reason, self._last), publish)
+        self._say(replace(unreachable(reason, self._last), resting=True), publish)
         await anyio.sleep_until(self._rest_until)
 
     def _backoff(self) -> float:

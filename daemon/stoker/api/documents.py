@@ -224,7 +224,12 @@ def device_document(device: Device, reservations: Sequence[Mapping[str, Any]], n
 def inventory_document(snapshot: Snapshot) -> Document:
     """What the device sources say as a whole: `ok`, `none` (no GPU: normal) or `unreachable`."""
     inventory = snapshot.observed.inventory
-    return {"state": inventory.state, "reason": inventory.reason, "driver": inventory.driver}
+    return {
+        "state": inventory.state,
+        "reason": inventory.reason,
+        "driver": inventory.driver,
+        "resting": inventory.resting,
+    }
 
 
 def devices_document(snapshot: Snapshot) -> Document:

@@ -11,7 +11,7 @@ from functools import singledispatch
 from typing import Any
 
 from stoker.model import event as facts
-from stoker.model.device import Inventory
+from stoker.model.device import Inventory, called
 from stoker.model.event import Event
 from stoker.model.quantity import format_duration
 from stoker.model.replica import ExitStatus
@@ -242,7 +242,7 @@ def _(event: facts.InventoryChanged) -> str:
 
 @_clause.register
 def _(event: facts.DeviceHealthChanged) -> str:
-    return f"is {event.health} (was {event.before}){_because(event.reason)}"
+    return f"is {called(event.health)} (was {called(event.before)}){_because(event.reason)}"
 
 
 @_clause.register

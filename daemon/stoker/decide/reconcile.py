@@ -30,7 +30,7 @@ from stoker.model.action import (
     ResumeReplica,
     StopReplica,
 )
-from stoker.model.device import Inventory
+from stoker.model.device import Inventory, called
 from stoker.model.quantity import format_duration
 from stoker.model.replica import Replica
 from stoker.model.service import DesiredState, Probe, ServiceKey, ServiceSpec
@@ -264,7 +264,7 @@ def _sick_device(replica: Replica, inventory: Inventory) -> str:
             return f"device {reservation.uuid} is no longer there"
         if device.health in UNUSABLE:
             detail = f" ({device.health_reason})" if device.health_reason else ""
-            return f"device {device.uuid} is {device.health}{detail}"
+            return f"device {device.uuid} is {called(device.health)}{detail}"
     return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from stoker.decide.device_types import fitness
-from stoker.model.device import Device, Inventory, Reservation, memory_class
+from stoker.model.device import Device, Inventory, Reservation, called, memory_class
 from stoker.model.quantity import format_bytes
 from stoker.model.replica import Replica
 from stoker.model.service import Resources
@@ -106,7 +106,7 @@ def unfit(view: View, need: Resources) -> str:
     """Why this device is none for the service, whoever holds it, "" if it is one."""
     device = view.device
     if device.health != "healthy":
-        return f"is {device.health}" + (f" ({device.health_reason})" if device.health_reason else "")
+        return f"is {called(device.health)}" + (f" ({device.health_reason})" if device.health_reason else "")
     if view.split:
         return "is split into MIG instances"
     if need.devices and not named(device, need.devices):

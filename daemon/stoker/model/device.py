@@ -17,6 +17,11 @@ the others those that run there go on (`cordoned`: by the operator's wish; `unre
 all else that is said of it is of before)."""
 
 
+def called(health: str) -> str:
+    """The state of health as a sentence has it: "is on probation". Pure."""
+    return "on probation" if health == "probation" else health
+
+
 FaultKind = Literal["note", "app", "memory", "link", "device", "fatal"]
 """What a fault asks for. `note`: to be known, no more. `app`: the program's doing; its worker is to be
 restarted. `memory`: an error that was contained; many of them make the device suspect. `link`: no longer
@@ -96,6 +101,8 @@ class Inventory:
     driver: str = ""
     nameless: int = 0
     """GPUs that have not answered yet since they are looked at. A device that is missing may be one."""
+    resting: bool = False
+    """It is unreachable by our own doing, for a while."""
 
     def get(self, uuid: str) -> Device | None:
         """The device of that UUID, None if it is not there."""

@@ -88,6 +88,18 @@ def test_gpus(state, on_bus, verdict, text) -> None:
     assert needs_remedy(finding)
 
 
+def test_a_driver_that_we_have_let_go_ourselves_is_no_failure() -> None:
+    said = {
+        "state": "unreachable",
+        "reason": "the driver is let go for 20s",
+        "driver": "560",
+        "resting": True,
+    }
+    (finding,) = devices.judge(said, 8, 8)
+    assert (finding.state, finding.text) == ("warn", "the driver is let go for 20s")
+    assert "by itself" in finding.remedy
+
+
 def test_gpus_by_the_daemons_word_name_the_sick_and_how_to_give_back_a_cordoned_one(tmp_path) -> None:
     sick = Device(
         uuid="GPU-1", name="T4", index=1, memory_total=1, health="quarantined", health_reason="Xid 79"

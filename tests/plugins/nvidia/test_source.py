@@ -434,8 +434,8 @@ async def test_the_driver_is_let_go_for_a_while_and_taken_again(tmp_path):
         assert children() == []
         await seen.state("unreachable")
         assert "is let go" in seen.last.reason
-        assert len(seen.last.devices) == 2
-        await seen.state("ok")
+        assert (len(seen.last.devices), seen.last.resting) == (2, True)
+        assert (await seen.state("ok")).resting is False
         tasks.cancel_scope.cancel()
 
 

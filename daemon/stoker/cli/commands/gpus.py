@@ -47,7 +47,8 @@ def command(context: click.Context, output: str) -> None:
         for line, style in device_notes(document["devices"]):
             say(line, style)
     if inventory["state"] == "unreachable":
-        say(f"the devices cannot be seen now: {inventory['reason']}", "red")
+        style = "yellow" if inventory.get("resting") else "red"
+        say(f"the devices cannot be seen now: {inventory['reason']}", style)
     elif not document["devices"]:
         say(f"no GPUs: {inventory['reason']}" if inventory["reason"] else "no GPUs")
     elif inventory["reason"]:

@@ -10,7 +10,7 @@ import anyio
 
 from stoker.api.advice import advice_on
 from stoker.cli.doctor.finding import Finding, Place, fail, ok, warn
-from stoker.model.device import Inventory
+from stoker.model.device import Inventory, called
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import DeviceSource, PluginContext
 
@@ -81,7 +81,9 @@ def cards(pci: Path) -> int:
 def judge(inventory: Mapping[str, Any], devices: int, on_bus: int) -> Iterator[Finding]:
     """The verdict on an inventory. Pure."""
     reason = inventory["reason"]
-    if inventory["state"] == "unreachable":
+    if inventory.get("resting"):
+        yield warn("gpus", reason, "it is taken up again by itself; services on GPUs stay as they are")
+    elif inventory["state"] == "unreachable":
         remedy = "see the kernel log (dmesg) and nvidia-smi; services on GPUs stay as they are meanwhile"
         yield fail("gpus", f"the driver does not answer: {reason}", remedy)
     elif inventory["state"] == "none" and on_bus:
@@ -97,7 +99,7 @@ def judge(inventory: Mapping[str, Any], devices: int, on_bus: int) -> Iterator[F
 
 def _sick(device: Mapping[str, Any]) -> Finding:
     reason = f" ({device['health_reason']})" if device["health_reason"] else ""
-    text = f"GPU {device['index']} ({device['uuid']}) is {device['health']}{reason}"
+    text = f"GPU {device['index']} ({device['uuid']}) is {called(device['health'])}{reason}"
     return warn("gpus", text, device.get("advice", ""))
 
 
