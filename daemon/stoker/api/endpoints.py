@@ -254,8 +254,7 @@ class Endpoints:
         if ill and uuid not in before.marks:
             text = f"{uuid}: on probation, and then in use again if it stays well"
             return _done(text, device=uuid, replicas=[])
-        moves = "drains and moves" if len(go) == 1 else "drain and move"
-        more = f"{', '.join(go)} {moves} elsewhere" if go else "no worker was on it"
+        more = f"{', '.join(go)} will drain and move elsewhere" if go else "no worker was on it"
         return _done(f"{uuid}: released; {more}", device=uuid, replicas=go)
 
     async def listen(self, request: Request) -> Response:
