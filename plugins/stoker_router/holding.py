@@ -104,7 +104,7 @@ class Holding:
         """Whether the holder that we know still listens to us."""
         if self._line is None:
             return False
-        return not select.select([self._line], [], [], 0)[0]  # it says nothing unasked: readable is the end
+        return not _readable(self._line.fileno(), 0)  # it says nothing unasked: readable is the end
 
     def _open(self, *, begin: bool) -> bool:
         """Be connected; with `begin` to a new holder if there is none."""
@@ -176,11 +176,19 @@ def _spawn(listener: socket.socket, context: PluginContext) -> None:
     )
 
 
+def _readable(fd: int, seconds: float) -> bool:
+    """Whether there is something to read within that time. By poll: a daemon with hundreds of workers has
+    descriptors of which select does not want to know."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def _reap(pid: int) -> None:
     """Take it away if it is our child; it is about to end."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
-        select.select([pidfd], [], [], PATIENCE)
+        _readable(pidfd, PATIENCE)
         os.close(pidfd)
     with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)

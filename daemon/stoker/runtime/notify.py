@@ -108,7 +108,9 @@ class SystemdNotifier:
                 try:
                     sender.send(message)
                 except BlockingIOError:
-                    select.select([], [sender], [], SEND_PATIENCE)
+                    room = select.poll()  # select refuses the descriptors of a daemon with many workers
+                    room.register(sender, select.POLLOUT)
+                    room.poll(SEND_PATIENCE * 1000)
                     sender.send(message)
         except OSError as error:
             log.warning("systemd did not take %r at %s: %s", lines[0], self._address, error)

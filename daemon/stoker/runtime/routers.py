@@ -111,6 +111,8 @@ class Routers:
         self._members: dict[str, _Member] = {}
         self._owners: dict[ServiceKey, str] = {}
         self._table = RoutingTable()
+        self._places: dict[str, ServiceKey] = {}
+        """The service of each worker in it."""
         self._told: dict[str, set[str]] = {}
         """Draining workers, each with the routers that say it is drained."""
         self._failed: dict[str, str] = {}
@@ -133,6 +135,7 @@ class Routers:
     async def apply(self, table: RoutingTable) -> None:
         """See stoker.plugin.ports.Router. Each router is told by itself: none waits for another."""
         self._table = table
+        self._places = {w.id: service for service, route in table.routes.items() for w in route.workers}
         chosen = {service: self._chosen(service) for service in table.routes}
         for service, name in chosen.items():
             before, member = self._members.get(self._owners.get(service, "")), self._member(name)
@@ -274,9 +277,10 @@ class Routers:
 
     def _holders(self, replica: str) -> set[str]:
         """The routers that may send requests to that worker."""
-        found = set()
-        for service, route in self._table.routes.items():
-            if any(worker.id == replica for worker in route.workers):
-                found.add(self._owners[service])
-                found |= {one.name for one in self._members.values() if service in one.leaving}
-        return found
+        service = self._places.get(replica)
+        if service is None:
+            return set()
+        return {
+            self._owners[service],
+            *(one.name for one in self._members.values() if service in one.leaving),
+        }

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import signal
 import socket
 import threading
@@ -97,6 +98,36 @@ async def test_the_end_of_the_router_is_the_end_of_its_holder(tmp_path: Path) ->
         with pytest.raises(ConnectionRefusedError):
             await get(port)
     assert not list(Path(made.runtime_dir).glob("*.keep*"))
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """A process that has more descriptors than `select` can bear, as the daemon of 500 workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"no more than {hard} descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] < 1024:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    try:
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("crowded")
+async def test_descriptors_may_be_many(tmp_path: Path) -> None:
+    made = context(tmp_path)
+    async with worker() as w, linked(made) as router:
+        await router.route(w.route(1))
+        await until(lambda: held(made) == {SERVICE})
+        await router.route(w.route(1), service="app/other")
+        await until(lambda: held(made) == {SERVICE, "app/other"})
+        await router.link.stop(1.0)
+        assert holders(made) == []
 
 
 async def test_an_address_that_is_given_up_is_held_no_more(fresh: PluginContext) -> None:
