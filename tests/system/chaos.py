@@ -398,6 +398,13 @@ class Chaos:
             faults + [f"zombies: {zombies}"] * bool(zombies) + [f"routers: {routers}"] * (len(routers) != 1)
         )
 
+    def _killed_a_revision(self) -> bool:
+        """Whether our own kills, three in a row of the same new replica, passed for a revision that crashes:
+        it is rightly taken back until the file changes."""
+        status = status_of(self.box) or {"services": []}
+        reasons = [(service["rejected"] or {}).get("reason", "") for service in status["services"]]
+        return any("killed by SIGKILL" in reason for reason in reasons)
+
     def _calm(self) -> None:
         """Wait until the box is whole and nothing is left over; then count descriptors."""
         deadline = time.monotonic() + PATIENCE
@@ -405,6 +412,8 @@ class Chaos:
             assert time.monotonic() < deadline, f"not whole in {PATIENCE:g} s: {faults}\n{self.box.output()}"
             if self.box.daemon is not None and self.box.daemon.poll() is not None:
                 raise AssertionError(f"the daemon ended by itself\n{self.box.output()}")
+            if self._killed_a_revision():
+                self._change()
             time.sleep(0.1)
         tally = self.tally
         tally.calms += 1
