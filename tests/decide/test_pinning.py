@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stoker.decide.pinning import Departure, Holder, astray, not_returned, settled, still_there, withhold
+from stoker.decide.pinning import (
+    Departure,
+    Holder,
+    astray,
+    is_hidden,
+    not_returned,
+    settled,
+    still_there,
+    withhold,
+)
 from stoker.decide.placement import place
 from stoker.model.device import DeviceProcess
 from worlds import box, make_device, make_spec
@@ -99,6 +108,12 @@ def test_memory_that_cannot_be_told_apart_is_not_waited_for() -> None:
     assert settled(using(13, hidden), []) == {"GPU-1": 0}
     assert not_returned(using(13, hidden), replace(gone(10), unclaimed=(("GPU-0", 0),))) == 0
     assert not_returned(using(13), gone(10)) == 0
+
+
+def test_a_worker_is_not_seen_off_a_device_that_is_away_or_lost() -> None:
+    assert not is_hidden(box(0), gone(10))
+    assert is_hidden(box(1), gone(10))
+    assert is_hidden(box(make_device(0, health="lost")), gone(10))
 
 
 def test_a_withheld_device_is_not_given_and_the_reason_is_told() -> None:
