@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from stoker.model.event import Event, Notice, StopSignalled, WorkerAdopted
+from stoker.model.replica import WorkerHandle
 from stoker.plugin.ports import FoundWorker, WorkerDriver
 from stoker.plugin.processes import boot_id
 from stoker.runtime.actuator import Actuator
@@ -36,27 +37,24 @@ async def adopt(
     records = {record.replica: record for record in store.workers()}
     adopted = 0
     for driver in drivers:
+        recovered = []
         for found in await driver.find():
-            replica = found.mark.rpartition(":")[2]
-            record = records.pop(replica, None)
+            record = records.pop(found.mark.rpartition(":")[2], None)
             if record is None:
                 await _end(driver, found, post)
             else:
-                await _take_over(driver, found, record, actuator, post)
-                adopted += 1
+                recovered.append((record, await driver.recover(found)))
+        # Without a pause, so that what watches each of them begins when all of them are known.
+        for record, handle in recovered:
+            _take_over(record, handle, post)
+            actuator.adopt(record, handle, driver)
+        adopted += len(recovered)
     for replica in records:
         actuator.drop(replica)
     return adopted
 
 
-async def _take_over(
-    driver: WorkerDriver,
-    found: FoundWorker,
-    record: WorkerRecord,
-    actuator: Actuator,
-    post: Callable[[Event], None],
-) -> None:
-    handle = await driver.recover(found)
+def _take_over(record: WorkerRecord, handle: WorkerHandle, post: Callable[[Event], None]) -> None:
     post(
         WorkerAdopted(
             replica=record.replica,
@@ -79,7 +77,6 @@ async def _take_over(
                 replica=record.replica, service=record.service, reason=record.stopping, leave=record.leave
             )
         )
-    actuator.adopt(record, handle, driver)
 
 
 async def _end(driver: WorkerDriver, found: FoundWorker, post: Callable[[Event], None]) -> None:

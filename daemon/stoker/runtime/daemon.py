@@ -226,6 +226,9 @@ class Daemon:
             self._parts.look_at_devices(self._tasks)
             await open_api(self.facade, self._tasks, self._options)
             await self._configure()
+        outputs = Outputs(self._options, self._control, self._actuator.growing_logs, self._trouble)
+        self._control.listen(outputs.after_event)
+        await self._tasks.start(outputs.run)
         await self._adopt()
         for observer in self._options.observers:
             start(self._observe, observer)
@@ -234,9 +237,6 @@ class Daemon:
         start(self._routes.run, router)
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
-        outputs = Outputs(self._options, self._control, self._actuator.growing_logs, self._trouble)
-        self._control.listen(outputs.after_event)
-        await self._tasks.start(outputs.run)
         start(self._control.run)
         start(self._autoscaler.run)
         start(self._autoscaler.run_usage)
@@ -307,6 +307,7 @@ class Daemon:
                     message=f"took over {count} {'worker' if count == 1 else 'workers'} of the daemon before"
                 )
             )
+        self._control.act()  # before anything else runs: from here on the workers are in hand
 
     async def _signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
