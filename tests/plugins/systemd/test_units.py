@@ -125,12 +125,14 @@ def test_a_group_whose_list_of_devices_is_whole_filters_nothing(tmp_path: Path) 
     place = next((path for name, path in names.items() if "devices" in name.split(",")), None)
     if place is None:
         pytest.skip("no cgroup v1 here")
-    group = Path(f"{tmp_path}/devices{place}")
-    group.mkdir(parents=True)
+    root = tmp_path / "so" / "deep"  # who has entered a namespace of groups from outside is at /.. in it
+    (root / "devices").mkdir(parents=True)
+    group = Path(os.path.normpath(f"{root}/devices{place}"))
+    group.mkdir(parents=True, exist_ok=True)
     for said, filters in (("a *:* rwm\n", False), ("c 1:3 rwm\nc 195:0 rw\n", True)):
         (group / "devices.list").write_text(said)
-        assert filtered(os.getpid(), root=tmp_path) is filters
-    assert filtered(2**22 + 1, root=tmp_path) is False, "gone"
+        assert filtered(os.getpid(), root=root) is filters
+    assert filtered(2**22 + 1, root=root) is False, "gone"
 
 
 def own_groups() -> list[str]:
