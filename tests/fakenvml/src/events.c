@@ -76,6 +76,15 @@ EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t h, ull mask, nvmlEvent
     RET(OK); /* earlier events are not recorded */
 }
 
+/* A driver may forget with a GPU who wanted to hear of it: "loss_ends_events". */
+static void forget_lost(struct fset *s) {
+    if (!j_bool(root(), "loss_ends_events", 0)) return;
+    for (int k = 0; k < s->n; k++) {
+        const jv *d = dev_by_uuid(s->reg[k].d->uuid);
+        if (!d || j_bool(d, "lost", 0)) s->reg[k].mask = 0;
+    }
+}
+
 static int next_event(struct fset *s, event2_t *o) {
     jv *best = NULL;
     long long bs = 0;
@@ -94,7 +103,10 @@ static int next_event(struct fset *s, event2_t *o) {
                 bd = s->reg[k].d;
             }
     }
-    if (!best) return 0;
+    if (!best) {
+        forget_lost(s);
+        return 0;
+    }
     s->last = bs;
     o->device = bd;
     o->type = (ull)j_int(best, "type", 8);

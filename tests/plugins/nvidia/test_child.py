@@ -211,8 +211,10 @@ def test_it_follows_changes_and_a_driver_that_goes_and_comes(tmp_path):
         assert ask(child)["error"] == 18
 
 
-def test_xids_are_told_once_also_of_a_gpu_that_is_lost_and_of_one_that_came_back(tmp_path):
+@pytest.mark.parametrize("forgetful", [False, True], ids=["", "forgetful driver"])
+def test_xids_are_told_once_also_of_a_gpu_that_is_lost_and_of_one_that_came_back(forgetful, tmp_path):
     box = fake_box("2xt4", tmp_path)
+    box.set(loss_ends_events=forgetful)
     with serving(box.environ) as child:
         box.xid(0, 13)
         assert ask(child)["events"] == [], "what was before is not known"
