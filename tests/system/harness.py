@@ -52,7 +52,14 @@ class Box:
     def up(self, *args: str) -> None:
         """Start `stoker up` and wait until it answers."""
         self.begin(*args)
-        self.until(lambda: self.run("status", check=False).returncode == 0, "the daemon answers", seconds=20)
+        self.until(self._settled, "the daemon answers, and its first configuration is judged", seconds=20)
+
+    def _settled(self) -> bool:
+        done = self.run("status", "-o", "json", check=False)
+        if done.returncode:
+            return False
+        config = json.loads(done.stdout)["daemon"]["config"]
+        return bool(config["generation"]) or config["state"] == "rejected"
 
     def begin(self, *args: str) -> None:
         """Start `stoker up` without waiting for anything."""
