@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served
+from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served, snapshot
 from api.wire import Connection, ask, get, post, refused
 from stoker.api import metrics
 from stoker.api.facade import LogFile
 from stoker.api.openapi import ENDPOINTS
 from stoker.model.event import ConfigApplied
+from stoker.model.service import DesiredState
 
 
 def test_status_and_one_service_of_it(live: Served) -> None:
     assert [s["name"] for s in get(live.socket, "/v1/status")["services"]] == ["tokenize", "infer"]
     assert [s["name"] for s in get(live.socket, "/v1/status?service=infer")["services"]] == ["infer"]
+
+
+def test_status_of_a_daemon_that_begins_waits_for_its_first_configuration(tmp_path: Path) -> None:
+    begun = DesiredState()
+    daemon = FakeDaemon(state=snapshot(desired=begun))
+    with served(daemon, tmp_path / "s") as live, ThreadPoolExecutor() as pool:
+        asked = pool.submit(get, live.socket, "/v1/status")
+        while daemon.pulse._next is None and not asked.done():
+            time.sleep(0.01)
+        assert not asked.done(), "it did not wait"
+        live.portal.call(daemon.become)
+        assert asked.result(20)["daemon"]["config"]["generation"] == 4
+        live.portal.call(partial(daemon.become, desired=begun, config_state="rejected", addresses={}))
+        assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from stoker.model.service import ServiceKey
 
 DECISIONS = 8
 """Changes of a target that `explain` tells."""
+FIRST_CONFIGURATION = 2.0
+"""Seconds that status waits at most for a first configuration; after that it says that there is none yet."""
 _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
@@ -74,12 +76,20 @@ class Endpoints:
         return JSONResponse(document(self._facade.snapshot().version))
 
     async def status(self, request: Request) -> Response:
-        """The pool table."""
+        """The pool table; of a daemon that has just begun once its first configuration is judged: before that
+        it would be an empty one."""
+        with anyio.move_on_after(FIRST_CONFIGURATION):
+            await self._judged()
         snapshot = self._facade.snapshot()
         name = request.query_params.get("service")
         return JSONResponse(
             documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
         )
+
+    async def _judged(self) -> None:
+        count = 0
+        while (now := self._facade.snapshot()).config_state == "in-force" and not now.desired.generation:
+            count = await self._facade.changed(count)
 
     async def plan(self, request: Request) -> Response:
         """The files in force, read again."""
