@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stoker.api import documents, requests
-from stoker.api.facade import DaemonFacade, LogFile
+from stoker.api.facade import DaemonFacade, LogFile, Snapshot
 from stoker.api.history import history_document
 from stoker.api.live import Feed
 from stoker.api.names import resolve_device, resolve_replica, resolve_service
@@ -76,20 +76,12 @@ class Endpoints:
         return JSONResponse(document(self._facade.snapshot().version))
 
     async def status(self, request: Request) -> Response:
-        """The pool table; of a daemon that has just begun once its first configuration is judged: before that
-        it would be an empty one."""
-        with anyio.move_on_after(FIRST_CONFIGURATION):
-            await self._judged()
-        snapshot = self._facade.snapshot()
+        """The pool table."""
+        snapshot = await _judged(self._facade)
         name = request.query_params.get("service")
         return JSONResponse(
             documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
         )
-
-    async def _judged(self) -> None:
-        count = 0
-        while (now := self._facade.snapshot()).config_state == "in-force" and not now.desired.generation:
-            count = await self._facade.changed(count)
 
     async def plan(self, request: Request) -> Response:
         """The files in force, read again."""
@@ -356,3 +348,14 @@ def _explained(facade: DaemonFacade, name: str) -> documents.Document:
 
 def _done(message: str, **more: Any) -> Response:
     return JSONResponse({"ok": True, "message": message, **more})
+
+
+async def _judged(facade: DaemonFacade) -> Snapshot:
+    """The present state; of a daemon that has just begun once its first configuration is judged: before that
+    it has no services."""
+    count, now = 0, facade.snapshot()
+    with anyio.move_on_after(FIRST_CONFIGURATION):
+        while now.config_state == "in-force" and not now.desired.generation:
+            count = await facade.changed(count)
+            now = facade.snapshot()
+    return now
