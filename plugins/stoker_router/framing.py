@@ -11,8 +11,13 @@ from typing import Protocol
 
 from stoker_router.head import CHUNKED, UNTIL_CLOSE, BadMessage
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;[\t -~\x80-\xff]*+)?\r\n")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+\r\n"
+)
+"""Extensions without the spaces that RFC 9112 lets a recipient pass over: not every worker does."""
+_TRAILER_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*+\r\n")
 _MAX_LINE = 8 * 1024
 _MAX_TRAILERS = 64
 
@@ -90,6 +95,8 @@ class Chunked:
             if len(line) > _MAX_LINE:
                 raise BadMessage(400, "a line of the chunked body is too long")
             if not end:
+                if 0 <= line.find(b"\r") < len(line) - 1:
+                    raise BadMessage(400, "a line of the chunked body has a CR inside")
                 self._line = line
                 return -1
             self._line = b""

@@ -139,7 +139,7 @@ def test_the_worker_reads_what_we_read(
 ) -> None:
     stream = b"".join(pieces)
     for at, put in edits:
-        place = at % len(stream)
+        place = at % max(1, len(stream))
         stream = stream[:place] + put + stream[place + 1 :]
     sent, told = run(stream, cuts)
     read = 0

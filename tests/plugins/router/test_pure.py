@@ -42,6 +42,7 @@ def test_a_chunked_body_ends_where_it_ends_however_it_is_cut(cuts: list[int]) ->
     "wrong",
     [
         *[b"\r\n", b"g\r\n", b"-1\r\n", b"1 \r\n", b"0x1\r\n", b"1\n", b"1;\x01\r\n", b"1\r\nab\r\n"],
+        *[b"1; =y\r\n", b'1;a="b\r\n', b"1;\r\n", b"0\r\n\r\r", b"1\r\na\r\r"],
         *[b"1\r\na\n", b"1\r\na\r\r\n", b"0\r\n folded: x\r\n", b"0\r\nno colon\r\n", b"0\r\nA: b\n"],
         *[b"f" * 16 + b"\r\n", b"1;" + b"x" * 9000, b"0\r\n" + b"A: b\r\n" * 65],
     ],
