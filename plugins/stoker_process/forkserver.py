@@ -247,14 +247,18 @@ def _clone(cgroup: int | None, *, abandon: tuple[int, ...]) -> int:
 
 def _receive(link: socket.socket) -> tuple[str, list[int]]:
     """The next order: its words and its descriptors, none at the end."""
-    data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
+    except ConnectionResetError:  # the daemon was killed with answers of ours unread
+        return "", []
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its arguments have no names
     return data.decode(), descriptors
 
 
 def _answer(link: socket.socket, answer: dict[str, Any]) -> None:
-    link.send(json.dumps(answer).encode())
+    with contextlib.suppress(ConnectionError):  # nobody waits for it any more: the next order is the end
+        link.send(json.dumps(answer).encode())
 
 
 if __name__ == "__main__":

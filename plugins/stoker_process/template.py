@@ -49,7 +49,10 @@ _NOT_INITIALIZED = 3
 def main() -> dict[str, Any] | None:
     """Serve until the daemon is gone, which returns None; in a new replica return its order."""
     link = socket.socket(fileno=os.dup(1))
-    _, (paper, log) = _receive(link)
+    _, descriptors = _receive(link)
+    if not descriptors:
+        return None
+    paper, log = descriptors
     wanted = _read(paper)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -347,7 +350,10 @@ def run(order: dict[str, Any]) -> None:
 
 def _receive(link: socket.socket) -> tuple[int, list[int]]:
     """The next record: its number and its descriptors, none at the end."""
-    data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(link, 64, 3)
+    except ConnectionResetError:  # the daemon was killed with an answer of ours unread
+        return 0, []
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its arguments have no names
     return int(data or b"0"), descriptors

@@ -313,6 +313,9 @@ async def _next(link: socket.socket) -> bytes:
         except BlockingIOError:
             await anyio.wait_readable(link)
             continue
+        except ConnectionResetError:
+            # It ended with an order unread, which is told once, and before the words it has left.
+            continue
         if not data:
             raise ConnectionResetError("it ended")
         return data

@@ -19,7 +19,7 @@ WORKER = Path(__file__).with_name("worker.py")
 def deployment(replicas: int) -> str:
     spec = {
         "command": [sys.executable, str(WORKER), "--port", "{port}"],
-        "scaling": {"min_replicas": replicas, "max_replicas": 4},
+        "scaling": {"min_replicas": replicas, "max_replicas": replicas},
     }
     return f"services:\n  web: {json.dumps(spec)}\n"
 

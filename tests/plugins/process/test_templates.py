@@ -290,8 +290,9 @@ async def test_what_cannot_be_forked_is_executed_and_said(warm: Warm, body: str,
     assert not templates_in(warm.bench.directory)
 
 
-async def test_an_interpreter_that_is_none_is_said(warm: Warm) -> None:
-    odd = script(warm.bench.directory / "python3", "echo I am no Python; exit 3")
+@pytest.mark.parametrize("wait", ["", "sleep 0.3;"], ids=["at once", "with its order unread"])
+async def test_an_interpreter_that_is_none_is_said(warm: Warm, wait: str) -> None:
+    odd = script(warm.bench.directory / "python3", f"echo I am no Python; {wait} exit 3")
     request = replace(warm.request("fine.py"), argv=(str(odd), "fine.py"))
     status, _ = await warm.bench.run(warm.driver, request)
     assert status.code == 3
