@@ -1,4 +1,5 @@
-"""Serves a `python:` target: `python -m stoker.asgi module:attribute --host HOST --port PORT`.
+"""Serves a `python:` target: `python -m stoker.asgi module:attribute --host HOST --port PORT`, or
+`--socket PATH` for a unix socket.
 
 The target is any ASGI application, an object or a factory (a callable that needs no argument and
 returns one); the attribute is `app` unless it is named. SIGTERM and SIGINT end it gracefully: no new
@@ -49,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, os.getcwd())
     try:
         # Bound first: a taken port should not cost the time that it takes to load a model.
-        listener = _bind(given.host, given.port)
+        listener = _bind_path(given.socket) if given.socket else _bind(given.host, given.port)
     except OSError as error:
-        return _complain(f"cannot listen on {given.host}:{given.port}: {error.strerror}", 1)
+        where = given.socket or f"{given.host}:{given.port}"
+        return _complain(f"cannot listen on {where}: {error.strerror}", 1)
     with listener:
         try:
             found = load(given.target)
@@ -154,8 +156,10 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 async def _serve(target: str, found: Application | Awaitable[Any], listener: socket.socket) -> int:
     if inspect.isawaitable(found):
         found = as_application(await found, f"{target}()")
+    private = listener.family == socket.AF_UNIX  # whoever can reach it may say who the client is
     config = uvicorn.Config(
         Dated(found),
+        forwarded_allow_ips="*" if private else None,
         interface="asgi3",
         access_log=False,
         log_level="warning",
@@ -183,9 +187,7 @@ class Server(uvicorn.Server):
         """Start and say where."""
         await super().startup(sockets)
         if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            address = f"[{host}]" if ":" in host else host
-            sys.stderr.write(f"serving {self._target} on http://{address}:{port}\n")
+            sys.stderr.write(f"serving {self._target} on {_shown(sockets[0].getsockname())}\n")
             sys.stderr.flush()
 
     async def main_loop(self) -> None:
@@ -246,7 +248,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", help="module:attribute, for example shop.web:app")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=os.environ.get("PORT", "8000"), help="default: $PORT")
+    parser.add_argument("--socket", help="listen on a unix socket at this path in place of a port")
     return parser
+
+
+def _shown(address: Any) -> str:
+    if isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bind_path(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from stoker.model.state import WorkerRoute
+from stoker.model.state import UNIX, WorkerRoute
 from stoker_haproxy.readings import PLUG, Reading, worker_of
 
 _CARE = (
@@ -16,12 +17,17 @@ _CARE = (
 is never asked. Idle connections to it are closed after a second or two, before it closes them itself."""
 
 
+_NO_ADDRESS = "-"
+"""What HAProxy says of the address of a server on a unix socket."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A server as it was made. `leaving`: its worker left the table; it goes when nothing is in flight."""
+    """A server as it was made; `place` is by `place_of`. `leaving`: its worker left the table; it goes when
+    nothing is in flight."""
 
     name: str
-    endpoint: str
+    place: str
     concurrency: int | None
     draining: bool = False
     leaving: bool = False
@@ -61,7 +67,11 @@ class Servers:
         present = set()
         for server in list(self):
             worker = wanted.get(server.worker)
-            if worker is not None and worker.endpoint == server.endpoint and server.worker not in present:
+            if (
+                worker is not None
+                and place_of(worker.endpoint) == server.place
+                and server.worker not in present
+            ):
                 present.add(server.worker)
                 commands += self._update(server, worker)
             elif not server.leaving:
@@ -89,15 +99,18 @@ class Servers:
         return commands
 
     def _add(self, worker: WorkerRoute) -> list[str]:
-        name, number = worker.id, 1
+        place, unix = place_of(worker.endpoint), worker.endpoint.startswith(UNIX)
+        first = name = f"{worker.id}:{place}" if unix else worker.id
+        number = 1
         while name in self._known:
             number += 1
-            name = f"{worker.id}:{number}"
-        self._known[name] = Known(name, worker.endpoint, worker.concurrency, worker.draining)
+            name = f"{first}:{number}"
+        self._known[name] = Known(name, place, worker.concurrency, worker.draining)
+        address = f"unix@{worker.endpoint.removeprefix(UNIX)}" if unix else worker.endpoint
         limit = "" if worker.concurrency is None else f"maxconn {worker.concurrency} "
         where = f"pool/{name}"
         return [
-            f"add server {where} {worker.endpoint} {limit}{self._suffix}",
+            f"add server {where} {address} {limit}{self._suffix}",
             f"enable health {where}",
             *([f"set server {where} state drain"] if worker.draining else []),
             f"enable server {where}",
@@ -126,6 +139,12 @@ class Servers:
             self._known[server.name] = replace(server, told=False)
 
 
+def place_of(endpoint: str) -> str:
+    """What tells a worker's address from another: itself, or a mark of the path of a unix socket. HAProxy
+    does not tell such a path, so the mark is part of the server's name."""
+    return hashlib.sha256(endpoint.encode()).hexdigest()[:8] if endpoint.startswith(UNIX) else endpoint
+
+
 def _free(reading: Reading, name: str) -> bool:
     server = reading.servers.get(name)
     return server is None or not (server.busy or server.queued)
@@ -142,12 +161,12 @@ def read_servers(state: str, reading: Reading) -> list[Known]:
         name = row.get("srv_name", "")
         if name in reading.servers and name != PLUG:
             host = row["srv_addr"]
-            endpoint = f"[{host}]:{row['srv_port']}" if ":" in host else f"{host}:{row['srv_port']}"
+            place = f"[{host}]:{row['srv_port']}" if ":" in host else f"{host}:{row['srv_port']}"
             server = reading.servers[name]
             found.append(
                 Known(
                     name,
-                    endpoint,
+                    name.split(":")[1] if host == _NO_ADDRESS else place,
                     server.limit,
                     draining=server.status.startswith("DRAIN"),
                     leaving=server.status.startswith("MAINT"),

@@ -102,6 +102,13 @@ def test_declared_beats_inherited_and_defaults_and_never_what_is_stokers():
     assert set(found) - ALWAYS == {"LOG_LEVEL"}
 
 
+def test_a_worker_on_a_unix_socket_is_told_a_path_and_no_port():
+    found = environment_of(spec_of(listen="unix"), socket="/tmp/w/http")
+    assert found["SOCKET"] == "/tmp/w/http"
+    assert "PORT" not in found
+    assert "SOCKET" not in environment_of(spec_of())
+
+
 def test_the_notify_socket_is_only_for_services_that_notify():
     notifying = spec_of(probes=Probes(startup=Probe(notify=True)))
     asking = spec_of(probes=Probes(startup=Probe(http="/readyz")))

@@ -231,6 +231,18 @@ def test_ipv6(serve: Callable[..., Served]) -> None:
     assert serve("made_up:app", "--host", "::1", "--port", "0").get("/x", "::1").body == b"/x"
 
 
+def test_a_unix_socket(run: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a path short enough for a socket
+    served = run("made_up:app", "--socket", "w")
+    assert served.process.stderr.readline() == "serving made_up:app on w\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("w")
+        client.sendall(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\n/x\r\n" in answer
+
+
 # --- how it ends ------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,27 @@ def test_a_python_target_is_served_by_this_interpreter(tmp_path):
     assert request.argv[:4] == (sys.executable, "-m", "stoker.asgi", "app:make")
 
 
+def test_a_worker_on_a_unix_socket_listens_among_its_own_files(tmp_path):
+    spec = replace(SPEC, listen="unix", launch=Command(("serve", "{socket}")), envs=(("TMPDIR", "/scratch"),))
+    made = launcher(tmp_path)
+    request = made.prepare(spec, START)
+    assert request.argv == ("serve", f"{request.tmp_dir}/http")
+    assert request.endpoint == f"unix:{request.tmp_dir}/http"
+    assert request.environ["SOCKET"] == f"{request.tmp_dir}/http"
+    assert request.environ["TMPDIR"] == "/scratch"
+    made.release(request.endpoint)
+    made.adopt(request.endpoint)
+    served = made.prepare(replace(spec, launch=PythonTarget("app:make")), START)
+    assert served.argv[4:] == ("--socket", served.environ["SOCKET"])
+    assert served.endpoint != request.endpoint
+
+
+def test_a_path_that_no_socket_can_have_is_told(tmp_path):
+    spec = replace(SPEC, listen="unix", launch=Command(("serve", "{socket}")))
+    with pytest.raises(WorkerError, match="is too long for a unix socket; give the service a shorter name"):
+        launcher(tmp_path).prepare(spec, replace(START, replica="x" * 100))
+
+
 def test_a_secret_is_read_and_shown_nowhere_but_in_the_environment(tmp_path):
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "hf-token").write_text("s3cret\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 import pytest
 
@@ -82,3 +84,27 @@ async def test_a_command_answers_by_its_exit_code(command, ok, code):
 async def test_a_command_that_does_not_exist_is_a_no():
     result = await NetworkProber().ask(Probe(exec=("/does/not/exist",)), "127.0.0.1:1", HANDLE)
     assert not result.ok
+
+
+async def test_a_unix_socket_is_asked_as_a_port_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a path short enough for a socket
+    endpoint = "unix:w"
+    gone = await NetworkProber().ask(Probe(tcp=True), endpoint, HANDLE)
+    assert (gone.ok, gone.detail) == (False, "unix:w: No such file or directory")
+    heard = []
+
+    async def serve(stream) -> None:
+        async with stream:
+            with suppress(anyio.EndOfStream):
+                heard.append(await stream.receive())
+                await stream.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    listener = await anyio.create_unix_listener("w")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        assert (await NetworkProber().ask(Probe(tcp=True), endpoint, HANDLE)).ok
+        answered = await NetworkProber().ask(Probe(http="/readyz"), endpoint, HANDLE)
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+    assert (answered.ok, answered.detail) == (True, "/readyz answered 204")
+    assert heard[-1].startswith(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n")

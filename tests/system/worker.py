@@ -1,6 +1,6 @@
 """A worker for tests: answers HTTP with who it is. Standard library only.
 
-worker.py [--slow SECONDS] [--start-after SECONDS] [--ignore-term] [--port PORT]
+worker.py [--slow SECONDS] [--start-after SECONDS] [--ignore-term] [--port PORT | --socket PATH]
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import argparse
 import json
 import os
 import signal
+import socket
+import socketserver
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "0")))
+    parser.add_argument("--socket")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--start-after", type=float, default=0.0)
     parser.add_argument("--ignore-term", action="store_true")
@@ -47,6 +50,10 @@ def main() -> None:
         request_queue_size = 128
         daemon_threads = True
 
+    if options.socket:
+        Server.address_family = socket.AF_UNIX
+        Server.server_bind = socketserver.TCPServer.server_bind  # that of HTTP asks for the name of a host
+        Server(options.socket, Answer).serve_forever()
     Server(("127.0.0.1", options.port), Answer).serve_forever()
 
 

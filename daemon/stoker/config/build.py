@@ -14,7 +14,7 @@ from stoker.config.fields import plain
 from stoker.config.gpu_wish import check_wish
 from stoker.config.ingress import build_endpoint
 from stoker.config.instance_types import CATALOGUE, find_type
-from stoker.config.launch import build_launch, variable_name
+from stoker.config.launch import build_launch, check_listen, variable_name
 from stoker.config.layers import PROBE_WAYS
 from stoker.config.ray import build_elsewhere
 from stoker.config.schema import (
@@ -118,10 +118,13 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     elsewhere = build_elsewhere(
         section, backend, report, path, wanted=resources, runtime_env=dict(context.runtime_env)
     )
+    launch = build_launch(section, report, path, context.bento)
+    check_listen(section, launch, backend, report, path)
     return ServiceSpec(
         deployment=context.deployment,
         name=name,
-        launch=build_launch(section, report, path, context.bento),
+        launch=launch,
+        listen=section.listen,
         working_dir=_working_dir(section, path, context),
         resources=resources if elsewhere is None else Resources(),
         elsewhere=elsewhere,

@@ -14,17 +14,21 @@ from stoker.config.tree import Path, Report, find, nearest, suggest
 from stoker.model.service import BentoService, Command, Launch, PythonTarget
 
 WAYS = ("command", "python", "image")
-PLACEHOLDERS = ("port", "host", "replica", "service", "devices", "url", "env")
+PLACEHOLDERS = ("port", "socket", "host", "replica", "service", "devices", "url", "env")
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
 _PLACEHOLDER = re.compile(rf"(?<!\$)\{{(?:\{{{_WORD}\}}|{_WORD})\}}", re.ASCII)
 """`{word}`, `{word:name}` and their escape `{{word}}`. JSON, `${HOME}` and other braces are text."""
 _ALWAYS = frozenset({"PATH", "HOME", "USER", "LANG", "TMPDIR", "SHELL", "PORT", "CUDA_VISIBLE_DEVICES"})
 """Variables every worker has without a declaration; besides those that begin with STOKER_."""
 
+_PORTLESS = "this service listens on a unix socket: use {socket}, or take `listen` away"
 _NOT_TOLD = ("resources", "envs")
 _OF_ROUTER = frozenset({"timeout", "concurrency", "external_queue"})
 NO_TIMEOUT = 1e9
 """Seconds."""
+
+_OTHER_FILES = frozenset({"podman", "ray", "systemd"})
+"""Backends of Stoker's own whose workers do not share the temporary files of the box."""
 
 Complain = Callable[[str], None]
 
@@ -54,6 +58,19 @@ def build_launch(section: ServiceSection, report: Report, path: Path, bento: str
     if section.image is not None:
         return Command(())
     return PythonTarget(section.python or "")
+
+
+def check_listen(section: ServiceSection, launch: Launch, backend: str, report: Report, path: Path) -> None:
+    """Complain of a unix socket that the router could not reach."""
+    if section.listen == "port":
+        return
+    if isinstance(launch, BentoService):
+        why = "a bento listens on a port"
+    elif backend in _OTHER_FILES:
+        why = f"workers of backend {backend} have a /tmp of their own; sockets are for backend: process"
+    else:
+        return
+    report.add((*path, "listen"), why)
 
 
 def _overrides(section: ServiceSection) -> str:
@@ -123,6 +140,10 @@ def _check_placeholder(
         complain(f"unknown placeholder {whole}; {hint} ({{{whole}}} stands for plain {whole})")
     elif (word in ("url", "env")) != bool(name):
         complain(f"{whole} should be {_shape(word)}")
+    elif word == "port" and section.listen == "unix":
+        complain(f"there is no {whole}: {_PORTLESS}")
+    elif word == "socket" and section.listen == "port":
+        complain(f"{whole} needs `listen: unix` in this service; add it")
     elif word == "url" and name not in section.depends:
         complain(f"{whole} needs {name} in `depends`; add it" + _close(name, section.depends))
     elif word == "env" and name is not None:
@@ -134,6 +155,10 @@ def _check_variable(whole: str, name: str, section: ServiceSection, complain: Co
     declared = {*section.envs, *section.inherit_env}
     if name in secrets:
         complain(f"{whole} would show a secret on the command line; read {name} in the program")
+    elif name == "PORT" and section.listen == "unix":
+        complain(f"there is no PORT: {_PORTLESS}")
+    elif name == "SOCKET" and section.listen == "unix":
+        return
     elif name not in declared | _ALWAYS and not name.startswith("STOKER_"):
         complain(f"{whole} needs {name} in `envs` or `inherit_env`; add it" + _close(name, declared))
 

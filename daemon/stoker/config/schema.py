@@ -284,7 +284,7 @@ class ServiceSection(Section):
 
     command: Annotated[tuple[str, ...], Argv()] | None = None
     """What a replica runs, as a list or one text split without a shell. Filled in: {port}, {host}, {replica},
-    {service}, {devices}, {url:NAME}, {env:NAME}."""
+    {service}, {devices}, {socket}, {url:NAME}, {env:NAME}."""
     python: Annotated[str, Text("MODULE:ATTRIBUTE", "app:app", PYTHON_TARGET)] | None = None
     """In place of `command`: an ASGI application, or a factory of one, that Stoker serves itself."""
     image: ImageName | None = None
@@ -347,6 +347,9 @@ class ServiceSection(Section):
     """Permissions that new files do not get, as octal digits in quotes. Default: "0022"."""
     endpoint: EndpointSection = EndpointSection()
     """The service's stable address."""
+    listen: Literal["port", "unix"] = "port"
+    """Where each replica listens: on a port of its own ({port}, PORT), or on a unix socket of its own
+    ({socket}, SOCKET), which no other user of the box can reach. unix is for backend: process."""
     logs: LogsSection = LogsSection()
     """How much of each replica's output is kept."""
     backend: BackendName | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stoker.model.service import ServiceSpec
 
-PLACEHOLDERS = ("port", "host", "replica", "service", "url:NAME", "devices", "env:NAME")
+PLACEHOLDERS = ("port", "socket", "host", "replica", "service", "url:NAME", "devices", "env:NAME")
 """What `{...}` may stand for in `command`."""
 
 _WORD = r"([A-Za-z_]\w*)(?::([\w.-]*))?"
@@ -38,6 +38,7 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     *,
     replica: str,
     port: int,
+    socket: str = "",
     mark: str,
     urls: Mapping[str, str],
     secrets: Mapping[str, str],
@@ -54,7 +55,7 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     CUDA_DEVICE_ORDER. Later layers win: the account's defaults (of an image: its own) < `inherit_env` <
     `envs` < secrets < what is Stoker's own. A file can therefore change PATH or TMPDIR, but not the port,
     the mark or the devices: a worker that believes in another GPU than the one reserved for it would break
-    its neighbour.
+    its neighbour. `socket`: the path of the unix socket it is to listen on in place of a port.
     """
     found = {} if spec.container.image else _defaults(account, base_path, tmp_dir)
     found |= {name: daemon_environ[name] for name in spec.inherit_env if name in daemon_environ}
@@ -64,7 +65,7 @@ def worker_environment(  # noqa: PLR0913 - one page lists everything a worker ma
     found = {name: value for name, value in found.items() if not reserved(name)}
     found |= {f"STOKER_URL_{variable_name(name)}": url for name, url in urls.items()}
     found |= {
-        "PORT": str(port),
+        **({"SOCKET": socket} if socket else {"PORT": str(port)}),
         "STOKER_DEPLOYMENT": spec.deployment,
         "STOKER_SERVICE": spec.name,
         "STOKER_REPLICA": replica,
@@ -98,6 +99,7 @@ def fill(
     argv: Sequence[str],
     *,
     port: int,
+    socket: str = "",
     host: str = "127.0.0.1",
     replica: str,
     service: str,
@@ -114,7 +116,7 @@ def fill(
     line. Raises ValueError saying which placeholder is wrong and what there is.
     """
     plain: Mapping[str, str] = {
-        "port": str(port),
+        **({"socket": socket} if socket else {"port": str(port)}),
         "host": host,
         "replica": replica,
         "service": service,

@@ -231,7 +231,7 @@ def _tend_running(draft: Draft, pool: Pool, replica: Replica, inventory: Invento
 
 def _unanswered(spec: ServiceSpec, replica: Replica) -> str:
     """What was asked of a start without a good answer, for whoever has to mend it."""
-    probe = spec.probes.startup or spec.probes.readiness or Probe(tcp="{port}" in spec.placeholders)
+    probe = spec.probes.startup or spec.probes.readiness or Probe(tcp=spec.told_where)
     if probe.http:
         return f": no good answer to GET {probe.http} at {replica.endpoint}"
     if probe.exec:

@@ -262,6 +262,8 @@ class ServiceSpec(_Remembering):
     elsewhere: Elsewhere | None = None
     """None: on this box. Else `resources` is empty, since it takes nothing of it."""
     endpoint: Endpoint = field(default_factory=Endpoint)
+    listen: Literal["port", "unix"] = "port"
+    """Where a worker listens: on a port that it is told, or on a unix socket at a path that it is told."""
     logs: LogRules = field(default_factory=LogRules)
     envs: tuple[tuple[str, str], ...] = ()
     """Declared variables, sorted by name, `${VAR}` already filled."""
@@ -300,7 +302,17 @@ class ServiceSpec(_Remembering):
     def placeholders(self) -> str:
         """All text in which placeholders may stand."""
         plain = isinstance(self.launch, Command) and self.launch.argv
-        return " ".join(plain) if plain else "{port}"
+        return " ".join(plain) if plain else self.place
+
+    @property
+    def place(self) -> str:
+        """The placeholder by which a command is told where to listen."""
+        return "{socket}" if self.listen == "unix" else "{port}"
+
+    @property
+    def told_where(self) -> bool:
+        """Whether its command is told where to listen."""
+        return self.place in self.placeholders
 
     @property
     def slots(self) -> int | None:
@@ -311,7 +323,7 @@ class ServiceSpec(_Remembering):
 REVISION_FIELDS = (
     "launch", "working_dir", "resources", "limits", "envs", "secrets", "inherit_env", "user", "backend",
     "preload", "depends", "restart_token", "group", "umask", "secret_versions", "pin", "container",
-    "elsewhere",
+    "elsewhere", "listen",
 )  # fmt: skip
 """The parts of a spec whose change needs new workers. Bounds, policies, probes, traffic do not."""
 
@@ -342,6 +354,8 @@ def _hash(spec: ServiceSpec) -> str:
         del parts["container"]
     if spec.elsewhere is None:
         del parts["elsewhere"]
+    if spec.listen == "port":
+        del parts["listen"]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

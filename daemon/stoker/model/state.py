@@ -55,12 +55,17 @@ class ObservedState:
             object.__setattr__(self, "replicas", Replicas(self.replicas))
 
 
+UNIX = "unix:"
+"""What the endpoint of a worker on a unix socket begins with."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRoute:
     """One worker behind a service's address."""
 
     id: str
     endpoint: str
+    """host:port, or unix:PATH of a socket."""
     concurrency: int | None = None
     draining: bool = False
 

@@ -48,7 +48,7 @@ class StartRequest:
     working_dir: str
     log_path: str
     endpoint: str
-    """host:port the worker is to listen on."""
+    """host:port the worker is to listen on, or unix:PATH of a socket in `tmp_dir`."""
     user: str | None = None
     group: str | None = None
     """In place of the user's own first group."""
@@ -56,7 +56,8 @@ class StartRequest:
     """None: 0o022, whatever the daemon's own is."""
     tmp_dir: str = ""
     """A directory for this worker's temporary files alone, which `TMPDIR` names: the driver makes it and
-    removes it with the worker. "": none, because the service says itself where they go."""
+    removes it with the worker. A socket of `endpoint` is in it. "": none, because the service says itself
+    where they go."""
     limits: Limits = field(default_factory=Limits)
     """A driver that cannot hold one of them says so once (`PluginContext.log`) and starts the worker."""
     reservations: tuple[Reservation, ...] = ()

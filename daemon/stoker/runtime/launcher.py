@@ -19,11 +19,14 @@ from stoker.decide.placement import cuda_environment, numa_node_of
 from stoker.errors import WorkerError
 from stoker.model.action import StartReplica
 from stoker.model.service import BentoService, Command, PythonTarget, ServiceKey, ServiceSpec
+from stoker.model.state import UNIX
 from stoker.plugin.ports import Application, ApplicationCommand, ApplicationStart, StartRequest
 from stoker.runtime.addresses import WorkerPorts
 from stoker.runtime.secret_files import SecretFiles
 
 TMP = "/tmp"
+_LONGEST_SOCKET = 107
+"""Bytes of its path that the kernel takes."""
 SERVER = "stoker.asgi"
 """The module that serves an application, run as a program."""
 MPS_LIMIT, MPS_PIPE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_PIPE_DIRECTORY"
@@ -76,18 +79,21 @@ class Launcher:
         """
         secrets = {name: self._secrets.read(name, spec.deployment, spec.name) for name in spec.secrets}
         account, uid = account_of(None if spec.container.image else spec.user)
-        port = self._ports.take()
-        inside = spec.container.port or port
         mark = f"{self._instance}:{spec.key}:{action.replica}"
         urls = self._urls(spec)
         cuda = self._cuda(spec, action)
         tmp_dir = f"{TMP}/stoker-{self._instance}/{action.replica}.{next(self._starts)}"
+        unix = spec.listen == "unix"
+        socket = _socket(spec, tmp_dir) if unix else ""
+        port = 0 if unix else self._ports.take()
+        inside = spec.container.port or port
         try:
             command = self._command(spec, ApplicationStart(replica=action.replica, port=inside, urls=urls))
             environ = worker_environment(
                 spec,
                 replica=action.replica,
                 port=inside,
+                socket=socket,
                 mark=mark,
                 urls=urls,
                 secrets=secrets,
@@ -101,6 +107,7 @@ class Launcher:
             argv = fill(
                 command.argv,
                 port=inside,
+                socket=socket,
                 host=host_of(spec),
                 replica=action.replica,
                 service=spec.name,
@@ -123,8 +130,8 @@ class Launcher:
             argv=argv,
             environ={**environ, **command.environ},
             log_path=self.log_path(spec.key, action.replica),
-            endpoint=f"127.0.0.1:{port}",
-            tmp_dir=tmp_dir if environ.get("TMPDIR") == tmp_dir else "",
+            endpoint=f"{UNIX}{socket}" if unix else f"127.0.0.1:{port}",
+            tmp_dir=tmp_dir if unix or environ.get("TMPDIR") == tmp_dir else "",
             reservations=action.reservations,
             numa_node=numa_node_of(spec.resources, action.reservations),
             preload=_preload(spec),
@@ -132,11 +139,12 @@ class Launcher:
 
     def adopt(self, endpoint: str) -> None:
         """Remember the port of a worker that already runs."""
-        self._ports.adopt(_port(endpoint))
+        if not endpoint.startswith(UNIX):
+            self._ports.adopt(_port(endpoint))
 
     def release(self, endpoint: str) -> None:
         """Give the port of a worker that is gone back."""
-        if endpoint:
+        if endpoint and not endpoint.startswith(UNIX):
             self._ports.give_back(_port(endpoint))
 
     def _cuda(self, spec: ServiceSpec, action: StartReplica) -> dict[str, str]:
@@ -169,7 +177,10 @@ class Launcher:
                 raise WorkerError(message, permanent=True)
             return application.command(spec, start)
         server = (sys.executable, "-m", SERVER)
-        argv = (*server, spec.launch.target, "--host", "{host}", "--port", "{port}")
+        where = (
+            ("--socket", "{socket}") if spec.listen == "unix" else ("--host", "{host}", "--port", "{port}")
+        )
+        argv = (*server, spec.launch.target, *where)
         return ApplicationCommand(argv=argv)
 
 
@@ -191,6 +202,17 @@ def _seen_from_a_bridge(url: str) -> str:
     for host in ("127.0.0.1", "localhost", "0.0.0.0"):
         url = url.replace(f"//{host}:", "//host.containers.internal:", 1)
     return url
+
+
+def _socket(spec: ServiceSpec, folder: str) -> str:
+    """Where a worker is to listen: among its own files, which no other user may enter. Raises WorkerError."""
+    path = f"{folder}/http"
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        message = (
+            f"cannot start {spec.key}: {path} is too long for a unix socket; give the service a shorter name"
+        )
+        raise WorkerError(message, permanent=True)
+    return path
 
 
 def _port(endpoint: str) -> int:

@@ -23,15 +23,15 @@ STARTING_PATIENCE = 10.0
 def startup_probe(spec: ServiceSpec) -> Probe | None:
     """The question that makes a starting replica ready; None: it is ready as soon as it runs. Pure.
 
-    Without a declared probe, a worker that was told its port (`{port}` in its command, `python:`) is
-    ready when that port answers.
+    Without a declared probe, a worker that was told where to listen (`{port}` or `{socket}` in its command,
+    `python:`) is ready when it takes a connection there.
     """
     probes = spec.probes
     if probes.startup is not None:
         return probes.startup
     if probes.readiness is not None:
         return probes.readiness
-    return Probe(tcp=True) if "{port}" in spec.placeholders else None
+    return Probe(tcp=True) if spec.told_where else None
 
 
 class InsideProber:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 
 import anyio
+import anyio.abc
 
 from stoker.model.replica import WorkerHandle
 from stoker.model.service import Probe
+from stoker.model.state import UNIX
 from stoker.plugin.ports import ProbeResult
 
 _HEAD_LIMIT = 4096
@@ -33,23 +35,22 @@ class NetworkProber:
             return ProbeResult(ok=False, detail=f"{endpoint}: {error.strerror or 'connection refused'}")
 
 
-def _split(endpoint: str) -> tuple[str, int]:
+async def _open(endpoint: str) -> anyio.abc.ByteStream:
+    if endpoint.startswith(UNIX):
+        return await anyio.connect_unix(endpoint.removeprefix(UNIX))
     host, _, port = endpoint.rpartition(":")
-    return host, int(port)
+    return await anyio.connect_tcp(host, int(port))
 
 
 async def _connect(endpoint: str) -> ProbeResult:
-    host, port = _split(endpoint)
-    async with await anyio.connect_tcp(host, port):
+    async with await _open(endpoint):
         return ProbeResult(ok=True, detail=f"{endpoint} accepts connections")
 
 
 async def _get(endpoint: str, path: str) -> ProbeResult:
-    host, port = _split(endpoint)
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nUser-Agent: stoker-probe\r\nConnection: close\r\n\r\n"
-    )
-    async with await anyio.connect_tcp(host, port) as stream:
+    host = "localhost" if endpoint.startswith(UNIX) else endpoint
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: stoker-probe\r\nConnection: close\r\n\r\n"
+    async with await _open(endpoint) as stream:
         await stream.send(request.encode("ascii", errors="replace"))
         head = b""
         while b"\r\n" not in head and len(head) < _HEAD_LIMIT:

@@ -15,7 +15,7 @@ from stoker_haproxy.binary import find, judge
 from stoker_haproxy.lines import Ended, read_line
 from stoker_haproxy.plugin import stoker_router_shortfalls
 from stoker_haproxy.readings import Meter, Reading, Server, recall, remember
-from stoker_haproxy.servers import Servers
+from stoker_haproxy.servers import Servers, read_servers
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,23 @@ def test_a_worker_that_comes_back_is_the_same_server_but_not_at_another_place() 
     assert moved[0] == "set server pool/a state maint"
     assert moved[1].startswith("add server pool/a:2 127.0.0.1:2 maxconn 2 ")
     assert moved[1].endswith(" proto h2")
+
+
+def test_a_worker_on_a_unix_socket_is_known_by_a_mark_in_its_servers_name() -> None:
+    at = WorkerRoute(id="a", endpoint="unix:/tmp/a/http", concurrency=2)
+    servers = Servers(http2=False)
+    add, *_ = servers.become([at])
+    _, _, where, address, *_ = add.split()
+    assert address == "unix@/tmp/a/http"
+    name = where.removeprefix("pool/")
+    state = f"1\n# srv_name srv_addr srv_port\n{name} - 0\nplug - 0\n"
+    found = read_servers(state, Reading(0.0, servers={name: Server(1, 0, 0, "UP", 2)}))
+    later = Servers(http2=False, known=found)
+    assert [known.worker for known in later] == ["a"]
+    assert later.become([at]) == []
+    moved = later.become([replace(at, endpoint="unix:/tmp/b/http")])
+    assert moved[0] == f"set server pool/{name} state maint"
+    assert moved[1].split()[3] == "unix@/tmp/b/http"
 
 
 def test_time_in_flight_comes_from_readings() -> None:

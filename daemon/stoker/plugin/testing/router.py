@@ -14,7 +14,8 @@ with those words; nothing else is left out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +28,10 @@ from stoker.plugin.testing.router_life import Life
 from stoker.plugin.testing.router_limits import Limits
 from stoker.plugin.testing.router_load import Loads
 from stoker.plugin.testing.router_points import POINTS
+from stoker.plugin.testing.router_unix import UnixWorkers
 
 
-class RouterSuite(Flow, Limits, Life, Loads):
+class RouterSuite(Flow, Limits, Life, Loads, UnixWorkers):
     """Subclass it with a name that pytest collects and set `factory`."""
 
     factory: ClassVar[str] = ""
@@ -50,6 +52,12 @@ class RouterSuite(Flow, Limits, Life, Loads):
         bench = Bench(tmp_path, self.factory, self.options)
         yield bench
         await bench.end_everything()
+
+    @pytest.fixture
+    def short(self) -> Iterator[Path]:
+        """A directory whose name is short enough for unix sockets."""
+        with tempfile.TemporaryDirectory(prefix="stoker-") as path:
+            yield Path(path)
 
     @pytest.fixture
     async def link(self, bench: Bench) -> AsyncIterator[Link]:

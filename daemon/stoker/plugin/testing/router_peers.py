@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,10 +31,12 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
 
 class Worker:
     """A worker inside the test. It answers with its name, as soon as its gate is open; `/events` with three
-    lines a moment apart, `/upgrade` with an echo. `order`: the paths as they came."""
+    lines a moment apart, `/upgrade` with an echo. `order`: the paths as they came. It listens on a free port,
+    or on a unix socket at `path`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: str = "") -> None:
         self.name = name
+        self.path = path
         self.order: list[str] = []
         self.heads: list[str] = []
         self.bodies: list[bytes] = []
@@ -49,6 +51,9 @@ class Worker:
 
     async def open(self) -> Worker:
         """Listen."""
+        if self.path:
+            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=1 << 20)
+            return self
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -63,7 +68,8 @@ class Worker:
 
     def route(self, concurrency: int | None = None, *, draining: bool = False) -> WorkerRoute:
         """How it stands in the table."""
-        return route_to(self.name, self.port, concurrency, draining=draining)
+        found = route_to(self.name, self.port, concurrency, draining=draining)
+        return replace(found, endpoint=f"unix:{self.path}") if self.path else found
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
