@@ -50,6 +50,7 @@ NEW_WORKERS: dict[str, Any] = {
     "pin": "index",
     "container": Container(image="web:1"),
     "elsewhere": Elsewhere(custom=(("vram", 1.0),)),
+    "listen": "unix",
 }
 SAME_WORKERS: dict[str, Any] = {
     "instance_type": "gpu.h100",
