@@ -146,6 +146,9 @@ class PodmanDriver:
                 continue
             init = int(entry["Pid"])
             pid = await self._main(init)
+            if not start_time(pid):  # it has just ended, which podman has not noticed yet
+                await self._remove(entry["Id"])
+                continue
             handle = WorkerHandle(
                 driver=NAME,
                 pid=pid,

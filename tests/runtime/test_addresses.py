@@ -42,6 +42,15 @@ def test_a_declared_port_is_taken_as_it_is_and_never_chosen_for_another(tmp_path
     assert other["d/a"][1] != chosen
 
 
+def test_a_service_that_left_the_file_while_no_daemon_lived_has_its_address_for_its_last_requests(tmp_path):
+    first = ServiceAddresses(Store(tmp_path))
+    table = dict(first.table(desired("a", "b", "c", c=18555)))
+    again = ServiceAddresses(Store(tmp_path)).table(desired("a"))
+    assert again == table
+    third = ServiceAddresses(Store(tmp_path)).table(desired("a", "d", d=18555))
+    assert "d/c" not in third, "another has it now"
+
+
 def test_the_url_of_a_service_that_is_not_there_is_empty(tmp_path):
     addresses = ServiceAddresses(Store(tmp_path))
     assert addresses.url("d/a") == ""

@@ -311,6 +311,28 @@ def test_stop_drains_everything(stoker: Stoker) -> None:
     assert stoker.property("TasksCurrent") in ("[not set]", "0"), "the router is gone as well"
 
 
+def test_stop_of_a_daemon_that_is_only_just_starting_stops_the_workers_of_the_one_before(
+    stoker: Stoker,
+) -> None:
+    slow = stoker.machine.root / "etc/systemd/system/stoker.service.d/slow.conf"
+    slow.write_text("[Service]\nExecStartPre=/bin/sleep 1000\n")
+    stoker.machine.run("systemctl", "daemon-reload")
+    try:
+        stoker.ctl("kill", "--kill-who=main", "--signal=KILL")
+        stoker.until(lambda: stoker.property("SubState") == "start-pre", "the next one is on its way")
+        assert "2 workers and the router of the last one run on" in stoker.cli("status", check=False).stderr
+        stoker.ctl("stop")
+    finally:
+        slow.unlink()
+        stoker.machine.run("systemctl", "daemon-reload")
+    assert stoker.machine.run("pgrep", "-x", "sleep", check=False).stdout == ""
+    assert stoker.property("TasksCurrent") in ("[not set]", "0"), "the router is gone as well"
+    state = stoker.machine.root / "var/lib/stoker"
+    assert {path.stat().st_uid for path in state.iterdir()} == {state.stat().st_uid}, (
+        "root wrote as that account"
+    )
+
+
 def test_a_drain_may_be_longer_than_systemd_would_wait(stoker: Stoker) -> None:
     stubborn = {
         "command": ["sh", "-c", "trap '' TERM; sleep 100000"],

@@ -58,6 +58,23 @@ def test_workers_stay_and_every_question_is_answered_at_once(box: Box) -> None:
     assert before.items() <= pids(box).items()
 
 
+def test_down_drains_and_stops_what_a_daemon_has_left(box: Box) -> None:
+    box.kill()
+    refused = box.run("status", check=False)
+    assert refused.returncode == 3
+    assert "but 2 workers and the router of the last one run on" in refused.stderr
+    said = box.run("down").stdout
+    assert "stopping 2 workers and the router of the last one" in said
+    assert said.count(" draining: everything is being stopped") == 2
+    assert said.endswith("stopped\n")
+    assert box.run("down", check=False).returncode == 3, "nothing is left"
+    assert box.run("down", "--leftovers").stdout == ""
+    box.up()  # and nothing of it stands in the way of the next
+    box.ready("web", 2)
+    assert box.run("down", "--leftovers").stdout.endswith("so nothing is left over\n")
+    assert len(box.replicas("web", "ready")) == 2
+
+
 def test_what_changed_while_no_daemon_lived_is_read(box: Box) -> None:
     before = pids(box)
     box.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +18,15 @@ SEE_LOG = "its log says why (journalctl -u stoker, or daemon.log in its state di
 
 
 class Client:
-    """Asks the daemon. `sockets` are tried in order; the first that exists is the one."""
+    """Asks the daemon. `sockets` are tried in order; the first that exists is the one. `left`: what a daemon
+    that is gone has left running, for people; it is called when none answers."""
 
-    def __init__(self, sockets: list[str], timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, sockets: list[str], timeout: float = TIMEOUT, *, left: Callable[[], object] = str
+    ) -> None:
         self.socket = next((path for path in sockets if os.path.exists(path)), sockets[0])
         self._timeout = timeout
+        self._left = left
 
     def get(self, path: str, **query: str | int | float | None) -> dict[str, Any]:
         """The document at `path`. Raises NoDaemonError, ApiError, ConfigError."""
@@ -70,9 +74,7 @@ class Client:
                 f"no permission to talk to the daemon at {where}; be its user, or in the socket's group"
             ) from None
         except OSError:
-            raise NoDaemonError(
-                f"no daemon answers at {where}; start one with `stoker up`, or name its socket with --socket"
-            ) from None
+            raise NoDaemonError(f"no daemon answers at {where}{self._remedy()}") from None
         with exchange:
             try:
                 exchange.ask(method, path, body)
@@ -84,6 +86,14 @@ class Client:
             if refusal is not None:
                 raise _refusal(exchange.status, refusal)
             yield exchange
+
+    def _remedy(self) -> str:
+        if left := self._left():
+            return (
+                f", but {left} of the last one run on; "
+                "start it again to take them over, or stop them with `stoker down`"
+            )
+        return "; start one with `stoker up`, or name its socket with --socket"
 
 
 def story_path(replica: str) -> str:

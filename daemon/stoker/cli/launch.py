@@ -74,6 +74,25 @@ def options_for(
     )
 
 
+def as_owner(session: Session, *arguments: str) -> None:
+    """Where root acts for the account whose state it is: become that account and begin anew with these
+    arguments, so that what is written stays its own. Raises StokerError where it cannot run this program."""
+    owner = os.stat(session.state_dir)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    places = ("--socket", session.socket, "--state-dir", session.state_dir)
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
+    try:
+        # Begun anew, because the kernel hides what a process has from itself after such a change.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "stoker.cli", *arguments, *places])
+    except OSError as error:
+        raise StokerError(
+            f"user {owner.st_uid}, whose state this is, cannot run {sys.executable}: {error}"
+        ) from error
+
+
 def _in_journal() -> bool:
     if "JOURNAL_STREAM" not in os.environ:
         return False

@@ -17,6 +17,7 @@ from stoker.cli import paths
 
 if TYPE_CHECKING:
     from stoker.cli.client import Client
+    from stoker.runtime.leftovers import Leftovers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +34,13 @@ class Session:
         from stoker.cli.client import TIMEOUT, Client
 
         sockets = paths.client_sockets(self.socket_option, os.environ, os.geteuid())
-        return Client(sockets, timeout or TIMEOUT)
+        return Client(sockets, timeout or TIMEOUT, left=self.left_behind)
+
+    def left_behind(self) -> Leftovers:
+        """What a daemon that is gone has left running."""
+        from stoker.runtime.leftovers import left_behind
+
+        return left_behind(self.state_dir, self.runtime_dir)
 
     @property
     def socket(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from stoker.errors import WorkerError
@@ -19,6 +19,7 @@ from stoker.runtime.store import Store
 
 SERVICE_PORTS = range(18000, 20000)
 WORKER_PORTS = range(20000, 32000)
+LOOPBACK = "127.0.0.1"
 
 
 def is_free(host: str, port: int) -> bool:
@@ -77,11 +78,13 @@ class ServiceAddresses:
     def __init__(self, store: Store, trouble: Callable[[str], None] = lambda message: None) -> None:
         self._store = store
         self._trouble = trouble
+        recorded = store.read("addresses")
         self._chosen: dict[ServiceKey, int] = {
-            key: port for key, port in store.read("addresses").items() if isinstance(port, int)
+            key: port for key, port in recorded.items() if isinstance(port, int)
         }
-        self._table: dict[ServiceKey, tuple[str, int]] = {}
+        self._table: dict[ServiceKey, tuple[str, int]] = dict(_former(recorded))
         self._of: DesiredState | None = None
+        self._kept = recorded
 
     def table(self, desired: DesiredState) -> Mapping[ServiceKey, tuple[str, int]]:
         """Address by service; new ones are chosen and recorded."""
@@ -96,6 +99,7 @@ class ServiceAddresses:
                 if key not in desired.services and address not in taken
             }
             self._of = desired
+            self._keep()
         return self._table
 
     def url(self, service: ServiceKey) -> str:
@@ -111,20 +115,28 @@ class ServiceAddresses:
             for key, spec in desired.services.items()
             if spec.endpoint.port
         }
-        before = dict(self._chosen)
         for key, spec in desired.services.items():
             if key not in table:
                 port = self._chosen.get(key) or self._choose(spec.endpoint.host, table)
                 if port:
                     self._chosen[key] = port
                     table[key] = (spec.endpoint.host, port)
-        if self._chosen != before:
-            self._keep()
         return table
 
     def _keep(self) -> None:
+        """Record ports that were chosen, to choose them again, and in words the addresses that a file
+        declares: the next daemon's file may lack the service, whose last requests are then finished there."""
+        declared = {
+            key: f"{host}:{port}"
+            for key, (host, port) in self._table.items()
+            if self._chosen.get(key) != port
+        }
+        record = {**self._chosen, **declared}
+        if record == self._kept:
+            return
         try:
-            self._store.write("addresses", self._chosen)
+            self._store.write("addresses", record)
+            self._kept = record
         except OSError as error:
             self._trouble(
                 f"cannot record the services' addresses: {error}; the next daemon may choose others"
@@ -140,3 +152,12 @@ class ServiceAddresses:
             f"no free port for a service on {host} between {SERVICE_PORTS[0]} and {SERVICE_PORTS[-1]}"
         )
         return 0
+
+
+def _former(recorded: Mapping[ServiceKey, object]) -> Iterator[tuple[ServiceKey, tuple[str, int]]]:
+    """The addresses of the daemon before."""
+    for key, value in recorded.items():
+        if isinstance(value, int):
+            yield key, (LOOPBACK, value)
+        elif isinstance(value, str) and (port := value.rpartition(":")[2]).isdigit():
+            yield key, (value.rpartition(":")[0], int(port))

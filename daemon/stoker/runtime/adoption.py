@@ -6,7 +6,8 @@ what the mark cannot hold (revision, devices, port) stands in the record written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from stoker.model.event import Event, Notice, StopSignalled, WorkerAdopted
 from stoker.model.replica import WorkerHandle
@@ -25,18 +26,19 @@ def to_be_taken_over(store: Store) -> bool:
 async def adopt(
     *,
     store: Store,
-    drivers: Iterable[WorkerDriver],
+    drivers: Mapping[str, WorkerDriver],
     actuator: Actuator,
     post: Callable[[Event], None],
 ) -> int:
     """Take over every live worker; returns how many. Called once, before the control loop runs.
 
     A live worker without a record cannot be used (nobody knows its port or its devices) and is ended; a
-    record without a live worker is dropped, which frees its devices.
+    record without a live worker is dropped, which frees its devices. Where the driver is missing nobody knows
+    whether it lives: it is said, and the record stays for a daemon that has the driver.
     """
     records = {record.replica: record for record in store.workers()}
     adopted = 0
-    for driver in drivers:
+    for driver in drivers.values():
         recovered = []
         for found in await driver.find():
             record = records.pop(found.mark.rpartition(":")[2], None)
@@ -49,8 +51,16 @@ async def adopt(
             _take_over(record, handle, post)
             actuator.adopt(record, handle, driver)
         adopted += len(recovered)
-    for replica in records:
-        actuator.drop(replica)
+    for replica, record in records.items():
+        if record.driver in drivers:
+            actuator.drop(replica)
+    missing = Counter(record.driver for record in records.values() if record.driver not in drivers)
+    for name, count in missing.items():
+        words = (
+            f"{count} worker{'s' * (count > 1)} of backend {name} cannot be taken over and run on untended: "
+            "its plugin is not there or failed to load (see `stoker plugins`)"
+        )
+        post(Notice(message=words, severity="error"))
     return adopted
 
 

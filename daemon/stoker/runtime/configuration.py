@@ -93,10 +93,10 @@ class Configuration:
         paths = (*reading.watched(reading.request(self._overrides)), *reading.secrets.paths(self.desired))
         return tuple(dict.fromkeys((*paths, *self._named)))
 
-    def recall(self) -> bool:
-        """Put in force what the files meant to the daemon before, if nothing has changed since; whether it is
-        so. Its layers are not known then: `whole` reads them."""
-        effective = self.reading.recall(self._overrides)
+    def recall(self, *, stale: bool = False) -> bool:
+        """Put in force what the files meant to the daemon before, if nothing has changed since, or whatever
+        has with `stale`; whether it is so. Its layers are not known then: `whole` reads them."""
+        effective = self.reading.recall(self._overrides, stale=stale)
         try:
             if effective is not None:
                 self._daemon.check(effective)

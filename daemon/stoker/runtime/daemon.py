@@ -221,8 +221,10 @@ class Daemon:
         start(self._kept.events.run)
         self._control.state = self._kept.revisions.recall(self._control.state)
         # One that takes over has its workers in hand first; one that must read its files answers meanwhile.
-        takes_over = to_be_taken_over(self._store) and self._configuration.recall()
-        if not takes_over:
+        if leaving := self._options.leaving:
+            self._end()
+        takes_over = to_be_taken_over(self._store) and self._configuration.recall(stale=leaving)
+        if not (takes_over or leaving):
             self._parts.look_at_devices(self._tasks)
             await open_api(self.facade, self._tasks, self._options)
             await self._configure()
@@ -237,13 +239,11 @@ class Daemon:
         start(self._routes.run, router)
         for name in registry.names("event sink"):
             start(self._parts.run_sink, name, self._control.journal)
-        start(self._control.run)
-        start(self._autoscaler.run)
-        start(self._autoscaler.run_usage)
-        start(self._autoscaler.run_readings)
-        start(self._configuration.watch)
-        start(self._configuration.reading.run)
-        if takes_over:
+        scaler, files = self._autoscaler, (self._configuration.watch, self._configuration.reading.run)
+        for run in (self._control.run, scaler.run, scaler.run_usage, scaler.run_readings, *files):
+            if not (leaving and run in files):
+                start(run)
+        if takes_over or leaving:
             self._parts.look_at_devices(self._tasks)
             await open_api(self.facade, self._tasks, self._options)
         gc.freeze()  # what was made until now mostly stays: no collection has to go through it again

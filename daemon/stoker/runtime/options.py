@@ -34,5 +34,7 @@ class DaemonOptions:
     in_journal: bool = False
     """Whether what the daemon prints goes to the systemd journal."""
     stop_on_exit: bool = True
+    leaving: bool = False
+    """Begin only to drain and stop what a daemon before has left; files are not read."""
     observers: tuple[Observer, ...] = ()
     disabled_plugins: frozenset[str] = field(default_factory=frozenset)

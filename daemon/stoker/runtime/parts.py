@@ -103,9 +103,10 @@ class Parts:
                 words = f"driver {name} cannot let go of what it keeps: {type(error).__name__}: {error}"
                 self._post(Notice(message=words, severity="warning"))
 
-    def drivers(self, names: Iterable[str]) -> list[WorkerDriver]:
-        """The drivers of those backends that exist."""
-        return [self.driver(name) for name in sorted(set(names)) if name in self.registry.names("driver")]
+    def drivers(self, names: Iterable[str]) -> dict[str, WorkerDriver]:
+        """The drivers of those backends that exist, by name."""
+        there = self.registry.names("driver")
+        return {name: self.driver(name) for name in sorted(set(names)) if name in there}
 
     def policy(self, name: str) -> Policy:
         """A policy by its metric. Raises PluginError."""

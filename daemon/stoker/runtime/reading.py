@@ -87,17 +87,18 @@ class Reading:
 
     # -- what was read last ------------------------------------------------------------------------------
 
-    def recall(self, overrides: Mapping[str, Any]) -> EffectiveConfig | None:
-        """What was read last, if all that it was made of is as it was; its layers are only names then."""
+    def recall(self, overrides: Mapping[str, Any], *, stale: bool = False) -> EffectiveConfig | None:
+        """What was read last, if all that it was made of is as it was or it may be `stale`; its layers are
+        only names then."""
         try:
             kept = json.loads(self._record.read_bytes())
-            if kept["key"] != _key(self.request(overrides)):
+            if not stale and kept["key"] != _key(self.request(overrides)):
                 return None
             effective = _effective(kept)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         same = [list(one) for one in signature(effective.watch)] == kept["signature"]
-        return self._numbered(effective) if same else None
+        return self._numbered(effective) if same or stale else None
 
     def remember(self, request: ConfigRequest, effective: EffectiveConfig, seen: Signature) -> None:
         """Have a reading recorded soon. `seen`: how the files looked before it. Quick."""

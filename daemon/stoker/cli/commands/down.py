@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from stoker.cli.client import Client
-from stoker.cli.session import session_of, session_options
+from stoker.cli.exits import OK
+from stoker.cli.session import Session, session_of, session_options
 from stoker.errors import StokerError
 
 STEP = 0.2
@@ -19,23 +20,57 @@ STEP = 0.2
 
 @click.command()
 @click.option("--no-wait", is_flag=True, help="Return at once, while the daemon drains.")
+@click.option(
+    "--leftovers", is_flag=True, help="Only what a daemon that is gone has left; nothing is no error."
+)
 @session_options
 @click.pass_context
-def command(context: click.Context, no_wait: bool) -> None:
-    """Drain every replica, stop the workers and the router, end the daemon; waits until it is gone."""
-    client = session_of(context).client()
+def command(context: click.Context, no_wait: bool, leftovers: bool) -> int:
+    """Drain every replica, stop the workers and the router, end the daemon; waits until it is gone.
+
+    Where the daemon is gone already, killed or crashed, what it has left running is drained and stopped.
+    """
+    session = session_of(context)
+    client = session.client()
+    if not client.alive():
+        if left := session.left_behind():
+            return _take_away(
+                session, f"no daemon answers at {client.socket}; stopping {left} of the last one"
+            )
+        if leftovers:
+            return OK
+    elif leftovers:
+        click.echo(f"a daemon answers at {client.socket}, so nothing is left over")
+        return OK
     pid = int(client.get("/v1/status")["daemon"]["pid"])
     process = _open(pid)
     client.post("/v1/down")
     if no_wait:
         click.echo("draining")
-        return
+        return OK
     try:
         _wait(client, process)
     finally:
         if process is not None:
             os.close(process)
     click.echo("stopped")
+    return OK
+
+
+def _take_away(session: Session, words: str) -> int:
+    """Be a daemon for as long as it takes to stop what another has left."""
+    from stoker.cli import launch
+
+    launch.as_owner(session, "down", "--leftovers")
+    with launch.loading():
+        from stoker.cli.observers import observers_for_terminal
+        from stoker.runtime.daemon import run_daemon
+
+    click.echo(words)
+    options = launch.options_for(session, (), leaving=True, observers=observers_for_terminal())
+    code = run_daemon(options)
+    click.echo("stopped")
+    return code
 
 
 def _open(pid: int) -> int | None:
