@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stoker.api import documents, requests
-from stoker.api.facade import DaemonFacade, LogFile, Snapshot
+from stoker.api.facade import DaemonFacade, Snapshot
 from stoker.api.history import history_document
 from stoker.api.live import Feed
 from stoker.api.names import resolve_device, resolve_replica, resolve_service
@@ -19,6 +19,7 @@ from stoker.api.openapi import ENDPOINTS, document
 from stoker.api.page import Page
 from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
+from stoker.api.routes import routes_answer
 from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, request_lines, server_sent_events, start_of
 from stoker.decide.demand import KEPT_SECONDS
 from stoker.decide.health import IN_BED
@@ -134,6 +135,10 @@ class Endpoints:
         """Devices and owners."""
         return JSONResponse(documents.devices_document(self._facade.snapshot()))
 
+    async def routes(self, request: Request) -> Response:
+        """Addresses, for routers on other boxes."""
+        return routes_answer(request, self._facade, self.closing)
+
     async def plugins(self, request: Request) -> Response:
         """Plugins and their parts."""
         return JSONResponse(documents.plugins_document(self._facade.plugins()))
@@ -141,9 +146,8 @@ class Endpoints:
     async def story(self, request: Request) -> Response:
         """The chain behind a replica."""
         replica = request.path_params["replica"]
-        return JSONResponse(
-            {"replica": replica, "events": documents.story_events(self._facade.story(replica))}
-        )
+        events = documents.story_events(self._facade.story(replica))
+        return JSONResponse({"replica": replica, "events": events})
 
     async def logs(self, request: Request) -> Response:
         """Workers' output. Unknown names are found out before the stream begins."""
@@ -151,12 +155,8 @@ class Endpoints:
 
         name = self._log_name(request.query_params.get("service"))
         tail = requests.number(request, "tail")
-
-        def listing() -> Sequence[LogFile]:
-            return self._facade.logs(name)
-
         stream = LogTail(
-            listing,
+            partial(self._facade.logs, name),
             follow=requests.flag(request, "follow", default=False),
             tail=None if tail is None else int(tail),
             since=requests.number(request, "since"),

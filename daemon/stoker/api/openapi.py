@@ -64,6 +64,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get("/v1/history", "history", "Load, targets and replicas over the last hour",
          seconds={**NUMBER, "default": 3600}),
     _get("/v1/devices", "devices", "Devices, their health and who holds them"),
+    _get("/v1/routes", "routes", "Where each service and door listens; `follow`: JSON lines, on change",
+         follow=FLAG),
     _get("/v1/plugins", "plugins", "Plugins that were found, with the parts they bring"),
     _get("/v1/story/{replica}", "story", "The events of a replica and what caused them"),
     _get("/v1/logs", "logs", "Workers' output as JSON lines", "application/x-ndjson",

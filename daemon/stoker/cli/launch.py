@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stoker.runtime.options import DaemonOptions, Observer
 
 DEFAULT_FILES = ("stoker.yaml", "stoker.yml")
+ROUTER_OPTIONS = ("daemon", "token_file", "daemon_ca", "at")
 PATIENCE = 60.0
 """Seconds a daemon in the background gets to put its configuration in force."""
 ADDRESSES_PATIENCE = 4.0
@@ -111,6 +112,15 @@ def doors_for(given: Mapping[str, Any]) -> dict[str, Any]:
         "tls": (os.path.abspath(chain), os.path.abspath(key)) if chain and key else None,
         "operators": _group(group) if group else None,
     }
+
+
+def refuse_router_options(given: dict[str, Any]) -> None:
+    """Take those of the role router out, which mean nothing to a daemon. Raises UsageError where one was
+    given on the command line."""
+    for name in ROUTER_OPTIONS:
+        value, option = given.pop(name, None), f"--{name.replace('_', '-')}"
+        if value and any(word.split("=")[0] == option for word in sys.argv[1:]):
+            raise UsageError(f"{option} belongs to a router without a daemon; add --role router")
 
 
 def _group(name: str) -> int:

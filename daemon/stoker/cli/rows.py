@@ -124,7 +124,7 @@ def _replica_row(replica: Document, indexes: Mapping[str, int], *, brief: bool) 
     return (
         Cell(replica["id"]),
         Cell(replica["phase"], PHASE_STYLES.get(replica["phase"], "")),
-        Cell(_age(replica["since_s"])),
+        Cell(age(replica["since_s"])),
         Cell(str(replica["pid"] or "")),
         Cell("" if brief else replica["endpoint"]),
         Cell(",".join(str(indexes.get(uuid, uuid[:12])) for uuid in replica["devices"])),
@@ -133,14 +133,15 @@ def _replica_row(replica: Document, indexes: Mapping[str, int], *, brief: bool) 
     )
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """How long ago, or for how long."""
     return "now" if seconds < 1 else format_duration(float(int(seconds)))
 
 
 def headline(status: Document) -> str:
     """The daemon in one line."""
     daemon = status["daemon"]
-    who = f"stoker {daemon['version']}, pid {daemon['pid']}, up {_age(daemon['uptime_s'])}"
+    who = f"stoker {daemon['version']}, pid {daemon['pid']}, up {age(daemon['uptime_s'])}"
     text = f"{who}; {config_words(daemon['config'])}"
     return f"{text}; stopping" if daemon.get("stopping") else text
 

@@ -135,6 +135,34 @@ def listen_option(command: F) -> F:
     return command
 
 
+def role_options(command: F) -> F:
+    """What a box has a `stoker up` for."""
+    for option in (
+        click.option(
+            "--at", metavar="HOST", envvar="STOKER_ROUTER_AT",
+            help="Of the role router: open the addresses at HOST.  [default: 127.0.0.1]",
+        ),
+        click.option(
+            "--daemon-ca", type=click.Path(), envvar="STOKER_DAEMON_CA",
+            help="Of the role router: trust these certificates, PEM, in place of the system's.",
+        ),
+        click.option(
+            "--token-file", type=click.Path(), envvar="STOKER_TOKEN_FILE",
+            help="Of the role router: a file with the daemon's token, in place of STOKER_TOKEN.",
+        ),
+        click.option(
+            "--daemon", metavar="URL", envvar="STOKER_DAEMON",
+            help="Of the role router: where the daemon's API listens on TCP.",
+        ),
+        click.option(
+            "--role", type=click.Choice(["all", "router"]), default="all", show_default=True,
+            help="router: only a router here, for the services of a daemon on another box.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def sink_options(command: F) -> F:
     """Where events go besides the screen; each may stand in the environment too."""
     for option in (

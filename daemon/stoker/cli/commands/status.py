@@ -19,6 +19,10 @@ def command(context: click.Context, service: str | None, output: str) -> None:
     status = session_of(context).client().get("/v1/status", service=service)
     if output == "json":
         print_json(status)
+    elif status["daemon"].get("role") == "router":
+        from stoker.cli import router_role
+
+        router_role.show(status)
     else:
         show_status(status, everything=service is not None)
 
