@@ -76,12 +76,13 @@ def main() -> None:
     """Load the model, then serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args().port
+    parser.add_argument("--host", default="127.0.0.1")
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Handler.model = Model(Path(__file__).with_name("model.json"))
     devices = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
     print(f"model loaded; devices: {devices}; {THINK_SECONDS:g} s a request", flush=True)
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
 
 
 if __name__ == "__main__":
