@@ -94,6 +94,10 @@ class Folder:
         self.ear = str(self.sockets / "ear")
         """The socket to which the processes send what they log."""
 
+    def door(self, service: str) -> str:
+        """Where doors of another router bring requests to that service: to whichever process began last."""
+        return str(self.sockets / f"{_mark(service)}.d")
+
     def places(self, name: str) -> Places:
         """The files of the process of that name."""
         return Places(name, self.sockets, self.state)
@@ -103,9 +107,13 @@ class Folder:
         return [self.places(path.stem) for path in sorted(self.state.glob("*.json"))]
 
 
+def _mark(service: str) -> str:
+    return hashlib.sha256(service.encode()).hexdigest()[:8]
+
+
 def name_of(service: str, serial: int) -> str:
     """The name of a service's process; a new serial number makes a new one. Pure."""
-    return f"{hashlib.sha256(service.encode()).hexdigest()[:8]}-{serial}"
+    return f"{_mark(service)}-{serial}"
 
 
 def _sockets(context: PluginContext) -> Path:

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from stoker.errors import RouterError
 from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
-from stoker.model.state import Route, RoutingTable
+from stoker.model.state import UNIX, Route, RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_haproxy import ear
 from stoker_haproxy.addresses import Doors, refuse_from_now
@@ -124,6 +124,14 @@ class HaproxyRouter:
         """See stoker.plugin.ports.HandingRouter."""
         watch = self._watches.get(service)
         return None if watch is None else os.dup(watch.unit.sock.fileno())
+
+    def inside(self, service: ServiceKey) -> str:
+        """See stoker.plugin.ports.InnerRouter."""
+        try:
+            folder = self._folder or Folder(self._context)
+        except RouterError:
+            return ""  # which is told by `run`
+        return f"{UNIX}{folder.door(service)}"
 
     async def inherit(self, service: ServiceKey, fd: int) -> None:
         """See stoker.plugin.ports.HandingRouter."""

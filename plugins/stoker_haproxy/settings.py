@@ -49,6 +49,8 @@ class Settings:
     key: str = ""
     version: str = ""
     """Of the certificate: another one is served by another process."""
+    door: bool = False
+    """It listens for the doors of another router too. Processes of an older Stoker do not."""
 
     @classmethod
     def of(cls, route: Route) -> Settings:
@@ -64,6 +66,7 @@ class Settings:
             cert="" if tls is None else tls.cert,
             key="" if tls is None else tls.key,
             version="" if tls is None else tls.version,
+            door=True,
         )
 
     @classmethod
@@ -88,10 +91,11 @@ def why(settings: Settings, reason: str) -> str:
 
 
 def configuration(
-    service: str, settings: Settings, places: Places, *, ear: str, address: tuple[str, int]
+    service: str, settings: Settings, places: Places, *, ear: str, door: str, address: tuple[str, int]
 ) -> str:
-    """The whole file. `ear`: the socket for what is logged; `address`: that of the listening socket it is
-    handed; there a client without TLS says at once whether it speaks HTTP/1.1 or HTTP/2."""
+    """The whole file. `ear`: the socket for what is logged; `door`: that for doors of another router;
+    `address`: that of the listening socket it is handed; there a client without TLS says at once whether it
+    speaks HTTP/1.1 or HTTP/2."""
     host, port = address
     refuse = _refuse_grpc if settings.protocol == "grpc" else _refuse
     return _FILE.substitute(
@@ -105,6 +109,7 @@ def configuration(
         timeout=max(1, min(int(settings.timeout * 1000), _LONGEST)),
         errors="\n".join(_errors()),
         bind=f"{'ipv6' if ':' in host else 'ipv4'}@{host}:{port}{_tls(settings, places)}",
+        door=door,
         proxied=_PROXIED if settings.proxy_protocol else "# connections begin with a request",
         trusted=f"src {' '.join(settings.trusted)}" if settings.trusted else "always_false",
         max_body=_LARGEST if settings.max_body is None else settings.max_body,

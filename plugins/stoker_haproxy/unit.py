@@ -75,7 +75,10 @@ class Unit:
         """Start a process for that route. Raises RouterError."""
         settings = Settings.of(route)
         places, address = self.places, self.sock.getsockname()[:2]
-        text = configuration(route.service, settings, places, ear=self._folder.ear, address=address)
+        door = self._folder.door(route.service)
+        text = configuration(
+            route.service, settings, places, ear=self._folder.ear, door=door, address=address
+        )
         try:
             places.record.write_text("{}")
             places.configuration.write_text(text)

@@ -69,7 +69,7 @@ class Door:
         service = self._services.get(rule.service)
         if service is None:
             raise BadMessage(
-                503, f"service {rule.service.rpartition('/')[2]} has another router; ask at its own address"
+                503, f"no way leads from here to {rule.service.rpartition('/')[2]}; ask at its own address"
             )
         return Asked(service, _without(sent, rule.path) if rule.strip and rule.path != "/" else sent)
 

@@ -88,8 +88,9 @@ class Program:
         service.configure(route)
         service.closed = route.leaving
         if route.leaving:
-            self._listeners[name].close()
             service.last_requests()
+        if route.leaving or route.inner:
+            self._listeners[name].close()
         else:
             self._listeners[name].configure(route)
 

@@ -40,6 +40,7 @@ class RouteConfig(NamedTuple):
     protocol: str = "http"
     held: str = ""
     leaving: bool = False
+    inner: bool = False
     workers: tuple[WorkerConfig, ...] = ()
     tls: TlsConfig | None = None
     proxy_protocol: bool = False

@@ -63,6 +63,7 @@ def _encode_route(route: Route, last: tuple[str, int] | None) -> dict[str, Any]:
         "protocol": route.protocol,
         "held": route.held,
         "leaving": route.leaving,
+        "inner": route.inner,
         "max_body": route.max_body,
         "priority_header": route.priority_header,
         "timeout_header": route.timeout_header,

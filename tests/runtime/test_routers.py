@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 from stoker.config.load import load
 from stoker.config.sources import ConfigRequest
 from stoker.errors import ConfigError, PluginError, RouterError
+from stoker.model.door import Door, DoorRule
 from stoker.model.load import LoadSample
 from stoker.model.service import ServiceSpec
 from stoker.model.state import Route, RoutingTable, WorkerRoute
@@ -135,6 +137,63 @@ async def test_each_router_hears_of_its_own_services_only() -> None:
         assert [part.runs for part in parts.values()] == [1, 1]
     await routers.stop(3.0)
     assert [part.stopped for part in parts.values()] == [3.0, 3.0]
+
+
+class Doorkeeper(Part):
+    opens_doors = True
+
+
+class Inner(Part):
+    def inside(self, service: str) -> str:
+        return f"unix:/run/{service}"
+
+
+async def test_a_door_leads_to_services_of_another_router() -> None:
+    """By a route whose one worker is that router; at zero by none, so that requests wait at the door."""
+    made = {"a": Doorkeeper("a"), "b": Inner("b"), "c": Part("c")}
+    routers = Routers(make=made.__getitem__, choose=lambda service: service[-1], known=["a"])
+    rules = tuple(DoorRule(service=name) for name in ("x/a", "x/b", "y/b", "x/c", "gone/b"))
+    door = Door(host="127.0.0.1", port=80, rules=rules)
+    asked = table("x/a", "x/b", "y/b", "x/c")
+    grpc = replace(asked.routes["y/b"], protocol="grpc")
+    async with running(routers) as heard:
+        await routers.apply(RoutingTable(routes={**asked.routes, "y/b": grpc}, doors=(door,)))
+        await until(lambda: set(made["a"].routes) == {"x/a", "x/b"})
+        route = made["a"].routes["x/b"]
+        assert (route.inner, route.protocol) == (True, "http")
+        assert route.workers == (WorkerRoute(id="router:b", endpoint="unix:/run/x/b"),)
+        assert not made["b"].routes["x/b"].inner
+        made["a"].events.sample(LoadSample(service="x/b", start=0, end=1, arrivals=7))
+        assert heard.said == [], "its load is told by the router that has it"
+        await routers.apply(RoutingTable(routes=table("x/b", draining=True).routes, doors=(door,)))
+        await until(lambda: made["a"].routes["x/b"].workers == ())
+
+
+async def test_a_doorkeeper_that_loses_a_service_leads_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers only finish what they have of it, and are drained once it says so too."""
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "LOOK", 0.005)
+    names = {"x/s": "a"}
+    door = Door(host="127.0.0.1", port=80, rules=(DoorRule(service="x/s"),))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        old, new = Doorkeeper("a", sock.fileno()), Inner("b")
+        parts = {"a": old, "b": new}
+        routers = Routers(make=parts.__getitem__, choose=names.get, known=["a"])
+        async with running(routers):
+            await routers.apply(RoutingTable(routes=table("x/s").routes, doors=(door,)))
+            await until(lambda: "x/s" in old.routes)
+            busy = {"router:b": 3, "w-1": 1}
+            old.events.sample(LoadSample(service="x/s", start=0, end=1, in_flight=4, workers=busy))
+            names["x/s"] = "b"
+            await routers.apply(RoutingTable(routes=table("x/s").routes, doors=(door,)))
+            await until(lambda: old.routes["x/s"].leaving)
+            through, finishing = old.routes["x/s"].workers
+            assert (through.id, through.draining) == ("router:b", False)
+            assert (finishing.id, finishing.draining) == ("w-1", True)
+            rest = {"router:b": 3, "w-1": 0}
+            old.events.sample(LoadSample(service="x/s", start=1, end=2, in_flight=3, workers=rest))
+            await until(lambda: not old.routes["x/s"].leaving)
+            assert [worker.id for worker in old.routes["x/s"].workers] == ["router:b"]
 
 
 async def test_a_router_that_cannot_be_made_leaves_the_service_where_it_is() -> None:

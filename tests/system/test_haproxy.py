@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -53,6 +54,27 @@ def test_a_service_changes_its_router_and_its_daemon_under_load(box):
         load.more(40)
     assert load.failures == []
     assert {replica["pid"] for replica in box.ready("a", 2)} == before
+
+
+def test_the_front_door_leads_to_a_service_whichever_router_it_has(box):
+    """Under load at the door, while the service changes its router there and back: no request fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = f"ingress: {{port: {port}}}\n{FILE}"
+    box.write(text.replace("router: stoker", "router: haproxy"))
+    box.up()
+    box.ready("a", 2)
+    with Load(f"http://127.0.0.1:{port}") as load:
+        load.more(40)
+        box.write(text)
+        box.until(lambda: carried_by(box, "stoker"), "the default router has it")
+        load.more(40)
+        box.write(text.replace("router: stoker", "router: haproxy"))
+        box.until(lambda: carried_by(box, "haproxy: reads what is in flight"), "HAProxy has it again")
+        load.more(40)
+        box.until(lambda: box.service("a")["load"]["rps"] > 0, "its load is counted there")
+    assert load.failures == []
 
 
 def test_a_missing_haproxy_is_told_at_the_line_that_asks_for_it(box, tmp_path):

@@ -74,7 +74,8 @@ class WorkerRoute:
 class Route:
     """One service's address and the workers behind it. `held` says why there will be none, "" if it is
     worth waiting. `leaving`: another router has the address now; take no new connections there, answer what
-    is here and close each connection after its next answer."""
+    is here and close each connection after its next answer. `inner`: another router has the address and is
+    the one worker; only doors lead to it here."""
 
     service: ServiceKey
     host: str
@@ -87,6 +88,7 @@ class Route:
     protocol: str = "http"
     held: str = ""
     leaving: bool = False
+    inner: bool = False
     tls: Tls | None = None
     proxy_protocol: bool = False
     trusted_proxies: tuple[str, ...] = LOOPBACK

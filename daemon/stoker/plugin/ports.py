@@ -279,9 +279,21 @@ def router_shortfalls(router: Router) -> Mapping[str, str]:
 
 @runtime_checkable
 class DoorRouter(Router, Protocol):
-    """A router that also opens the doors of a table, which lead to services that it carries itself."""
+    """A router that also opens the doors of a table. They lead to services that it carries itself, and by
+    routes that are `inner` to those of others."""
 
     opens_doors: bool
+
+
+@runtime_checkable
+class InnerRouter(Router, Protocol):
+    """A router to whose services another one's doors can lead."""
+
+    def inside(self, service: ServiceKey) -> str:
+        """The endpoint at which it takes requests in HTTP/1.1 for that service from such a door, whose word
+        on where they come from it believes. It is for the daemon's user alone, and stays as it is while the
+        service has this router. "" if there is none."""
+        ...
 
 
 @runtime_checkable

@@ -17,11 +17,12 @@ from anyio.abc import TaskGroup
 from stoker.errors import RouterError, StokerError
 from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceKey
-from stoker.model.state import Route, RoutingTable
+from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.model.trace import SpanBatch
 from stoker.plugin.ports import (
     DoorRouter,
     HandingRouter,
+    InnerRouter,
     RecordingRouter,
     Router,
     RouterEvents,
@@ -36,6 +37,10 @@ LONGEST = 3600.0
 """Seconds its former router gets to finish what it has."""
 DOORKEEPER = "stoker"
 """The router that is made for front doors where none is in use that can open them."""
+THROUGH = "router:"
+"""What the id of a worker begins with that is another router."""
+HTTP = frozenset({"http", "h2"})
+"""Protocols of services to which a door can lead."""
 LOOK = 0.5
 """Seconds between two looks whether it has."""
 
@@ -54,7 +59,11 @@ class _Member:
     def at_rest(self, service: ServiceKey) -> bool:
         """Whether it has told of nothing that is still to be finished."""
         load = self.loads.get(service)
-        return load is None or not (load.in_flight or load.queued)
+        if load is None:
+            return True
+        if any(worker.startswith(THROUGH) for worker in load.workers):  # what a door leads on is another's
+            return not any(busy for worker, busy in load.workers.items() if not worker.startswith(THROUGH))
+        return not (load.in_flight or load.queued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +232,35 @@ class Routers:
             route = self._table.routes.get(service, replace(former, workers=()))
             routes[service] = replace(route, leaving=True)
         doors = self._table.doors if member is self._doorkeeper() else ()
+        for service in {rule.service for door in doors for rule in door.rules}:
+            inner = None if self._owners.get(service) == member.name else self._inner(service)
+            if inner is None:
+                continue
+            mine = routes[service].workers if service in routes else ()
+            finishing = tuple(replace(worker, draining=True) for worker in mine)
+            routes[service] = replace(inner, leaving=service in routes, workers=(*inner.workers, *finishing))
         member.feed.publish(RoutingTable(routes=routes, doors=doors))
+
+    def _inner(self, service: ServiceKey) -> Route | None:
+        """How a door leads to a service of another router, None where it cannot. Without workers requests
+        wait at the door, which has pages for people."""
+        route, owner = self._table.routes.get(service), self._members.get(self._owners.get(service, ""))
+        if route is None or owner is None or not isinstance(owner.router, InnerRouter):
+            return None
+        endpoint = owner.router.inside(service)
+        if route.protocol not in HTTP or not endpoint:
+            return None
+        serving = any(not worker.draining for worker in route.workers)
+        through = WorkerRoute(id=f"{THROUGH}{owner.name}", endpoint=endpoint)
+        return replace(
+            route,
+            inner=True,
+            protocol="http",
+            workers=(through,) if serving else (),
+            max_concurrency=None,
+            tls=None,
+            proxy_protocol=False,
+        )
 
     def _doorkeeper(self) -> _Member | None:
         """Who opens the front doors: the first that can."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stoker.model.door import Tls
+from stoker.plugin.ports import InnerRouter
 from stoker.plugin.testing.router_bench import SERVICE, Bench, Link
 from stoker.plugin.testing.router_peers import Worker, ask, read_answer, request, route_to, until
 
@@ -208,4 +209,23 @@ async def test_a_large_body_is_refused(tmp_path: Path) -> None:
         assert (await ask(port, body=b"x" * 1000)).status == 200
         refused = await ask(port, body=b"x" * 1001)
         assert (refused.status, refused.error) == (413, "the body is larger than it may be")
+    await worker.close()
+
+
+async def test_doors_of_another_router_come_in_by_a_socket_of_their_own(tmp_path: Path) -> None:
+    """Without TLS or PROXY headers, whatever the address asks for; what they say of the client counts."""
+    worker = await Worker("w").open()
+    async with linked(tmp_path) as link:
+        await link.route(worker.route(1), proxy_protocol=True, trusted_proxies=("10.9.9.9/32",))
+        assert isinstance(link.router, InnerRouter)
+        for timeout in (60.0, 30.0):  # another timeout is another process, at the same path
+            await link.route(worker.route(1), timeout=timeout)
+            path = link.router.inside(SERVICE).removeprefix("unix:")
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request("/door", fields=("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https")))
+            assert (await read_answer(reader)).status == 200
+            head = worker.heads[-1].lower()
+            assert "x-forwarded-for: 192.0.2.1\r\n" in head
+            assert "x-forwarded-proto: https\r\n" in head
+            writer.transport.abort()
     await worker.close()

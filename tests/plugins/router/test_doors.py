@@ -134,7 +134,7 @@ async def test_a_connection_outlives_a_service_behind_it_and_ends_with_its_door(
             one.get("/b")
             assert (await one.answer()).body == b"b"
             one.get("/a")
-            assert (await one.answer()).error == "service a has another router; ask at its own address"
+            assert (await one.answer()).error == "no way leads from here to a; ask at its own address"
         async with client(port) as one:
             one.get("/b")
             await one.answer()
@@ -143,3 +143,21 @@ async def test_a_connection_outlives_a_service_behind_it_and_ends_with_its_door(
             assert await one.closed()
     with pytest.raises(ConnectionRefusedError):
         await get(port)
+
+
+async def test_a_service_that_another_router_has_is_reached_by_the_door_alone(router: Router) -> None:
+    """The route is `inner`: its one worker is that router. Its own address is not opened here."""
+    async with worker("other router") as other, worker("own") as own:
+        own_port = free()
+        await router.route(own.route(), port=own_port)
+        port = await opened(router, DoorRule(service=SERVICE))
+        assert (await get(port)).body == b"own"
+        await router.route(other.route(), port=own_port, inner=True)
+        async with client(port) as one:
+            one.send(b"GET /x HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+            assert (await one.answer()).body == b"other router"
+        assert other.heard[-1].fields["x-forwarded-for"].startswith("192.0.2.1")
+        with pytest.raises(OSError):  # noqa: PT011 - refused
+            await get(own_port)
+        await router.route(own.route(), port=own_port, inner=False)
+        assert (await get(own_port)).body == (await get(port)).body == b"own"
