@@ -6,15 +6,14 @@ Anything else that escapes is a bug.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class StokerError(Exception):
     """Base of all errors that are meant to be read by a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigProblem:
+class ConfigProblem(NamedTuple):
     """One fault in the configuration, with the place where it stands.
 
     `line` and `column` count from 1; 0 means that the source has no lines (environment, command).

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from docs.blocks import ROOT, blocks
-from stoker.cli.main import cli
+from stoker.cli.group import cli
 from stoker.cli.reference import markdown
 
 RECIPES = [block for block in blocks(ROOT / "docs" / "recipes.md") if block.kind == "yaml"]

@@ -8,7 +8,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stoker.api.roles import Role
 from stoker.errors import ConflictError, StokerError
@@ -19,8 +19,7 @@ SO_PEERGROUPS = 59
 _UCRED = struct.Struct("iII")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class Peer(NamedTuple):
     """The process at the other end, by the kernel's word."""
 
     pid: int

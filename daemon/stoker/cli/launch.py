@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from stoker.cli.exits import FAILED, OK, UsageError
-from stoker.cli.session import Session
+from stoker.cli.place import Session
 from stoker.errors import StokerError
 
 if TYPE_CHECKING:

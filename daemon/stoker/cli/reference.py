@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import click
 
 from stoker.cli import exits
-from stoker.cli.main import COMMANDS, cli
+from stoker.cli.catalogue import COMMANDS
+from stoker.cli.group import cli
 
 SHARED = ("socket", "state_dir")
 HEAD = f"""# The commands

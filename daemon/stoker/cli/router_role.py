@@ -11,7 +11,7 @@ from typing import Any
 
 from stoker.cli.exits import UsageError
 from stoker.cli.launch import ROUTER_OPTIONS, in_background
-from stoker.cli.session import Session
+from stoker.cli.place import Session
 from stoker.errors import StokerError
 
 SHORTEST = 16

@@ -3,59 +3,17 @@ the command's name."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from stoker.cli import paths
-
-if TYPE_CHECKING:
-    from stoker.cli.client import Client
-    from stoker.runtime.leftovers import Leftovers
+from stoker.cli.catalogue import REPLICAS, SERVICES
+from stoker.cli.place import Session
+from stoker.cli.quick import daemon_names
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass
-class Session:
-    """The options given so far; the rest comes from the environment."""
-
-    socket_option: str | None = None
-    state_option: str | None = None
-
-    def client(self, timeout: float | None = None) -> Client:
-        """A client for the daemon that is meant."""
-        from stoker.cli.client import TIMEOUT, Client
-
-        sockets = paths.client_sockets(self.socket_option, os.environ, os.geteuid())
-        return Client(sockets, timeout or TIMEOUT, left=self.left_behind)
-
-    def left_behind(self) -> Leftovers:
-        """What a daemon that is gone has left running."""
-        from stoker.runtime.leftovers import left_behind
-
-        return left_behind(self.state_dir, self.runtime_dir)
-
-    @property
-    def socket(self) -> str:
-        """Where a new daemon opens its socket."""
-        return paths.daemon_socket(self.socket_option, os.environ, os.geteuid())
-
-    @property
-    def state_dir(self) -> str:
-        """Where a new daemon keeps its state."""
-        return paths.state_directory(self.state_option, os.environ, os.geteuid())
-
-    @property
-    def runtime_dir(self) -> str:
-        """Where a new daemon keeps its inner sockets."""
-        return paths.runtime_directory(self.state_dir, os.environ, os.geteuid())
 
 
 def session_of(context: click.Context) -> Session:
@@ -189,32 +147,15 @@ def sink_options(command: F) -> F:
     return command
 
 
-def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
 def complete_names(
     *, replicas: bool = False, services: bool = True
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
     """A completion that asks the daemon for its services and replicas; silent where none answers."""
 
-    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from stoker.errors import StokerError
+    kinds = frozenset({*([SERVICES] if services else []), *([REPLICAS] if replicas else [])})
 
-        try:
-            status = session_of(context).client(timeout=0.5).get("/v1/status")
-        except StokerError:
-            return []
-        names: list[str] = []
-        known = [service["name"] for service in status["services"]]
-        for service in status["services"]:
-            key = f"{service['deployment']}/{service['name']}"
-            if services:
-                names.append(service["name"] if known.count(service["name"]) == 1 else key)
-            if replicas:
-                names += [replica["id"] for replica in service["replicas"]]
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in daemon_names(session_of(context), kinds, incomplete)]
 
     return complete
 

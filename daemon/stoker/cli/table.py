@@ -6,10 +6,9 @@ Colours only on a terminal, and not where NO_COLOR is set or the terminal is dum
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Style = str
 """A name out of `_CODES`, or "" for plain."""
@@ -20,16 +19,14 @@ _CODES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """Text with one style."""
 
     text: str
     style: Style = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A heading; `right` for numbers; `shrink` gives up width first when the terminal is narrow."""
 
     title: str
@@ -37,8 +34,7 @@ class Column:
     shrink: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Columns and rows. Columns that are empty in every row are left out."""
 
     columns: tuple[Column, ...]
@@ -58,7 +54,11 @@ def coloured() -> bool:
 
 def width() -> int | None:
     """Columns of the terminal, None where there is none (nothing is shortened then)."""
-    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 def paint(text: str, style: Style, *, colour: bool) -> str:

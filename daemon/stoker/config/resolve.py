@@ -86,7 +86,7 @@ def resolve(raw: RawLayers, *, to_run: bool = True) -> EffectiveConfig:
 def _told(problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
     """In the order of their places, each once, and not more than anyone reads."""
     clean = [
-        replace(one, file=_printable(one.file), path=_printable(one.path), message=_printable(one.message))
+        one._replace(file=_printable(one.file), path=_printable(one.path), message=_printable(one.message))
         for one in problems
     ]
     order = sorted(dict.fromkeys(clean), key=lambda one: (one.file, one.line, one.column, one.path))

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from stoker.cli.session import config_options, output_option, print_json
+from stoker.cli.quick import print_json
+from stoker.cli.session import config_options, output_option
 from stoker.errors import ConfigError
 
 

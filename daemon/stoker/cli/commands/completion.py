@@ -14,7 +14,7 @@ def command(context: click.Context, shell: str) -> None:
 
     bash: eval "$(stoker completion bash)"; fish: stoker completion fish | source
     """
-    from stoker.cli.main import COMPLETE
+    from stoker.cli.quick import COMPLETE
 
     found = get_completion_class(shell)
     assert found is not None

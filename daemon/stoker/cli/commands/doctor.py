@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stoker.cli import exits
-from stoker.cli.session import Session, output_option, print_json, session_of, session_options
+from stoker.cli.place import Session
+from stoker.cli.quick import print_json
+from stoker.cli.session import output_option, session_of, session_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,8 @@ import click
 
 from stoker.cli.client import Client
 from stoker.cli.exits import OK
-from stoker.cli.session import Session, session_of, session_options
+from stoker.cli.place import Session
+from stoker.cli.session import session_of, session_options
 from stoker.errors import StokerError
 
 STEP = 0.2

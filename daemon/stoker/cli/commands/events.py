@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from stoker.cli.client import Client
-from stoker.cli.session import output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import output_option, session_of, session_options
 
 FIRST = 10
 """Events shown before the new ones when following."""

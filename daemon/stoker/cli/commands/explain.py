@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from stoker.cli.session import complete_names, output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import complete_names, output_option, session_of, session_options
 
 Line = tuple[str, str]
 STORY = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from stoker.cli.session import output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import output_option, session_of, session_options
 
 
 def complete_devices(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:

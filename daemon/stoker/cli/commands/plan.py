@@ -7,14 +7,9 @@ from typing import Any
 
 import click
 
-from stoker.cli.session import (
-    Session,
-    config_options,
-    output_option,
-    print_json,
-    session_of,
-    session_options,
-)
+from stoker.cli.place import Session
+from stoker.cli.quick import print_json
+from stoker.cli.session import config_options, output_option, session_of, session_options
 
 CHANGES = 2
 SIGNS = {"add": ("+", "green"), "remove": ("-", "red"), "restart": ("~", "yellow"), "scale": ("^", "cyan"),

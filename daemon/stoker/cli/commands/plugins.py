@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from stoker.cli.exits import NoDaemonError
-from stoker.cli.session import output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import output_option, session_of, session_options
 
 
 @click.command()

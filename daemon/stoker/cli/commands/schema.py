@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stoker.cli.session import print_json
+from stoker.cli.quick import print_json
 
 
 @click.command()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stoker.cli.session import config_options, output_option, print_json
+from stoker.cli.quick import print_json
+from stoker.cli.session import config_options, output_option
 from stoker.cli.values import DURATION
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from stoker.cli.client import story_path
-from stoker.cli.session import complete_names, output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import complete_names, output_option, session_of, session_options
 
 
 @click.command()

@@ -35,7 +35,7 @@ def command(context: click.Context) -> int:
 
 
 def _plain(client: Client, *, again: bool, pause: Callable[[float], None] = time.sleep) -> int:
-    from stoker.cli.commands.status import show_status
+    from stoker.cli.status_text import show_status
 
     while True:
         show_status(client.get("/v1/status"), everything=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stoker.cli.session import output_option, print_json, session_of, session_options
+from stoker.cli.quick import print_json
+from stoker.cli.session import output_option, session_of, session_options
 
 if TYPE_CHECKING:
     from stoker.api.roles import Role
