@@ -153,10 +153,13 @@ def test_scale_stop_start_and_cordon(tab, box):
     cpu.get_by_role("button", name="More replicas").click()
     box.until(lambda: box.service("cpu")["max_replicas"] == 2, "one replica more is allowed")
     sync_api.expect(cpu.locator(".bounds")).to_have_text("1..2")
-    stop = cpu.get_by_role("button", name="Stop")
+    stop, sure = (cpu.get_by_role("button", name=name) for name in ("Stop", "Sure?"))
     stop.click()
+    sync_api.expect(sure).to_be_visible()
+    sync_api.expect(stop).to_be_visible()  # after three seconds it asks no more
     assert box.service("cpu")["target"] == 1, "one press must not stop a service"
-    cpu.get_by_role("button", name="Sure?").click()
+    stop.click()
+    sure.click()
     sync_api.expect(cpu.locator(".badge")).to_have_text("stopped")
     cpu.get_by_role("button", name="Start", exact=True).click()
     sync_api.expect(cpu.locator(".cell[data-phase=ready]")).to_have_count(1)

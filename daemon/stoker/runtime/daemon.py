@@ -27,6 +27,7 @@ from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import Application, PluginContext
+from stoker.runtime import loop
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt, to_be_taken_over
@@ -72,7 +73,7 @@ def run_daemon(options: DaemonOptions) -> int:
     One that is told to make way for another (`stoker reexec`) does not return: the same process begins anew
     with the same arguments, so its children stay its own and a supervisor sees nothing end.
     """
-    if anyio.run(_main, options, backend="asyncio"):
+    if anyio.run(_main, options, backend="asyncio", backend_options=loop.OPTIONS):
         begin_anew()
     return 0
 

@@ -25,6 +25,7 @@ from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext, Router
+from stoker.runtime import loop
 from stoker.runtime.home import Home, RefusedError, follow
 from stoker.runtime.store import Store
 
@@ -51,7 +52,7 @@ class RouterOptions:
 def run_router(options: RouterOptions) -> int:
     """Run until told to end; returns the exit code. Raises StokerError if it cannot begin."""
     trust = options.home.trust()
-    anyio.run(_main, options, trust, backend="asyncio")
+    anyio.run(_main, options, trust, backend="asyncio", backend_options=loop.OPTIONS)
     return 0
 
 
