@@ -16,5 +16,6 @@ limits are variables of the process.
 -   Life. A process is found again by its record (`places`, `unit`), with the counters that were told last
     kept in the process itself. Its listening socket is handed to it as one HAProxy hands it to the next
     (`process.hand_over`), so a daemon can have a copy back from it, and give that to the next process or
-    to another router.
+    to another router. A process that does nothing else holds one more (`keeping`), for when the daemon dies
+    as well.
 """

@@ -30,6 +30,10 @@ class Doors:
         if before is not None:
             before.close()
 
+    def recall(self, service: ServiceKey, sock: socket.socket) -> None:
+        """A listening socket of a process that is gone, for the next table; ours to close from now on."""
+        self._given[service] = sock
+
     def forget(self) -> None:
         """Close what no table has asked for."""
         while self._given:
@@ -45,7 +49,7 @@ class Doors:
         """A listening socket there; the caller's to close. Raises RouterError."""
         given = self._given.pop(service, None)
         if given is not None:
-            if given.getsockname()[1] == port:
+            if port in (0, given.getsockname()[1]):
                 return given
             given.close()
         last = self._last.get(service)

@@ -93,6 +93,9 @@ class Folder:
         self.log = Path(context.state_dir) / "logs" / "haproxy.log"
         self.ear = str(self.sockets / "ear")
         """The socket to which the processes send what they log."""
+        self._serial = 0
+        self.keep = str(self.sockets / "keep")
+        """The socket of the process that holds the listening sockets."""
 
     def door(self, service: str) -> str:
         """Where doors of another router bring requests to that service: to whichever process began last."""
@@ -101,6 +104,11 @@ class Folder:
     def places(self, name: str) -> Places:
         """The files of the process of that name."""
         return Places(name, self.sockets, self.state)
+
+    def new(self, service: str) -> Places:
+        """The files of another process for that service."""
+        self._serial = 1 + max([self._serial, *(_serial(path.stem) for path in self.state.glob("*.json"))])
+        return self.places(f"{_mark(service)}-{self._serial}")
 
     def known(self) -> list[Places]:
         """Of all processes that left a record."""
@@ -111,9 +119,9 @@ def _mark(service: str) -> str:
     return hashlib.sha256(service.encode()).hexdigest()[:8]
 
 
-def name_of(service: str, serial: int) -> str:
-    """The name of a service's process; a new serial number makes a new one. Pure."""
-    return f"{_mark(service)}-{serial}"
+def _serial(name: str) -> int:
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
 
 
 def _sockets(context: PluginContext) -> Path:

@@ -18,8 +18,9 @@ from stoker.model.state import UNIX, Route, RoutingTable
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker_haproxy import ear
 from stoker_haproxy.addresses import Doors, refuse_from_now
+from stoker_haproxy.keeping import Keeping
 from stoker_haproxy.lines import Line
-from stoker_haproxy.places import Folder, name_of
+from stoker_haproxy.places import Folder
 from stoker_haproxy.settings import Settings
 from stoker_haproxy.unit import Unit
 from stoker_haproxy.watch import SAMPLE_EVERY, Ears, Watch
@@ -69,9 +70,9 @@ class HaproxyRouter:
         self._doors = Doors()
         self._troubles: dict[ServiceKey, str] = {}
         self._drains = Drains()
+        self._keeping = Keeping(context, self._serving)
         self._lock = anyio.Lock()
         self._tasks: TaskGroup | None = None
-        self._serial = 0
         self._events: RouterEvents
         self._sample_every = sample_every
 
@@ -80,13 +81,15 @@ class HaproxyRouter:
     async def run(self, events: RouterEvents) -> None:
         """See stoker.plugin.ports.Router."""
         self._events = events
-        folder = await self._prepared()
+        self._folder = folder = await _prepared(self._context, events)
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
+                tasks.start_soon(self._keeping.run)
                 tasks.start_soon(ear.listen, folder.ear, self._hear)
                 async with self._lock:
                     await self._take_over(folder)
+                    await self._recall()
                     if self._table is not None:
                         await self._become(self._table)
                 await anyio.sleep_forever()
@@ -109,7 +112,8 @@ class HaproxyRouter:
         """See stoker.plugin.ports.Router."""
         async with self._lock:
             if self._folder is None or self._tasks is None:
-                await self._end_found()
+                await _end_found(self._binary, self._folder or Folder(self._context))
+                await self._keeping.end()
                 return
             self._table = RoutingTable()
             for service in list(self._watches):
@@ -119,6 +123,7 @@ class HaproxyRouter:
                 await anyio.sleep(LOOK)
         for watch in list(self._leaving):
             await self._finished(watch)
+        await self._keeping.end()
 
     def listening(self, service: ServiceKey) -> int | None:
         """See stoker.plugin.ports.HandingRouter."""
@@ -140,23 +145,8 @@ class HaproxyRouter:
 
     # -- processes of an earlier daemon ----------------------------------------------------------------
 
-    async def _prepared(self) -> Folder:
-        """The folder of everything, as soon as it can be had."""
-        said = ""
-        while True:
-            try:
-                self._folder = Folder(self._context)
-            except RouterError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._events.trouble("", said)
-                await anyio.sleep(RETRY)
-            else:
-                return self._folder
-
     async def _take_over(self, folder: Folder) -> None:
         for places in folder.known():
-            self._serial = max(self._serial, int(places.name.rpartition("-")[2] or 0))
             try:
                 unit = await Unit.take_over(self._binary, folder, places)
             except RouterError:
@@ -172,16 +162,14 @@ class HaproxyRouter:
             self._watches[service] = watch
             self._bound(service, unit.sock)
 
-    async def _end_found(self) -> None:
-        """End what an earlier daemon left, for one that never ran."""
-        folder = self._folder or Folder(self._context)
-        for places in folder.known():
-            try:
-                unit = await Unit.take_over(self._binary, folder, places)
-            except RouterError:
-                places.remove()
-                continue
-            await unit.end()
+    async def _recall(self) -> None:
+        """Have the sockets of services whose processes died with the daemon before."""
+        for service, sock in (await self._keeping.recall()).items():
+            if service in self._watches:
+                sock.close()
+            else:
+                self._doors.recall(service, sock)
+        self._keeping.changed()
 
     # -- the table -------------------------------------------------------------------------------------
 
@@ -197,6 +185,7 @@ class HaproxyRouter:
         if not all([await self._served(route) for route in wanting]) and self._tasks is not None:
             self._tasks.start_soon(self._try_again, table)
         self._doors.forget()
+        self._keeping.changed()
 
     async def _tell(self, watch: Watch, route: Route) -> None:
         await watch.unit.configure(route)
@@ -228,29 +217,19 @@ class HaproxyRouter:
     def _serves(self, watch: Watch, route: Route) -> bool:
         """Whether the process is as fixed as the route asks for."""
         identity = watch.unit.identity
-        return identity.settings == Settings.of(route) and self._at(watch, route)
-
-    @staticmethod
-    def _at(watch: Watch, route: Route) -> bool:
-        identity = watch.unit.identity
-        open_at = watch.unit.sock.getsockname()[:2]
-        return (identity.host, identity.port) == (route.host, route.port) or open_at == (
-            route.host,
-            route.port,
-        )
+        return identity.settings == Settings.of(route) and _at(watch, route)
 
     async def _serve(self, service: ServiceKey, route: Route) -> None:
         """Start a process for the route, at the address that is open if it is the right one. Raises
         RouterError; then all is as it was."""
         before = self._watches.get(service)
-        same = before is not None and self._at(before, route)
+        same = before is not None and _at(before, route)
         if before is not None and same:
             sock = before.unit.sock.dup()
         else:
             sock = await self._open(service, route, before)
         folder = self._folder or Folder(self._context)
-        self._serial += 1
-        unit = Unit(self._binary, folder, folder.places(name_of(service, self._serial)), sock)
+        unit = Unit(self._binary, folder, folder.new(service), sock)
         try:
             await unit.start(route)
         except RouterError:
@@ -297,12 +276,16 @@ class HaproxyRouter:
             drained=self._drained,
             trouble=self._events.trouble,
             finished=self._finished,
+            replaced=self._keeping.changed,
         )
         watch = Watch(unit, ears)
         if self._tasks is not None:
             self._tasks.start_soon(watch.measure)
             self._tasks.start_soon(watch.guard)
         return watch
+
+    def _serving(self) -> Iterator[Unit]:
+        yield from (watch.unit for watch in self._watches.values() if not watch.leaving)
 
     def _sample(self, watch: Watch, sample: LoadSample) -> None:
         if self._watches.get(sample.service) is watch:
@@ -341,3 +324,33 @@ class HaproxyRouter:
         if self._troubles.get(service) != message:
             self._troubles[service] = message
             self._events.trouble(service, message)
+
+
+async def _prepared(context: PluginContext, events: RouterEvents) -> Folder:
+    """The folder of everything, as soon as it can be had."""
+    said = ""
+    while True:
+        try:
+            return Folder(context)
+        except RouterError as error:
+            if str(error) != said:
+                said = str(error)
+                events.trouble("", said)
+            await anyio.sleep(RETRY)
+
+
+async def _end_found(binary: str, folder: Folder) -> None:
+    """End what an earlier daemon left, for one that never ran."""
+    for places in folder.known():
+        try:
+            unit = await Unit.take_over(binary, folder, places)
+        except RouterError:
+            places.remove()
+            continue
+        await unit.end()
+
+
+def _at(watch: Watch, route: Route) -> bool:
+    """Whether the process is where the route asks for."""
+    identity, wanted = watch.unit.identity, (route.host, route.port)
+    return wanted in ((identity.host, identity.port), watch.unit.sock.getsockname()[:2])

@@ -33,6 +33,8 @@ class Ears:
     drained: Callable[[Watch, str], None]
     trouble: Callable[[ServiceKey, str], None]
     finished: Callable[[Watch], Awaitable[None]]
+    replaced: Callable[[], None]
+    """A process that ended has a successor."""
 
 
 class Watch:
@@ -129,5 +131,6 @@ class Watch:
             else:
                 return
             backoff = FIRST_BACKOFF
+            self._ears.replaced()
             ended = f"HAProxy (pid {pid}) ended; it runs again as pid {unit.identity.pid}"
             self._ears.trouble(unit.identity.service, ended)

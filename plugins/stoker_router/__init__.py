@@ -40,9 +40,9 @@ choice) > `exchange` (one request) > `upstream` (a worker's connection). Where c
 address), `crowd` (how many there may be). Around it: `inheritance` (listening sockets handed on), `hangup`,
 `alarm`, `reports` (what is told), `recording` (each request, for who wants to know), `access` (the log),
 `control` (the socket), `program` (the table in force), `lifetime`, `main`. The daemon's side: `link`,
-`channel`, `former` (programs that were replaced), `bridge` (`sockets`; `holding`, the line to `holder`,
-which is run as a script), `launch`, `wire`, `plugin`; `protocol` is shared. The program imports nothing of
-the daemon and starts in a tenth of a second.
+`channel`, `former` (programs that were replaced), `bridge` (`sockets`, and `stoker.plugin.holding`, the line
+to the process that does nothing else), `launch`, `wire`, `plugin`; `protocol` is shared. The program imports
+nothing of the daemon and starts in a tenth of a second.
 
 Not spoken: HTTP/2 and gRPC (`protocol: grpc` asks for another router). One process serves all services;
 what it costs beside others stands in `docs/router.md`.

@@ -10,9 +10,11 @@ import anyio.to_thread
 
 from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
+from stoker.plugin.copies import Copy
+from stoker.plugin.holding import EVERY, Holding
 from stoker.plugin.ports import PluginContext
-from stoker_router.holding import Holding
-from stoker_router.sockets import Copy, SocketCopies, fetch
+from stoker_router import launch
+from stoker_router.sockets import SocketCopies, fetch
 
 Places = Mapping[ServiceKey, tuple[str, int]]
 """Where services are open: host and port."""
@@ -24,7 +26,7 @@ class Bridge:
     def __init__(self, context: PluginContext) -> None:
         self.copies = SocketCopies()
         self._context = context
-        self._holding = Holding(context)
+        self._holding = Holding(context, lambda: launch.keep_path(context))
         self._depositing = anyio.Lock()
         self._table: RoutingTable | None = None
         self._over = False
@@ -76,7 +78,8 @@ class Bridge:
                 return
             copies = self.copies.duplicates()
             try:
-                await anyio.to_thread.run_sync(self._holding.deposit, copies, program)
+                programs = {EVERY: program} if program else {}
+                await anyio.to_thread.run_sync(self._holding.deposit, copies, programs)
             finally:
                 for copy in copies.values():
                     os.close(copy.fd)

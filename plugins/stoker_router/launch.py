@@ -42,6 +42,11 @@ def control_path(context: PluginContext) -> str:
     return str(folder / "router.sock")
 
 
+def keep_path(context: PluginContext) -> str:
+    """Where the socket of the process is that holds the listening sockets. Raises RouterError."""
+    return f"{control_path(context).removesuffix('.sock')}.keep"
+
+
 def log_path(context: PluginContext) -> Path:
     """The program's log."""
     return Path(context.state_dir) / "logs" / "router.log"

@@ -15,6 +15,7 @@ from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import RoutingTable
 from stoker.model.trace import SpanBatch
+from stoker.plugin.copies import copy_of
 from stoker.plugin.ports import PluginContext, RouterEvents
 from stoker.plugin.processes import gone
 from stoker_router import launch
@@ -22,7 +23,7 @@ from stoker_router.bridge import Bridge
 from stoker_router.channel import Channel, ChannelClosed
 from stoker_router.former import Formers
 from stoker_router.protocol import VERSION
-from stoker_router.sockets import copy_of, giving, send_to_next
+from stoker_router.sockets import giving, send_to_next
 from stoker_router.wire import decode_records, decode_sample, decode_spans, encode_doors, encode_table
 
 HELLO_TIMEOUT = 10.0

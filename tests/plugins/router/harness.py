@@ -21,11 +21,11 @@ import anyio
 from stoker.model.door import Door
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
+from stoker.plugin.holding import Holding
 from stoker.plugin.ports import PluginContext
 from stoker.plugin.processes import gone
 from stoker_router import launch
 from stoker_router.channel import Channel
-from stoker_router.holding import Holding
 from stoker_router.link import ProgramLink
 
 PATIENCE = 15.0
@@ -482,9 +482,14 @@ async def program_pid(made: PluginContext) -> int:
         return channel.pid
 
 
+def holding_of(made: PluginContext) -> Holding:
+    """Another line to the process that holds the sockets."""
+    return Holding(made, lambda: launch.keep_path(made))
+
+
 async def end_program(made: PluginContext) -> None:
     """kill -9, whatever state it is in; and the end of the process that holds its sockets."""
-    Holding(made).end()
+    holding_of(made).end()
     pid = await program_pid(made)
     if pid:
         os.kill(pid, signal.SIGKILL)

@@ -6,27 +6,39 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from plugins.router.harness import SERVICE, context, get, linked, program_pid, together, until, worker
+from plugins.router.harness import (
+    SERVICE,
+    context,
+    get,
+    holding_of,
+    linked,
+    program_pid,
+    together,
+    until,
+    worker,
+)
 from plugins.router.test_link import alive
+from stoker.plugin import holder, holding
+from stoker.plugin.copies import Copy
+from stoker.plugin.holding import EVERY
 from stoker.plugin.ports import PluginContext
 from stoker.plugin.processes import gone
-from stoker_router import holder, holding
-from stoker_router.holding import Holding
-from stoker_router.sockets import Copy
 
 pytestmark = pytest.mark.anyio
 
 
 def held(made: PluginContext) -> set[str]:
     """The services whose sockets the holder has."""
-    line = Holding(made)
+    line = holding_of(made)
     try:
         with closing_copies(line.withdraw()) as found:
             return set(found)
@@ -158,11 +170,11 @@ async def end_of_program(made: PluginContext) -> None:
 def test_another_daemon_gets_nothing(tmp_path: Path) -> None:
     made = context(tmp_path)
     stranger = PluginContext(instance="stranger", state_dir=made.state_dir, runtime_dir=made.runtime_dir)
-    line = Holding(made)
+    line = holding_of(made)
     try:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             copies = {SERVICE: Copy("127.0.0.1", listening.getsockname()[1], listening.fileno())}
-            line.deposit(copies, os.getpid())
+            line.deposit(copies, {EVERY: os.getpid()})
         assert held(stranger) == set()
         assert held(made) == {SERVICE}
     finally:
@@ -186,14 +198,56 @@ def test_it_holds_for_a_while_when_nobody_is_left(
             target=holder.Holder(listener, made.instance, made.state_dir).serve, daemon=True
         )
         serving.start()
-        line = Holding(made)
+        line = holding_of(made)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             copies = {SERVICE: Copy("127.0.0.1", listening.getsockname()[1], listening.fileno())}
-            line.deposit(copies, os.getpid() if left == "a program" else 0)
+            line.deposit(copies, {EVERY: os.getpid()} if left == "a program" else {})
         if left != "a daemon":
             line.leave()
         serving.join(5 if left == "nobody" else 0.6)
         assert serving.is_alive() == (left != "nobody")
+        line.end()
+        serving.join(5)
+        assert not serving.is_alive()
+
+
+def test_each_service_is_held_while_its_own_program_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each has one: the socket of a program that is gone is let go, that of another is not."""
+    monkeypatch.setattr(holder, "PATIENCE", 0.2)
+    monkeypatch.setattr(holding, "PATIENCE", 5.0)
+    made = context(tmp_path)
+    path = str(Path(made.runtime_dir) / "router.keep")
+    Path(made.runtime_dir).mkdir(exist_ok=True)
+    Path(made.state_dir).mkdir(exist_ok=True)
+    gone_by = subprocess.Popen(["sleep", "60"])
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
+        listener.bind(path)
+        listener.listen()
+        serving = threading.Thread(
+            target=holder.Holder(listener, made.instance, made.state_dir).serve, daemon=True
+        )
+        serving.start()
+        line = holding_of(made)
+        with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+            ports = [one.getsockname()[1] for one in (a, b)]
+            line.deposit(
+                {
+                    "x/a": Copy("127.0.0.1", ports[0], a.fileno()),
+                    "x/b": Copy("127.0.0.1", ports[1], b.fileno()),
+                },
+                {"x/a": os.getpid(), "x/b": gone_by.pid},
+            )
+        line.leave()
+        assert not refused(ports[1])
+        gone_by.kill()
+        gone_by.wait()
+        deadline = time.monotonic() + 15
+        while not refused(ports[1]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert not refused(ports[0])
         line.end()
         serving.join(5)
         assert not serving.is_alive()

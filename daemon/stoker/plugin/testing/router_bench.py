@@ -20,6 +20,7 @@ import anyio
 
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
+from stoker.plugin import holder
 from stoker.plugin.ports import PluginContext, Router, RouterEvents
 from stoker.plugin.testing.router_peers import DEADLINE, until
 
@@ -146,8 +147,16 @@ class Bench:
         assert daemon.stdout is not None
         return daemon, int(await asyncio.to_thread(daemon.stdout.readline))
 
-    def programs(self) -> list[int]:
-        """The processes that serve this state directory: those whose command line names it."""
+    def held(self, port: int) -> bool:
+        """Whether a process that only holds sockets has the one that listens there."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+        holders = set(self.programs()) - set(self.programs(holding=False))
+        return any(os.readlink(fd) in sockets for pid in holders for fd in Path(f"/proc/{pid}/fd").iterdir())
+
+    def programs(self, *, holding: bool = True) -> list[int]:
+        """The processes that serve this state directory: those whose command line names it. `holding`: also
+        one that holds their sockets and does nothing else."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -156,6 +165,8 @@ class Bench:
                 except OSError:
                     continue  # it has just ended
                 named = any(self.places["state_dir"].encode() in word for word in argv)
+                if not holding and holder.__file__.encode() in argv:
+                    continue
                 if named and FIRST_DAEMON.encode() not in argv:
                     found.append(int(entry.name))
         return found

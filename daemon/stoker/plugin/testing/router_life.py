@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 
 from stoker.plugin.ports import HandingRouter
-from stoker.plugin.testing.router_bench import SERVICE, Bench, Link
-from stoker.plugin.testing.router_peers import Load, Worker, WorkerProcess, ask, until
+from stoker.plugin.testing.router_bench import SERVICE, Bench, Link, make_router
+from stoker.plugin.testing.router_peers import Load, Worker, WorkerProcess, ask, together, until
 from stoker.plugin.testing.router_points import expect
 
 
@@ -101,6 +101,30 @@ class Life:
         await load.stop()
         assert load.failed == []
         assert bench.programs() == programs
+        for worker in workers:
+            await worker.kill()
+
+    async def test_an_address_outlives_daemon_and_program(self, bench: Bench) -> None:
+        """Killed together: clients wait for the next ones, and none is refused."""
+        expect(make_router(bench.factory, bench.context), "held")
+        workers = [await WorkerProcess(name).start() for name in "ab"]
+        routes = [worker.route(2) for worker in workers]
+        daemon, port = await bench.first_daemon(*routes)
+        assert (await ask(port)).status == 200
+        await until(lambda: bench.held(port), "its socket is held")
+        routing = bench.programs(holding=False)
+        daemon.kill()
+        await asyncio.to_thread(daemon.communicate)
+        for pid in routing:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not set(routing) & set(bench.programs()), "they are gone")
+        waiting = [asyncio.ensure_future(ask(port)) for _ in range(6)]
+        async with bench.linked() as link:
+            assert await link.route(*routes) == port
+            assert {answer.status for answer in await together(waiting)} == {200}
+            await asyncio.wait_for(link.router.stop(1.0), 20)
+            assert bench.programs() == []
+            assert not _open(port)
         for worker in workers:
             await worker.kill()
 

@@ -12,6 +12,7 @@ POINTS: Mapping[str, str] = {
     "load": "in-flight and queued seconds are exact time integrals",
     "deadline": "`timeout` bounds waiting and working together",
     "records": "single requests are told (`RecordingRouter`)",
+    "held": "an address stays open when daemon and program are killed together (see `stoker.plugin.holding`)",
     "hand-over": "an open address is given to another router, and taken from one",
 }
 """The points, each with what is promised where it is not declared."""

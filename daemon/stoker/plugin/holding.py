@@ -13,42 +13,49 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stoker.model.service import ServiceKey
+from stoker.plugin import holder
+from stoker.plugin.copies import SOCKETS_PER_MESSAGE, Copy, receive_copies
 from stoker.plugin.ports import PluginContext
-from stoker_router import holder, launch
-from stoker_router.protocol import SOCKETS_PER_MESSAGE
-from stoker_router.sockets import PATIENCE, Copy, receive_copies
 
+EVERY = ""
+"""In place of a service: its program is that of all."""
+PATIENCE = 2.0
+"""Seconds for an answer."""
 BEGINNING = 15.0
 """Seconds that a new holder gets to answer: on a busy machine a Python takes its time to begin."""
 
 
 class Holding:
-    """The line to the holder, which is started when there is something to hold."""
+    """The line to the holder, which is started when there is something to hold. `path` says where its socket
+    is, one of each router's own, and may raise RouterError."""
 
-    def __init__(self, context: PluginContext) -> None:
+    def __init__(self, context: PluginContext, path: Callable[[], str]) -> None:
         self._context = context
+        self._where = path
         self._line: socket.socket | None = None
         self._held: frozenset[tuple[ServiceKey, str, int]] = frozenset()
         """What the holder has of us."""
-        self._watched = 0
-        """The program whose end it knows of."""
+        self._watched: Mapping[ServiceKey, int] = {}
+        """The programs whose end it knows of."""
 
-    def deposit(self, copies: Mapping[ServiceKey, Copy], program: int) -> None:
-        """Have these held, in place of all others, and the end of that process watched."""
+    def deposit(self, copies: Mapping[ServiceKey, Copy], programs: Mapping[ServiceKey, int]) -> None:
+        """Have these held, in place of all others, and the ends of the processes watched that serve them: by
+        service, or that of all by EVERY."""
         wanted = frozenset((service, copy.host, copy.port) for service, copy in copies.items())
         if self._line is None and not copies:
             return
-        if wanted == self._held and program == self._watched and self._lives():
+        if wanted == self._held and programs == self._watched and self._lives():
             return
         if self._open(begin=True):
             self._keep(list(copies.items()))
-            self._watch(program)
-            self._held, self._watched = (wanted, program) if self._line is not None else (frozenset(), 0)
+            self._watch(programs)
+            told = self._line is not None
+            self._held, self._watched = (wanted, dict(programs)) if told else (frozenset(), {})
 
     def withdraw(self) -> dict[ServiceKey, Copy]:
         """Copies of what is held for the instance; they are the caller's to close. {} if there is nothing."""
@@ -75,7 +82,7 @@ class Holding:
         """Hang up. The holder goes on, for the next daemon."""
         if self._line is not None:
             self._line.close()
-        self._line, self._held, self._watched = None, frozenset(), 0
+        self._line, self._held, self._watched = None, frozenset(), {}
 
     def _keep(self, copies: Sequence[tuple[ServiceKey, Copy]]) -> None:
         for start in range(0, max(len(copies), 1), SOCKETS_PER_MESSAGE):
@@ -84,13 +91,20 @@ class Holding:
             request = {"op": "keep", "services": places, "first": start == 0}
             self._ask(request, [copy.fd for _, copy in batch])
 
-    def _watch(self, program: int) -> None:
-        try:
-            pidfd = os.pidfd_open(program) if program else None
-        except OSError:
-            return  # it has just ended; the next is told of soon
-        if pidfd is not None:
-            self._ask({"op": "watch"}, [pidfd])
+    def _watch(self, programs: Mapping[ServiceKey, int]) -> None:
+        found: list[tuple[ServiceKey, int]] = []
+        for service, pid in programs.items():
+            with contextlib.suppress(OSError):  # it has just ended; the next is told of soon
+                found.append((service, os.pidfd_open(pid)))
+        for start in range(0, len(found), SOCKETS_PER_MESSAGE):
+            batch = found[start : start + SOCKETS_PER_MESSAGE]
+            services = [service for service, _ in batch]
+            of_all = services == [EVERY]
+            request = (
+                {"op": "watch"} if of_all else {"op": "watch", "services": services, "first": start == 0}
+            )
+            self._ask(request, [pidfd for _, pidfd in batch])
+        for _, pidfd in found:
             os.close(pidfd)
 
     # -- the line --------------------------------------------------------------------------------------
@@ -98,7 +112,7 @@ class Holding:
     @property
     def _path(self) -> str:
         """Raises RouterError."""
-        return f"{launch.control_path(self._context).removesuffix('.sock')}.keep"
+        return self._where()
 
     def _lives(self) -> bool:
         """Whether the holder that we know still listens to us."""
