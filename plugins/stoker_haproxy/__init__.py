@@ -1,4 +1,4 @@
-"""Router for heavy traffic, HTTP/2 and gRPC: HAProxy 2.8 or newer, one process for each service.
+"""Router for HTTP/2 and gRPC: HAProxy 2.8 or newer, one process for each service.
 
 The daemon is never on the path of a request, and HAProxy is never reloaded. `HaproxyRouter` (`router.py`)
 starts a process for each service with a configuration that says what is fixed (`settings`,

@@ -11,7 +11,7 @@ from stoker.plugin.ports import PluginContext, Router, RouterFactory, Shortfalls
 
 @impl
 def stoker_routers() -> Mapping[str, RouterFactory]:
-    """HAProxy: for heavy traffic, HTTP/2 and gRPC."""
+    """HAProxy: for HTTP/2 and gRPC."""
     return {"haproxy": make}
 
 

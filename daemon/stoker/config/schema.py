@@ -366,7 +366,7 @@ class BoxSection(Section):
     idle: Literal["fill", "release"] = "release"
     """Spare devices: fill them with replicas, or leave them free."""
     router: Annotated[str, Text("the name of a router", "stoker", r"[A-Za-z0-9_-]+")] = "stoker"
-    """What carries the requests: stoker, or haproxy for heavy traffic."""
+    """What carries the requests: stoker, or haproxy, which gives each service a process of its own."""
     cpu: Cores | None = None
     """Cores that the services share. Default: those that the daemon may use."""
     memory: Bytes | None = None
