@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from time import monotonic
@@ -11,10 +12,10 @@ from stoker_router.table import WorkerConfig
 from stoker_router.upstream import MAX_IDLE, Upstream
 
 _FIRST_BACKOFF, _MAX_BACKOFF = 0.05, 0.25
-
-
 CONNECT_TIMEOUT = 3.0
 """Seconds; a connection that takes longer has failed."""
+SILENCE = 6
+"""Seconds without a word from the kernel of another box after which a connection to it has failed."""
 
 
 class Worker:
@@ -215,6 +216,15 @@ class Pool:
             self._reaper = self._loop.call_later(max(0.05, oldest + MAX_IDLE - now), self._reap)
 
 
+def notice_silence(connection: socket.socket) -> None:
+    """Have the kernel give a connection to another box up that hears nothing from there: a box that lost its
+    power says no goodbye, and who waits for its answer is better served elsewhere."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE // 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE * 1000)
+
+
 async def connect(loop: asyncio.AbstractEventLoop, worker: Worker) -> Upstream:
     """Open a connection to the worker. Raises OSError, TimeoutError among them."""
     upstream = Upstream(worker.idle)
@@ -222,6 +232,8 @@ async def connect(loop: asyncio.AbstractEventLoop, worker: Worker) -> Upstream:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             if worker.config.port:
                 await loop.create_connection(lambda: upstream, worker.config.host, worker.config.port)
+                if not worker.config.host.startswith("127."):
+                    notice_silence(upstream.transport.get_extra_info("socket"))
             else:
                 await loop.create_unix_connection(lambda: upstream, worker.config.host)
     except BaseException:

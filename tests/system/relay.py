@@ -1,6 +1,6 @@
 """A worker for tests: says who it is, and what the service behind it says. Standard library only.
 
-relay.py --host HOST --port PORT --name NAME [--behind URL]
+relay.py --host HOST --port PORT --name NAME [--behind URL] [--slow SECONDS]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,11 +19,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--behind", default="")
+    parser.add_argument("--slow", type=float, default=0.0)
     options = parser.parse_args()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            chain = [{"name": options.name, "replica": os.environ.get("STOKER_REPLICA")}]
+            time.sleep(options.slow)
+            chain = [{"name": options.name, "replica": os.environ.get("STOKER_REPLICA"), "pid": os.getpid()}]
             if options.behind:
                 with urllib.request.urlopen(options.behind, timeout=30) as answer:
                     chain += json.loads(answer.read())
