@@ -66,11 +66,17 @@ def test_each_event_is_one_line_and_plain_json(kind: type[Event]) -> None:
         assert text.startswith(event.subject)
 
 
+def test_a_notice_says_its_service_once() -> None:
+    assert sentence(facts.Notice(message="a is overloaded", service="d/a")) == "a is overloaded"
+    assert sentence(facts.Notice(message="overloaded", service="d/a")) == "d/a overloaded"
+
+
 def test_the_reason_and_the_share_of_a_device_are_told() -> None:
     event = facts.StartRequested(
         replica="a-1", service="d/a", reservations=(Reservation(uuid=GPU, share=0.25),), reason="wanted"
     )
-    assert sentence(event) == f"a-1 is to start on 0.25 of {GPU}: wanted"
+    assert sentence(event) == "a-1 is to start on 0.25 of GPU-11111111: wanted"
+    assert event_document(event)["fields"]["reservations"][0]["uuid"] == GPU
 
 
 def test_several_problems_are_counted() -> None:

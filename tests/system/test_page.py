@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fakenvml.fakebox import FakeBox
 from fakenvml.fixtures import fake_box
 from system.harness import Box, Load
 
@@ -179,6 +180,15 @@ def test_a_refused_file_is_shown_with_its_place(tab, box):
     tab.expect(".alert").to_contain_text("colour")
     box.write(deployment())
     tab.expect(".alert").to_have_count(0)
+
+
+def test_what_an_operator_should_know_stands_above_all(tab, box):
+    gpus = FakeBox(box.environ["FAKENVML_STATE"])
+    gpus.xid(7, 79)
+    tab.expect(".notice").to_contain_text("Xid 79")
+    tab.expect("#summary").to_contain_text("1 GPU out of use")
+    tab.expect("#events").to_contain_text(gpus.uuids[7][:12])
+    tab.expect(f"#events li:has-text('{gpus.uuids[7]}')").to_have_count(0)  # nobody reads all 40 of it
 
 
 def test_without_a_token_it_asks_for_one(browser, box):

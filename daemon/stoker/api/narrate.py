@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -17,6 +18,7 @@ from stoker.model.quantity import format_duration
 from stoker.model.replica import ExitStatus
 
 _COMMON = {"at", "wall", "id", "cause"}
+_UUID = re.compile(r"\b((?:GPU|MIG)-[0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 def event_document(event: Event) -> dict[str, Any]:
@@ -96,11 +98,14 @@ def _clause(event: Event) -> str:
 
 
 def sentence(event: Event) -> str:
-    """One line for people: subject first, then what happened and why."""
+    """One line for people: subject first, then what happened and why. Of a GPU's UUID it has the beginning, which
+    every command takes for the whole; the event's fields have all of it."""
     if isinstance(event, facts.Recorded):
         return str(event.document.get("message", ""))
-    subject = event.subject
-    return f"{subject} {_clause(event)}" if subject else _clause(event)
+    subject, clause = event.subject, _clause(event)
+    if isinstance(event, facts.Notice) and subject.rpartition("/")[2] in clause:
+        subject = ""  # the notice names its service itself
+    return _UUID.sub(r"\1", f"{subject} {clause}" if subject else clause)
 
 
 @_clause.register

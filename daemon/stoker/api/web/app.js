@@ -102,7 +102,8 @@ function alerts() {
     words: `${error.path ? `${error.path}: ` : ""}${error.message}`,
   }));
   const box = byId("alerts");
-  const wanted = JSON.stringify(places) + state.inventory.state;
+  const notices = state.daemon.notices ?? [];
+  const wanted = JSON.stringify([places, notices, state.inventory]);
   if (box.dataset.shown === wanted) return;
   box.dataset.shown = wanted;
   box.replaceChildren(...[
@@ -110,6 +111,7 @@ function alerts() {
       h("b", {}, "The newest configuration is rejected; the last good one runs."),
       h("ul", {}, places.map(({ where, words }) => h("li", {}, h("code", {}, where), ` ${words}`)))) : null,
     state.inventory.state === "unreachable" ? h("div", { class: "alert" }, h("b", {}, "The GPUs cannot be asked. "), state.inventory.reason) : null,
+    notices.length ? h("div", { class: "notice" }, h("ul", {}, notices.map((words) => h("li", {}, words)))) : null,
   ].filter(Boolean));
 }
 

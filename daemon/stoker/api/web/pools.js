@@ -70,9 +70,9 @@ export class Pools {
     const card = h("article", { class: "pool", "aria-label": key },
       h("header", {}, parts.title, parts.badge, h("span", { class: "acts" },
         h("span", { class: "scale" }, parts.less, parts.bounds, parts.more), parts.hold, parts.restart)),
-      h("div", { class: "live" }, parts.cells, parts.queue),
+      h("div", { class: "live" }, parts.cells, parts.queue), parts.trouble,
       h("figure", {}, parts.canvas, parts.reading),
-      parts.trouble, parts.figures, parts.rejected, parts.reason, parts.url);
+      parts.figures, parts.rejected, parts.reason, parts.url);
     card.parts = parts;
     parts.canvas.addEventListener("pointermove", (event) => {
       parts.at = event.offsetX;
@@ -136,10 +136,21 @@ function show(cell, replica, indexes, now) {
   cell.replica = replica;
   attribute(cell, "data-phase", replica.phase);
   attribute(cell, "data-leaving", replica.leaving ? "yes" : null);
-  const devices = replica.devices.map((uuid) => indexes.get(uuid) ?? "?").join(",");
+  const devices = ranges(replica.devices.map((uuid) => indexes.get(uuid) ?? "?"));
   const [device] = cell.children;
   text(device, devices ? `▪${devices}` : "");
   age(cell, now);
+}
+
+// 0,1,2,5 is 0-2,5: eight GPUs have to fit into a cell.
+function ranges(numbers) {
+  const runs = [];
+  for (const number of [...numbers].sort((a, b) => a - b)) {
+    const last = runs.at(-1);
+    if (last && number === last[1] + 1) last[1] = number;
+    else runs.push([number, number]);
+  }
+  return runs.map(([first, last]) => (first === last ? first : `${first}${last === first + 1 ? "," : "-"}${last}`)).join(",");
 }
 
 function age(cell, now) {
