@@ -67,8 +67,8 @@ def test_each_event_is_one_line_and_plain_json(kind: type[Event]) -> None:
 
 
 def test_a_notice_says_its_service_once() -> None:
-    assert sentence(facts.Notice(message="a is overloaded", service="d/a")) == "a is overloaded"
-    assert sentence(facts.Notice(message="overloaded", service="d/a")) == "d/a overloaded"
+    assert sentence(facts.Notice(message="infer is overloaded", service="d/infer")) == "infer is overloaded"
+    assert sentence(facts.Notice(message="overloaded", service="d/infer")) == "d/infer overloaded"
 
 
 def test_the_reason_and_the_share_of_a_device_are_told() -> None:

@@ -98,12 +98,12 @@ def _clause(event: Event) -> str:
 
 
 def sentence(event: Event) -> str:
-    """One line for people: subject first, then what happened and why. Of a GPU's UUID it has the beginning, which
-    every command takes for the whole; the event's fields have all of it."""
+    """One line for people: subject first, then what happened and why. Of a GPU's UUID it has the beginning,
+    which every command takes for the whole; the event's fields have all of it."""
     if isinstance(event, facts.Recorded):
         return str(event.document.get("message", ""))
     subject, clause = event.subject, _clause(event)
-    if isinstance(event, facts.Notice) and subject.rpartition("/")[2] in clause:
+    if isinstance(event, facts.Notice) and re.search(rf"\b{re.escape(subject.rpartition('/')[2])}\b", clause):
         subject = ""  # the notice names its service itself
     return _UUID.sub(r"\1", f"{subject} {clause}" if subject else clause)
 
