@@ -182,6 +182,17 @@ def test_a_refused_file_is_shown_with_its_place(tab, box):
     tab.expect(".alert").to_have_count(0)
 
 
+def test_a_service_that_serves_nothing_is_named_above_all_and_leads_to_its_replica(tab, box):
+    crash = {"command": ["sh", "-c", "echo no model here >&2; exit 3"], "restart": {"backoff": 60}}
+    box.write(deployment() + f"  broken: {json.dumps(crash)}\n")
+    tab.expect(".outage").to_contain_text("broken serves nothing")
+    tab.expect(".outage").to_contain_text("no model here")
+    tab.page.locator(".outage button").click()
+    tab.expect("#panel").to_contain_text(box.replicas("broken")[0]["id"])
+    box.write(deployment())
+    tab.expect(".outage").to_have_count(0)
+
+
 def test_what_an_operator_should_know_stands_above_all(tab, box):
     gpus = FakeBox(box.environ["FAKENVML_STATE"])
     gpus.xid(7, 79)

@@ -6,13 +6,14 @@ import { count, duration, keyOf } from "./format.js";
 import { History } from "./history.js";
 import { Panel } from "./panel.js";
 import { forgetColours } from "./plot.js";
-import { Pools } from "./pools.js";
+import { Pools, hindered } from "./pools.js";
 import { ask, follow, setToken, tell } from "./stream.js";
 
 const state = { daemon: null, services: new Map(), order: [], devices: [], inventory: { state: "none", reason: "" } };
 const past = new History();
 const view = { seconds: Number(localStorage.getItem("stoker.seconds")) || 300, filter: "", skew: 0, now: () => Date.now() / 1000 + view.skew };
 const link = { standing: "connecting" };
+const PATIENCE = 5; // seconds
 
 const panel = new Panel(byId("panel"), { state, act });
 const open = (what) => panel.open(what);
@@ -61,7 +62,7 @@ function render() {
   pools.render(services, state.devices);
   devices.render(state.devices, state.inventory);
   summary(services);
-  alerts();
+  alerts(services);
   pools.tick();
 }
 
@@ -95,7 +96,8 @@ function configWords({ state: standing, generation }) {
   return standing === "in-force" ? `config ${generation} in force` : `config ${generation} runs, a newer one is rejected`;
 }
 
-function alerts() {
+// What must be seen at once, whatever the page shows below. A start is no trouble: it gets its few seconds.
+function alerts(services) {
   const errors = state.daemon.config.errors;
   const places = errors.map((error) => ({
     where: error.file + (error.line ? `:${error.line}:${error.column}` : ""),
@@ -103,7 +105,10 @@ function alerts() {
   }));
   const box = byId("alerts");
   const notices = state.daemon.notices ?? [];
-  const wanted = JSON.stringify([places, notices, state.inventory]);
+  const down = services.filter((service) => service.target && !service.ready && !service.held)
+    .map((service) => ({ key: keyOf(service), name: service.name, first: hindered(service.replicas)[0] }))
+    .filter(({ first }) => first && view.now() - first.since > PATIENCE);
+  const wanted = JSON.stringify([places, notices, state.inventory, down.map(({ key, first }) => [key, first.id, first.reason])]);
   if (box.dataset.shown === wanted) return;
   box.dataset.shown = wanted;
   box.replaceChildren(...[
@@ -111,6 +116,8 @@ function alerts() {
       h("b", {}, "The newest configuration is rejected; the last good one runs."),
       h("ul", {}, places.map(({ where, words }) => h("li", {}, h("code", {}, where), ` ${words}`)))) : null,
     state.inventory.state === "unreachable" ? h("div", { class: "alert" }, h("b", {}, "The GPUs cannot be asked. "), state.inventory.reason) : null,
+    down.length ? h("div", { class: "outage" }, h("ul", {}, down.map(({ name, first }) => h("li", {},
+      h("button", { class: "link", onclick: () => open({ replica: first.id }) }, h("b", {}, `${name} serves nothing. `), first.reason))))) : null,
     notices.length ? h("div", { class: "notice" }, h("ul", {}, notices.map((words) => h("li", {}, words)))) : null,
   ].filter(Boolean));
 }
@@ -240,7 +247,9 @@ addEventListener("resize", () => pools.tick());
 setInterval(() => {
   if (!document.hidden && state.daemon) {
     pools.tick();
-    summary(state.order.map((key) => state.services.get(key)).filter(Boolean));
+    const services = state.order.map((key) => state.services.get(key)).filter(Boolean);
+    summary(services);
+    alerts(services);
   }
 }, 1000);
 theme(localStorage.getItem("stoker.theme"));

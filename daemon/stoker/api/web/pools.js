@@ -165,11 +165,15 @@ function age(cell, now) {
 
 // What keeps replicas from serving, in words on the card itself: at night nobody should have to look for it.
 function troubled(line, replicas) {
-  const found = replicas.filter((one) => one.reason && !one.leaving && (one.phase === "unready" || one.phase === "lost"
+  const [first, ...more] = hindered(replicas);
+  line.replica = first?.id;
+  attribute(line, "hidden", first ? null : "");
+  text(line, first ? `${first.id} ${first.phase}: ${first.reason}${more.length ? ` (and ${more.length} more)` : ""}` : "");
+}
+
+export function hindered(replicas) {
+  return replicas.filter((one) => one.reason && !one.leaving && (one.phase === "unready" || one.phase === "lost"
     || (one.phase === "pending" && !["it is wanted", ""].includes(one.reason)) || (one.phase === "starting" && one.restarts)));
-  line.replica = found[0]?.id;
-  attribute(line, "hidden", found.length ? null : "");
-  text(line, found.length ? `${found[0].id} ${found[0].phase}: ${found[0].reason}${found.length > 1 ? ` (and ${found.length - 1} more)` : ""}` : "");
 }
 
 function waiting(queue, number) {
