@@ -49,6 +49,7 @@ class ProgramLink:
     `run` leaves it serving, and the next link finds it by its socket."""
 
     opens_doors = True
+    several = True
 
     def __init__(self, context: PluginContext, *, hello_timeout: float = HELLO_TIMEOUT) -> None:
         self._context = context

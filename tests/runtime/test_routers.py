@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from stoker.config.load import load
 from stoker.config.sources import ConfigRequest
 from stoker.errors import ConfigError, PluginError, RouterError
 from stoker.model.door import Door, DoorRule
-from stoker.model.load import LoadSample
+from stoker.model.load import LoadSample, RequestRecord
 from stoker.model.service import ServiceSpec
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin import impl
@@ -121,7 +121,7 @@ async def test_each_router_hears_of_its_own_services_only() -> None:
     routers = Routers(
         make=lambda name: parts[name],
         choose=lambda service: service[-1],
-        known=["a"],
+        known={"a": ()},
         keep=lambda names: kept.append(list(names)),
     )
     async with running(routers) as heard:
@@ -151,7 +151,7 @@ class Inner(Part):
 async def test_a_door_leads_to_services_of_another_router() -> None:
     """By a route whose one worker is that router; at zero by none, so that requests wait at the door."""
     made = {"a": Doorkeeper("a"), "b": Inner("b"), "c": Part("c")}
-    routers = Routers(make=made.__getitem__, choose=lambda service: service[-1], known=["a"])
+    routers = Routers(make=made.__getitem__, choose=lambda service: service[-1], known={"a": ()})
     rules = tuple(DoorRule(service=name) for name in ("x/a", "x/b", "y/b", "x/c", "gone/b"))
     door = Door(host="127.0.0.1", port=80, rules=rules)
     asked = table("x/a", "x/b", "y/b", "x/c")
@@ -178,7 +178,7 @@ async def test_a_doorkeeper_that_loses_a_service_leads_on_at_once(monkeypatch: p
     with socket.create_server(("127.0.0.1", 0)) as sock:
         old, new = Doorkeeper("a", sock.fileno()), Inner("b")
         parts = {"a": old, "b": new}
-        routers = Routers(make=parts.__getitem__, choose=names.get, known=["a"])
+        routers = Routers(make=parts.__getitem__, choose=names.get, known={"a": ()})
         async with running(routers):
             await routers.apply(RoutingTable(routes=table("x/s").routes, doors=(door,)))
             await until(lambda: "x/s" in old.routes)
@@ -204,7 +204,7 @@ async def test_a_router_that_cannot_be_made_leaves_the_service_where_it_is() -> 
             raise PluginError("it is not installed")
         return good
 
-    routers = Routers(make=make, choose=lambda service: names[service], known=["a"])
+    routers = Routers(make=make, choose=lambda service: names[service], known={"a": ()})
     async with running(routers) as heard:
         await routers.apply(table("x/s"))
         names["x/s"] = "b"
@@ -223,7 +223,7 @@ async def test_a_service_moves_with_its_socket_and_is_drained_when_both_say_so(
     with socket.create_server(("127.0.0.1", 0)) as sock:
         parts = {"a": Part("a", sock.fileno()), "b": Part("b")}
         names = {"x/s": "a"}
-        routers = Routers(make=lambda name: parts[name], choose=names.get, known=["a"])
+        routers = Routers(make=lambda name: parts[name], choose=names.get, known={"a": ()})
         async with running(routers) as heard:
             await routers.apply(table("x/s"))
             await until(lambda: "x/s" in parts["a"].routes)
@@ -247,12 +247,93 @@ async def test_a_service_moves_with_its_socket_and_is_drained_when_both_say_so(
 
 
 async def test_single_requests_are_refused_where_a_router_cannot_tell_them() -> None:
-    routers = Routers(make=Part, choose=lambda service: "a", known=["a"])
+    routers = Routers(make=Part, choose=lambda service: "a", known={"a": ()})
     async with running(routers):
         await routers.apply(table("x/s"))
         with pytest.raises(RouterError, match="these services: a"):
             async for _ in routers.record(["x/s"]):
                 pass
+
+
+# --- several processes of one -----------------------------------------------------------------------------
+
+
+class Many(Part):
+    """A router that can have several processes, open doors and tell single requests."""
+
+    several = True
+    opens_doors = True
+
+    async def record(self, services: Sequence[str]) -> AsyncGenerator[Sequence[RequestRecord], None]:
+        yield ()
+        yield (RequestRecord(service=self.name, arrived=1.0, waited=0.0, held=0.1, status=200),)
+        await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def several(
+    count: list[int], known: Mapping[str, Sequence[str]] | None = None
+) -> AsyncIterator[tuple[Routers, dict[str, Many], list[Mapping[str, Sequence[str]]]]]:
+    made: dict[str, Many] = {}
+    kept: list[Mapping[str, Sequence[str]]] = []
+    routers = Routers(
+        make=lambda name: made.setdefault(name, Many(name)),
+        choose=lambda service: "a",
+        known=known or {"a": ()},
+        keep=kept.append,
+        processes=lambda: count[0],
+    )
+    async with running(routers):
+        yield routers, made, kept
+
+
+async def test_services_are_spread_and_an_empty_process_ends() -> None:
+    async with several(count := [2]) as (routers, made, kept):
+        await routers.apply(table("x/a", "x/b", "x/c"))
+        await until(lambda: len(made) == 2 and all(part.tables for part in made.values()))
+        assert set(made["a"].routes) == {"x/a", "x/c"}
+        assert set(made["a.2"].routes) == {"x/b"}
+        assert kept[-1] == {"a": ["x/a", "x/c"], "a.2": ["x/b"]}
+        count[0] = 1
+        await routers.apply(table("x/a", "x/b", "x/c"))
+        await until(lambda: made["a.2"].stopped > 0)
+        assert set(made["a"].routes) == {"x/a", "x/b", "x/c"}
+        assert set(kept[-1]) == {"a"}
+
+
+async def test_a_new_daemon_leaves_each_service_where_it_was() -> None:
+    known = {"a": ["x/c"], "a.2": ["x/b"]}
+    async with several([2], known) as (routers, made, kept):
+        assert kept[-1] == known, "until a first table came, it is as it was"
+        await routers.apply(table("x/b", "x/c"))
+        await until(lambda: all(part.tables for part in made.values()))
+        assert set(made["a"].routes) == {"x/c"}
+        assert set(made["a.2"].routes) == {"x/b"}
+        assert not any(part.inherited for part in made.values()), "nothing has moved"
+
+
+async def test_what_a_door_leads_to_has_the_process_that_opens_it() -> None:
+    rules = (DoorRule(path="/", service="x/b"), DoorRule(path="/d", service="x/d"))
+    door = Door(host="127.0.0.1", port=80, rules=rules)
+    async with several([2]) as (routers, made, _):
+        await routers.apply(replace(table("x/a", "x/b", "x/c", "x/d"), doors=(door,)))
+        await until(lambda: all(part.tables for part in made.values()))
+        assert set(made["a"].routes) == {"x/b", "x/d"}
+        assert set(made["a.2"].routes) == {"x/a", "x/c"}
+
+
+async def test_single_requests_of_all_processes_are_told_in_one_stream() -> None:
+    async with several([2]) as (routers, _, _):
+        await routers.apply(table("x/a", "x/b"))
+        seen: list[str] = []
+        async with aclosing(routers.record(["x/a", "x/b"])) as batches:
+            async for batch in batches:
+                assert len(batch) == (1 if seen else len(batch))
+                seen += [one.service for one in batch] or ["begun"]
+                if len(seen) == 3:
+                    break
+        assert seen[0] == "begun"
+        assert sorted(seen[1:]) == ["a", "a.2"]
 
 
 # --- which one --------------------------------------------------------------------------------------------

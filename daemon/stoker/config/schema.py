@@ -367,6 +367,8 @@ class BoxSection(Section):
     """Spare devices: fill them with replicas, or leave them free."""
     router: Annotated[str, Text("the name of a router", "stoker", r"[A-Za-z0-9_-]+")] = "stoker"
     """What carries the requests: stoker, or haproxy, which gives each service a process of its own."""
+    router_processes: Annotated[int, Whole(1, 64, 4)] = 1
+    """Processes of the router stoker among which the services are spread, each service in one of them."""
     cpu: Cores | None = None
     """Cores that the services share. Default: those that the daemon may use."""
     memory: Bytes | None = None

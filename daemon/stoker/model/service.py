@@ -370,6 +370,8 @@ class BoxSpec:
 
     idle: Literal["fill", "release"] = "release"
     router: str = "stoker"
+    router_processes: int = 1
+    """Among how many processes of it the services are spread, where it can have several."""
     cpu: float | None = None
     """Cores to share out; None: those that there are."""
     memory: int | None = None

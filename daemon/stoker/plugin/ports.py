@@ -297,6 +297,14 @@ class InnerRouter(Router, Protocol):
 
 
 @runtime_checkable
+class SeveralRouter(Router, Protocol):
+    """A router of which several can run side by side, each with services of its own and a `runtime_dir` of
+    its own, sharing nothing (`box.router_processes`)."""
+
+    several: bool
+
+
+@runtime_checkable
 class RecordingRouter(Router, Protocol):
     """A router that can also tell each request as it ends."""
 

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
@@ -53,6 +53,7 @@ from stoker.runtime.probing import NetworkProber
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.redaction import Redaction
 from stoker.runtime.router_choice import Chooser
+from stoker.runtime.router_record import RouterRecord
 from stoker.runtime.routers import Routers
 from stoker.runtime.routes import RouteFeed
 from stoker.runtime.secret_files import SecretFiles
@@ -261,19 +262,15 @@ class Daemon:
         return False
 
     def _routers(self) -> Routers:
-        registry = self._parts.registry
-        first, there = self._control.desired.box.router, registry.names("router")
-        before = [name for name in self._store.read("routers") if name != first and name in there]
+        registry, record = self._parts.registry, RouterRecord(self._store, self._trouble)
         choice = Chooser(registry, self._lookup, lambda: self._control.desired.box.router)
         return Routers(
-            make=self._parts.router, choose=choice.of, known=[first, *before], keep=self._keep_routers
+            make=self._parts.router,
+            choose=choice.of,
+            known=record.known(self._control.desired.box.router, registry.names("router")),
+            keep=record.keep,
+            processes=lambda: self._control.desired.box.router_processes,
         )
-
-    def _keep_routers(self, names: Sequence[str]) -> None:
-        try:
-            self._store.write("routers", dict.fromkeys(names, True))
-        except OSError as error:
-            self._trouble(f"cannot record the routers in use: {error}")
 
     async def _configure(self) -> None:
         """Load the first configuration. In the foreground a bad one is the end; a system daemon waits for a
@@ -362,8 +359,8 @@ class Daemon:
         if self._parts.preparation is not None:
             self._parts.preparation.consider(desired)
         self._control.configure(desired)
-        if before.generation and before.box.router != desired.box.router:
-            self._routes.publish(self._control.routes)  # the same table, for other routers
+        if before.generation and before.box != desired.box:
+            self._routes.publish(self._control.routes)  # the same table, maybe for other routers
         self._autoscaler.reconsider()
         kept = {key for key, spec in desired.services.items() if not spec.held}
         self._tasks.start_soon(self._parts.retain, kept)

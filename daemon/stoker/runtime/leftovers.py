@@ -34,7 +34,7 @@ def left_behind(state_dir: str, runtime_dir: str) -> Leftovers:
             return Leftovers()
         boot = boot_id()
         workers = sum(_lives(record, boot) for record in Store(state_dir).workers())
-        return Leftovers(workers, any(map(_answers, Path(runtime_dir).glob("*.sock"))))
+        return Leftovers(workers, any(map(_answers, Path(runtime_dir).rglob("*.sock"))))
     except OSError:
         return Leftovers()
 

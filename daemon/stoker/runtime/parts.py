@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ from stoker.plugin.ports import (
 from stoker.runtime.journal import Journal
 from stoker.runtime.preparation import Preparation
 from stoker.runtime.router_choice import RouterChoice
+from stoker.runtime.router_member import base_of
 from stoker.runtime.shortfalls import problem_at_router, remarks
 
 CLOSING = 5.0
@@ -114,7 +116,11 @@ class Parts:
         return made
 
     def router(self, name: str) -> Router:
-        """The router of that name, the same one every time. Raises PluginError."""
+        """The router of that name, the same one every time; of a further process of it each time a new one.
+        Raises PluginError."""
+        if (base := base_of(name)) != name:
+            made: Router = self._make("router", base, beside=name)
+            return made
         if name not in self._routers:
             self._routers[name] = self._make("router", name)
         return self._routers[name]
@@ -165,10 +171,14 @@ class Parts:
         """What services ask for and their drivers cannot do."""
         return tuple(remarks(effective, self.registry))
 
-    def _make(self, kind: str, name: str) -> Any:
+    def _make(self, kind: str, name: str, *, beside: str = "") -> Any:
+        """`beside`: the folder of its own that it gets in the runtime directory."""
         factory = self.registry.factory(kind, name)
+        context = replace(self._context, options=self.options.get(name, self._context.options))
+        if beside:
+            context = replace(context, runtime_dir=str(Path(context.runtime_dir, beside)))
         try:
-            return factory(replace(self._context, options=self.options.get(name, self._context.options)))
+            return factory(context)
         except PluginError as error:
             raise PluginError(f"{kind} {name!r} cannot be used here: {error}") from error
         except Exception as error:  # the factory is a stranger's code

@@ -1,21 +1,24 @@
 """The routers of one daemon as one: each service has the router that the configuration chooses for it.
 
 A service that changes its router keeps its listening socket, where both can hand one over: the new router
-takes new connections, the one before finishes what it has.
+takes new connections, the one before finishes what it has. A router that can have several processes is as
+many routers here, among which its services are spread.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
 
+from stoker.decide.spread import spread
 from stoker.errors import RouterError, StokerError
-from stoker.model.load import LoadSample, RequestRecord
+from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.model.trace import SpanBatch
@@ -26,10 +29,12 @@ from stoker.plugin.ports import (
     RecordingRouter,
     Router,
     RouterEvents,
+    SeveralRouter,
     TracingRouter,
     router_shortfalls,
 )
-from stoker.runtime.routes import RouteFeed
+from stoker.runtime.router_member import THROUGH, Member, base_of, place_of, process_name
+from stoker.runtime.router_streams import merged
 
 PATIENCE = 5.0
 """Seconds in which connections to a service's former router may still send a request."""
@@ -37,64 +42,12 @@ LONGEST = 3600.0
 """Seconds its former router gets to finish what it has."""
 DOORKEEPER = "stoker"
 """The router that is made for front doors where none is in use that can open them."""
-THROUGH = "router:"
-"""What the id of a worker begins with that is another router."""
 HTTP = frozenset({"http", "h2"})
 """Protocols of services to which a door can lead."""
 LOOK = 0.5
 """Seconds between two looks whether it has."""
-
-
-class _Member:
-    """One router, with what it is told and what it has told last."""
-
-    def __init__(self, name: str, router: Router) -> None:
-        self.name = name
-        self.router = router
-        self.feed = RouteFeed()
-        self.leaving: dict[ServiceKey, Route] = {}
-        """Services that another one has now and that this one still finishes."""
-        self.loads: dict[ServiceKey, LoadSample] = {}
-
-    def at_rest(self, service: ServiceKey) -> bool:
-        """Whether it has told of nothing that is still to be finished."""
-        load = self.loads.get(service)
-        if load is None:
-            return True
-        if any(worker.startswith(THROUGH) for worker in load.workers):  # what a door leads on is another's
-            return not any(busy for worker, busy in load.workers.items() if not worker.startswith(THROUGH))
-        return not (load.in_flight or load.queued)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ears:
-    """What one member calls back."""
-
-    routers: Routers
-    member: _Member
-
-    def sample(self, sample: LoadSample) -> None:
-        """The load of a service is what the router tells that has it."""
-        self.member.loads[sample.service] = sample
-        if self.routers.owns(self.member, sample.service):
-            self.routers.events.sample(sample)
-
-    def demand(self, service: ServiceKey) -> None:
-        """Whoever holds a request needs a worker."""
-        self.routers.events.demand(service)
-
-    def drained(self, replica: str) -> None:
-        """A worker is drained once every router says so that sends it requests."""
-        self.routers.heard_drained(self.member, replica)
-
-    def bound(self, service: ServiceKey, host: str, port: int) -> None:
-        """See stoker.plugin.ports.RouterEvents."""
-        if self.routers.owns(self.member, service):
-            self.routers.events.bound(service, host, port)
-
-    def trouble(self, service: ServiceKey, message: str) -> None:
-        """See stoker.plugin.ports.RouterEvents."""
-        self.routers.events.trouble(service, message)
+FAREWELL = 10.0
+"""Seconds for a process without services to end."""
 
 
 class Routers:
@@ -102,7 +55,8 @@ class Routers:
 
     `make` makes a router by its name (PluginError); `choose` names the router of a service, None for one that
     is configured no more; `known`: that of the box and those that the daemon before had, whose programs may
-    still run; `keep` is told the names whenever they change.
+    still run, each with its services; `keep` is told all of them whenever they change; `processes`: how many
+    a router gets that can have several.
     """
 
     def __init__(
@@ -110,14 +64,17 @@ class Routers:
         *,
         make: Callable[[str], Router],
         choose: Callable[[ServiceKey], str | None],
-        known: Iterable[str] = (),
-        keep: Callable[[Sequence[str]], None] = lambda names: None,
+        known: Mapping[str, Sequence[ServiceKey]] | None = None,
+        keep: Callable[[Mapping[str, Sequence[ServiceKey]]], None] = lambda members: None,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         self._make = make
         self._choose = choose
-        self._known = tuple(known)
+        self._known = dict(known or {})
         self._keep = keep
-        self._members: dict[str, _Member] = {}
+        self._kept: Mapping[str, Sequence[ServiceKey]] = {}
+        self._processes = processes
+        self._members: dict[str, Member] = {}
         self._owners: dict[ServiceKey, str] = {}
         self._table = RoutingTable()
         self._places: dict[str, ServiceKey] = {}
@@ -145,8 +102,7 @@ class Routers:
         """See stoker.plugin.ports.Router. Each router is told by itself: none waits for another."""
         self._table = table
         self._places = {w.id: service for service, route in table.routes.items() for w in route.workers}
-        chosen = {service: self._chosen(service) for service in table.routes}
-        for service, name in chosen.items():
+        for service, name in self._chosen().items():
             before, member = self._members.get(self._owners.get(service, "")), self._member(name)
             if before is not None and member is None:
                 continue  # the new one cannot be had: what serves goes on
@@ -158,8 +114,10 @@ class Routers:
         self._told = {replica: told for replica, told in self._told.items() if replica in draining}
         if table.doors and self._doorkeeper() is None:
             self._member(DOORKEEPER)
-        for member in self._members.values():
+        for member in list(self._members.values()):
             self._publish(member)
+            self._dismiss(member)
+        self._remember()
 
     async def stop(self, grace: float) -> None:
         """See stoker.plugin.ports.Router."""
@@ -168,24 +126,24 @@ class Routers:
                 tasks.start_soon(member.router.stop, grace)
 
     async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
-        """See stoker.plugin.ports.RecordingRouter. Of services with different routers it is refused."""
+        """See stoker.plugin.ports.RecordingRouter. Refused where one of them has a router that cannot."""
         names = {self._owners[service] for service in services if service in self._owners}
-        routers = [self._members[name].router for name in names if name in self._members]
-        router = routers[0] if len(routers) == 1 else None
-        if not isinstance(router, RecordingRouter):
-            found = " and ".join(sorted(names)) or "none"
+        routers = [self._members[name].router for name in sorted(names) if name in self._members]
+        able = [router for router in routers if isinstance(router, RecordingRouter)]
+        if self._tasks is None or not able or len(able) < len(names):
+            found = " and ".join(sorted({base_of(name) for name in names})) or "none"
             raise RouterError(f"single requests are not told by every router (of these services: {found})")
-        async with aclosing(router.record(services)) as batches:
+        streams = [partial(router.record, services) for router in able]
+        async with aclosing(merged(streams, self._tasks)) as batches:
             async for batch in batches:
                 yield batch
 
     async def spans(self) -> AsyncGenerator[SpanBatch, None]:
-        """See stoker.plugin.ports.TracingRouter. Those of the first router that has any."""
-        able = (one.router for one in self._members.values() if isinstance(one.router, TracingRouter))
-        router = next(able, None)
-        if router is None:
+        """See stoker.plugin.ports.TracingRouter. Those of all routers that have any."""
+        able = [one.router for one in self._members.values() if isinstance(one.router, TracingRouter)]
+        if self._tasks is None or not able:
             raise RouterError(f"no spans of requests are told by: {', '.join(self._members) or 'no router'}")
-        async with aclosing(router.spans()) as batches:
+        async with aclosing(merged([router.spans for router in able], self._tasks)) as batches:
             async for batch in batches:
                 yield batch
 
@@ -198,10 +156,34 @@ class Routers:
 
     # -- members ---------------------------------------------------------------------------------------
 
-    def _chosen(self, service: ServiceKey) -> str:
-        return self._choose(service) or self._owners.get(service) or next(iter(self._known), "stoker")
+    def _chosen(self) -> dict[ServiceKey, str]:
+        """The router, and the process of it, for each service in the table."""
+        bases: dict[str, list[ServiceKey]] = {}
+        for service in self._table.routes:
+            bases.setdefault(self._choose(service) or self._base(service), []).append(service)
+        found: dict[ServiceKey, str] = {}
+        for base, services in bases.items():
+            first, count = self._member(base), self._processes()
+            if first is None or not isinstance(first.router, SeveralRouter):
+                count = 1
+            before = {service: self._owner(service) for service in services}
+            present = {service: place_of(name) for service, name in before.items() if base_of(name) == base}
+            # A door leads to services of its own process.
+            behind = {rule.service for door in self._table.doors for rule in door.rules}
+            places = spread(services, count, present=present, fixed=behind)
+            found |= {service: process_name(base, place) for service, place in places.items()}
+        return found
 
-    def _member(self, name: str) -> _Member | None:
+    def _base(self, service: ServiceKey) -> str:
+        """The router of a service that is configured no more."""
+        return base_of(self._owner(service)) or next(iter(self._known), "stoker")
+
+    def _owner(self, service: ServiceKey) -> str:
+        """The process that has a service, or had it under the daemon before; "" for none."""
+        known = (name for name, services in self._known.items() if service in services)
+        return self._owners.get(service) or next(known, "")
+
+    def _member(self, name: str) -> Member | None:
         """The router of that name, made on first use; None, which is said once, if it cannot be made."""
         if name in self._members:
             return self._members[name]
@@ -212,17 +194,35 @@ class Routers:
                 self._failed[name] = str(error)
                 self.events.trouble("", str(error))
             return None
-        member = self._members[name] = _Member(name, router)
-        self._keep([*self._members, *(one for one in self._known if one not in self._members)])
+        member = self._members[name] = Member(name, router)
+        self._remember()
         if self._tasks is not None:
             self._begin(member, self._tasks)
         return member
 
-    def _begin(self, member: _Member, tasks: TaskGroup) -> None:
-        tasks.start_soon(member.router.run, _Ears(self, member))
-        tasks.start_soon(member.feed.run, member.router)
+    def _begin(self, member: Member, tasks: TaskGroup) -> None:
+        tasks.start_soon(member.run, self)
 
-    def _publish(self, member: _Member) -> None:
+    def _remember(self) -> None:
+        """Have it recorded who has what, if that is news. Until a first table came, it is as it was."""
+        services: dict[str, list[ServiceKey]] = {name: [] for name in (*self._members, *self._known)}
+        for service, name in self._owners.items():
+            services.setdefault(name, []).append(service)
+        if not self._owners:
+            services |= {name: list(those) for name, those in self._known.items()}
+        if services != self._kept:
+            self._kept = services
+            self._keep(services)
+
+    def _dismiss(self, member: Member) -> None:
+        """End a further process that has nothing left to do."""
+        idle = member.name not in self._owners.values() and not member.leaving
+        if idle and place_of(member.name) and self._tasks is not None:
+            del self._members[member.name]
+            self._known.pop(member.name, None)
+            self._tasks.start_soon(member.end, FAREWELL)
+
+    def _publish(self, member: Member) -> None:
         routes = {
             service: route
             for service, route in self._table.routes.items()
@@ -262,18 +262,18 @@ class Routers:
             proxy_protocol=False,
         )
 
-    def _doorkeeper(self) -> _Member | None:
+    def _doorkeeper(self) -> Member | None:
         """Who opens the front doors: the first that can."""
         able = (one for one in self._members.values() if isinstance(one.router, DoorRouter))
         return next(able, None)
 
-    def owns(self, member: _Member, service: ServiceKey) -> bool:
+    def owns(self, member: Member, service: ServiceKey) -> bool:
         """Whether it is that router that has the service; of services nobody has yet it is believed."""
         return self._owners.get(service, member.name) == member.name
 
     # -- a change of routers ---------------------------------------------------------------------------
 
-    async def _hand_over(self, service: ServiceKey, old: _Member, new: _Member) -> None:
+    async def _hand_over(self, service: ServiceKey, old: Member, new: Member) -> None:
         new.leaving.pop(service, None)
         if self._tasks is None or not isinstance(old.router, HandingRouter):
             return
@@ -290,7 +290,7 @@ class Routers:
         old.leaving[service] = self._table.routes[service]
         self._tasks.start_soon(self._finish, service, old)
 
-    async def _finish(self, service: ServiceKey, old: _Member) -> None:
+    async def _finish(self, service: ServiceKey, old: Member) -> None:
         """Let a former router go once it has nothing left."""
         began = anyio.current_time()
         await anyio.sleep(PATIENCE)
@@ -300,10 +300,12 @@ class Routers:
                 break
         if old.leaving.pop(service, None) is not None:
             self._publish(old)
+            self._dismiss(old)
+            self._remember()
             for replica in list(self._told):
                 self._tell_drained(replica)
 
-    def heard_drained(self, member: _Member, replica: str) -> None:
+    def heard_drained(self, member: Member, replica: str) -> None:
         """One router has nothing in flight on a draining worker."""
         self._told.setdefault(replica, set()).add(member.name)
         self._tell_drained(replica)
