@@ -11,9 +11,10 @@ from rich.console import Console
 
 from api.fakes import snapshot
 from stoker.api.documents import status_document
+from stoker.cli import status_text
 from stoker.cli.live import screen
 from stoker.cli.observers import wants_screen
-from stoker.cli.rows import config_words
+from stoker.cli.rows import config_words, outage_lines
 from stoker.cli.table import Cell, Column, Table, cells, render
 from stoker.errors import ConfigProblem
 from stoker.model.state import ObservedState
@@ -57,6 +58,51 @@ def test_the_live_screen_shows_pools_decisions_replicas_and_devices() -> None:
     text = "\n".join(picture(status_document(snapshot())))
     for expected in ("infer", "0..8", "in-flight 7.1 over 60 s", "infer-m2p4", "pending", "2 GPUs, 1 held"):
         assert expected in text
+
+
+LONG = "crash loop: 7 failures in a row; next try in 34.9s; last: exit code 1: no file /models/m"
+
+
+def broken(since: float = 60.0, **changes: Any) -> dict[str, Any]:
+    """A status whose only service serves nothing."""
+    status = status_document(snapshot())
+    infer = next(one for one in status["services"] if one["name"] == "infer")
+    replica = infer["replicas"][0] | {"phase": "pending", "reason": LONG, "since_s": since, **changes}
+    status["services"] = [infer | {"ready": 0, "replicas": [replica]}]
+    status["daemon"]["notices"] = ["the disk is full"]
+    return status
+
+
+def test_what_serves_nothing_and_what_is_noted_stands_on_the_live_screen() -> None:
+    text = "\n".join(line.strip() for line in picture(broken(), width=80))
+    assert f"infer serves nothing: {LONG}" in text.replace("\n", " ")
+    assert "the disk is full" in text
+
+
+@pytest.mark.parametrize(
+    ("since", "changes", "named"),
+    [
+        (60.0, {}, True),
+        (1.0, {}, False),
+        (60.0, {"reason": "it is wanted"}, False),
+        (60.0, {"phase": "starting", "restarts": 0}, False),
+        (60.0, {"phase": "starting", "restarts": 2}, True),
+        (60.0, {"phase": "unready"}, True),
+    ],
+)
+def test_a_start_is_no_outage(since: float, changes: dict[str, Any], *, named: bool) -> None:
+    assert bool(outage_lines(broken(since, **changes))) is named
+
+
+def test_a_reason_that_the_table_has_no_room_for_is_told_in_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_text, "width", lambda: 80)
+    status_text.show_status(broken(), everything=False)
+    assert f"\ninfer-k3x9: {LONG}\n" in capsys.readouterr().out
+    monkeypatch.setattr(status_text, "width", lambda: None)
+    status_text.show_status(broken(), everything=False)
+    assert capsys.readouterr().out.count(LONG) == 1
 
 
 def test_a_rejected_configuration_gets_a_panel() -> None:

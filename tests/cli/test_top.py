@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -121,6 +126,50 @@ def test_pools_replicas_gpus_and_events_are_shown_and_follow(live: Served, daemo
         await until(pilot, lambda: any("something happened" in line.text for line in log.lines), "the event")
 
     on_screen(live, act)
+
+
+def test_what_is_noted_stands_above_the_tables(live: Served, daemon: FakeDaemon) -> None:
+    async def act(app: Top, pilot: Any) -> None:
+        box = app.query_one("#notices")
+        assert not box.display
+        live.portal.call(lambda: daemon.become(notices=("the disk is full",)))
+        await until(pilot, lambda: box.display and "the disk is full" in str(box.render()), "the notice")
+
+    on_screen(live, act)
+
+
+def test_a_narrow_screen_shows_the_health_of_each_gpu_and_whole_events(live: Served) -> None:
+    async def run() -> None:
+        app = Top(Client([live.socket]))
+        async with app.run_test(size=(80, 24)) as pilot:
+            devices = app.query_one("#devices", DataTable)
+            await until(pilot, lambda: devices.row_count == 2, "the devices")
+            left = [column.get_render_width(devices) for column in devices.ordered_columns]
+            titles = [str(column.label) for column in devices.ordered_columns]
+            assert sum(left[: titles.index("HEALTH") + 1]) <= 80
+            live.happen(Notice(message="word " * 40 + "end"))
+            log = app.query_one("#events", RichLog)
+            await until(pilot, lambda: any("end" in line.text for line in log.lines), "the event")
+            assert max(line.cell_length for line in log.lines) <= log.scrollable_content_region.width
+
+    anyio.run(run, backend="asyncio")
+
+
+def test_a_dumb_terminal_gets_the_table_again_and_again(live: Served) -> None:
+    shown, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "stoker.cli", "top"],
+        env={**os.environ, "TERM": "dumb"}, stdin=terminal, stdout=terminal, stderr=terminal,
+    ) as running:  # fmt: skip
+        os.close(terminal)
+        text = b""
+        while text.count(b"SERVICE") < 2:
+            text += os.read(shown, 4096)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(30) in {0, 130}  # between two tables, or while one is being made
+    os.close(shown)
+    assert b"infer" in text
+    assert b"\x1b" not in text
 
 
 def test_enter_tells_why_and_leads_back(live: Served) -> None:

@@ -20,8 +20,8 @@ _MPS = "nvidia-cuda-mps"
 _BOUNDS = {"mig": "MIG", "mps": "MPS"}
 
 
-def device_table(devices: Sequence[Document]) -> Table:
-    """One row per device."""
+def device_table(devices: Sequence[Document], *, brief: bool = False) -> Table:
+    """One row per device; `brief` has the beginning of each UUID, which every command takes for the whole."""
     columns = (
         Column("GPU", right=True),
         Column("NAME", shrink=True),
@@ -35,16 +35,16 @@ def device_table(devices: Sequence[Document]) -> Table:
         Column("HELD BY", shrink=True),
     )
     numbers = {device["uuid"]: device["index"] for device in devices}
-    return Table(columns, tuple(_row(device, numbers) for device in devices))
+    return Table(columns, tuple(_row(device, numbers, brief=brief) for device in devices))
 
 
-def _row(device: Document, numbers: Mapping[str, int]) -> tuple[Cell, ...]:
+def _row(device: Document, numbers: Mapping[str, int], *, brief: bool) -> tuple[Cell, ...]:
     health, used, total = device["health"], device.get("memory_used", 0), device.get("memory_total", 0)
     busy, since = device.get("utilization"), device.get("health_since_s")
     return (
         Cell(str(device["index"])),
         Cell(device["name"]),
-        Cell(device["uuid"]),
+        Cell(device["uuid"][:12] if brief else device["uuid"]),
         Cell(f"{format_bytes(used)}/{format_bytes(total)}" if total else ""),
         Cell("" if busy is None else f"{busy:.0%}"),
         Cell(

@@ -60,7 +60,9 @@ def screen(status: Mapping[str, Any], *, width: int, height: int) -> RenderableT
         parts.append(
             Panel(Group(*shown), title="config rejected; the last good one runs", border_style="red")
         )
-    parts += [Text(line, style="yellow") for line in rows.rejection_lines(status)]
+    parts += [Text(shorten(line, 2 * columns), style="red") for line in rows.outage_lines(status)]
+    noted = [*rows.rejection_lines(status), *status["daemon"].get("notices", [])]
+    parts += [Text(shorten(line, 2 * columns), style="yellow") for line in noted]
     if status["services"]:
         parts.append(_picture(rows.service_table(status), columns))
         parts += _reasons(status, columns)

@@ -20,6 +20,8 @@ PHASE_STYLES = {
     "exited": "dim",
     "lost": "red",
 }
+PATIENCE = 5.0
+"""Seconds for which a replica that does not serve yet is no trouble."""
 MANY = 40
 """Replicas beyond which a table of all services leaves out those that are simply ready."""
 
@@ -120,7 +122,9 @@ def replica_table(
 
 def _replica_row(replica: Document, indexes: Mapping[str, int], *, brief: bool) -> tuple[Cell, ...]:
     restarts = replica["restarts"]
-    why = replica["reason"] if replica["phase"] != "ready" or restarts else ""
+    why = replica["reason"]
+    if replica["phase"] == "ready":
+        why = f"last ended: {replica['last_exit']}" if restarts and replica.get("last_exit") else ""
     return (
         Cell(replica["id"]),
         Cell(replica["phase"], PHASE_STYLES.get(replica["phase"], "")),
@@ -166,6 +170,23 @@ def rejection_lines(status: Document) -> list[str]:
         for service in status["services"]
         if service.get("rejected")
     ]
+
+
+def hindered(replica: Document) -> bool:
+    """Whether something keeps it from serving that does not simply take its time."""
+    phase, reason = replica["phase"], replica["reason"]
+    if not reason or replica["since_s"] < PATIENCE:
+        return False
+    failed = phase == "starting" and replica["restarts"]
+    return bool(failed or phase in {"unready", "lost"} or (phase == "pending" and reason != "it is wanted"))
+
+
+def outage_lines(status: Document) -> list[str]:
+    """Services that should serve and do not, each with the reason of its first replica."""
+    names = service_names(status)
+    down = [one for one in status["services"] if one["target"] and not one["ready"] and not one.get("held")]
+    first = [(one, next(filter(hindered, one["replicas"]), None)) for one in down]
+    return [f"{names[key_of(one)]} serves nothing: {found['reason']}" for one, found in first if found]
 
 
 def error_lines(status: Document) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stoker.cli import gpu_rows, rows
-from stoker.cli.table import say, show
+from stoker.cli.table import Table, coloured, render, say, show, width
+
+MOST_REASONS = 5
 
 
 def show_status(status: dict[str, Any], *, everything: bool) -> None:
@@ -25,7 +28,7 @@ def show_status(status: dict[str, Any], *, everything: bool) -> None:
     replicas, left_out = rows.shown_replicas(status, everything=everything)
     if replicas:
         say()
-        show(rows.replica_table(replicas, status["devices"]))
+        _show_replicas(rows.replica_table(replicas, status["devices"]), [one for _, one in replicas])
     if left_out:
         say(f"and {left_out} more that are ready; `stoker status SERVICE` shows them", "dim")
     for line, style in (*gpu_rows.sick_notes(status["devices"]), *rows.door_lines(status)):
@@ -34,3 +37,17 @@ def show_status(status: dict[str, Any], *, everything: bool) -> None:
         for one in status["services"]:
             say()
             say(f"why {one['decision']['target']}: {one['decision']['reason']}")
+
+
+def _show_replicas(table: Table, replicas: list[Mapping[str, Any]]) -> None:
+    """The table, and below it in full what it had no room for."""
+    lines = render(table, columns=width(), colour=coloured())
+    for line in lines:
+        say(line)
+    cut = [one for one in replicas if rows.hindered(one) and not any(one["reason"] in line for line in lines)]
+    if cut:
+        say()
+    for one in cut[:MOST_REASONS]:
+        say(f"{one['id']}: {one['reason']}", "yellow")
+    if len(cut) > MOST_REASONS:
+        say(f"and {len(cut) - MOST_REASONS} more; `stoker explain REPLICA` says why", "dim")

@@ -38,8 +38,10 @@ class Top(App[int]):
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     #headline { padding: 0 1; background: $panel; }
-    #errors { padding: 0 1; color: $error; display: none; }
-    #errors.some { display: block; }
+    #errors, #notices { padding: 0 1; display: none; max-height: 6; }
+    #errors { color: $error; }
+    #notices { color: $warning; max-height: 3; }
+    #errors.some, #notices.some { display: block; }
     #lower { height: 2fr; }
     #replicas { min-height: 4; }
     DataTable { height: 1fr; scrollbar-size-horizontal: 0; }
@@ -77,11 +79,12 @@ class Top(App[int]):
         """The parts of the screen, from top to bottom."""
         yield Static(id="headline")
         yield Static(id="errors")
+        yield Static(id="notices")
         yield DataTable(id="pools", cursor_type="row", zebra_stripes=True)
         with Horizontal(id="lower"), Vertical():
             yield DataTable(id="replicas", cursor_type="row")
             yield DataTable(id="devices", cursor_type="row")
-        yield RichLog(id="events", max_lines=500, wrap=True, markup=False)
+        yield RichLog(id="events", max_lines=500, min_width=1, wrap=True, markup=False)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -106,7 +109,9 @@ class Top(App[int]):
         log = self.query_one("#events", RichLog)
         for event in fresh:
             stamp = time.strftime("%H:%M:%S", time.localtime(_seconds(event["time"])))
-            log.write(Text(f"{stamp} {event['message']}", style=SEVERITIES.get(event["severity"], "")))
+            log.write(
+                Text(f"{stamp} {event['message']}", style=SEVERITIES.get(event["severity"], "")), expand=True
+            )
         self._draw()
 
     def _stand(self, words: str) -> None:
@@ -137,10 +142,10 @@ class Top(App[int]):
         headline.update(
             Text(words if live else f"{words}  [{self._standing}]", style="" if live else "yellow")
         )
-        errors = rows.error_lines(status)
-        box = self.query_one("#errors", Static)
-        box.set_class(bool(errors), "some")
-        box.update(Text("\n".join(["config rejected; the last good one runs", *errors[:4]])))
+        errors, down = rows.error_lines(status), rows.outage_lines(status)
+        rejected = ["config rejected; the last good one runs", *errors[:4]] if errors else []
+        self._show("errors", rejected + down)
+        self._show("notices", [*rows.rejection_lines(status), *status["daemon"].get("notices", [])])
         keys = [key_of(service) for service in status["services"]]
         if self._chosen not in keys:
             self._chosen = keys[0] if keys else ""
@@ -152,7 +157,13 @@ class Top(App[int]):
         devices = self.query_one("#devices", DataTable)
         devices.set_class(not status["devices"], "none")
         uuids = [device["uuid"] for device in status["devices"]]
-        self._fill("devices", gpu_rows.device_table(status["devices"]), uuids)
+        self._fill("devices", gpu_rows.device_table(status["devices"], brief=True), uuids)
+
+    def _show(self, name: str, lines: list[str]) -> None:
+        """Lines above the tables; none, and no room is taken."""
+        box = self.query_one(f"#{name}", Static)
+        box.set_class(bool(lines), "some")
+        box.update(Text("\n".join(lines)))
 
     def _fill(
         self, name: str, table: Table, keys: list[str], *, extra: tuple[str, list[str]] | None = None
