@@ -3,14 +3,16 @@
     python tests/bench/bench_router_faults.py [--requests 100000] [--only churn,drain,...] [--json OUT]
 
 Load comes from wrk (32 connections, GET unless said otherwise); four workers in C. Failures are answers other
-than 200 and broken connections.
+than 200 and broken connections. Ends with a table of all of it.
 
     churn   the set of workers changes ten times a second
     drain   one worker after the other is drained, waited for, ended and begun again
     kill    one worker after the other is killed with -9 and begun again
-    post    the same with POST: only requests that a worker had in its hands may fail, and none twice
+    post    the same with POST, each with a number and told by the worker that reads it: only requests that
+            one had in its hands, or in its socket, may fail; none is done twice
     swap    the program is replaced by another version again and again
-    zero    no worker for five seconds, twice; requests are held, first come first served
+    zero    no worker for five seconds, again and again; requests are held, first come first served
+    daemon  `stoker up` is killed with -9 and begun again, at least 20 times
     idle    10,000 connections that do nothing: resident memory, wake-ups and processor time in ten seconds
     start   from a request to a service at zero to its answer, over the worker's own start-up
 """
@@ -39,7 +41,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import itertools
 
 import anyio
+from router.daemons import kills
 from router.peers import free_port
+from router.posts import Posts
 
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
@@ -84,6 +88,7 @@ class Backend:
 
     def __init__(self, program: Path) -> None:
         self.program = program
+        self.receipts: Path | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -91,7 +96,8 @@ class Backend:
         Backend.serial += 1
         self.id = f"w{Backend.serial}"
         self.port = free_port()
-        self.process = subprocess.Popen([str(self.program), str(self.port)])
+        told = ["64", str(self.receipts / self.id)] if self.receipts is not None else []
+        self.process = subprocess.Popen([str(self.program), str(self.port), *told])
 
     def end(self) -> None:
         """kill -9."""
@@ -115,7 +121,7 @@ class Bench:
             instance="bench", state_dir=str(folder / "state"), runtime_dir=str(folder / "run")
         )
         self.link = ProgramLink(self.context)
-        program = folder / "backend"
+        self.program = program = folder / "backend"
         compiler = shutil.which("cc") or shutil.which("gcc") or ""
         subprocess.run([compiler, "-O2", "-o", str(program), str(HERE / "backend.c")], check=True)
         self.workers = [Backend(program) for _ in range(4)]
@@ -187,24 +193,40 @@ class Bench:
 
         return await self.load(disturb)
 
-    async def _killing(self, script: str) -> dict[str, Any]:
-        async def disturb() -> None:
-            await asyncio.sleep(0.3)
-            one = random.choice(self.workers)
-            one.end()
-            await asyncio.sleep(0.01)  # until the daemon has noticed
-            one.begin()
-            await self.all()
-
-        return await self.load(disturb, script)
+    async def _kill_one(self) -> None:
+        await asyncio.sleep(0.3)
+        one = random.choice(self.workers)
+        one.end()
+        await asyncio.sleep(0.01)  # until the daemon has noticed
+        one.begin()
+        await self.all()
 
     async def kill(self) -> dict[str, Any]:
-        return await self._killing("")
+        return await self.load(self._kill_one)
 
     async def post(self) -> dict[str, Any]:
-        found = await self._killing('wrk.method = "POST"; wrk.body = "x"')
-        found["worst"] = found["disturbed"] * 16
+        receipts = self.folder / "receipts"
+        receipts.mkdir()
+        await self._begin_all(receipts)
+        posts = Posts(self.told.port, self.requests)
+        killing = asyncio.ensure_future(self._again(self._kill_one))
+        await posts.run()
+        killing.cancel()
+        await asyncio.gather(killing, return_exceptions=True)
+        found = {**posts.judge(receipts.iterdir()), "disturbed": self.times, "most": self.times * 16}
+        await self._begin_all(None)
         return found
+
+    async def _begin_all(self, receipts: Path | None) -> None:
+        """Have other workers, which tell what they read there."""
+        for one in self.workers:
+            one.end()
+            one.receipts = receipts
+            one.begin()
+        await self.all()
+
+    async def daemon(self) -> dict[str, Any]:
+        return await kills(self.folder / "box", self.program, self.requests, lambda port, s: wrk(port, s, ""))
 
     async def swap(self) -> dict[str, Any]:
         """As an upgrade of the package does: another link finds a program of another version."""
@@ -256,7 +278,8 @@ class Bench:
         one = WorkerRoute(
             id="fifo", endpoint=f"127.0.0.1:{server.sockets[0].getsockname()[1]}", concurrency=1
         )
-        failed, sent, rounds = 0, 0, 2
+        rounds = max(2, self.requests // 5000)
+        failed, sent, out_of_order = 0, 0, 0
         share = min(5000, self.requests // rounds)
         for _ in range(rounds):
             await self.apply()
@@ -272,10 +295,10 @@ class Bench:
             answers = [await answer(*each) for each in waiting]
             sent += share
             failed += sum(not one.startswith(b"HTTP/1.1 200") for one in answers)
-            out_of_order = sum(a > b for a, b in itertools.pairwise(order))
+            out_of_order += sum(a > b for a, b in itertools.pairwise(order))
         await self.all()
         server.close()
-        return {"requests": sent, "failed": failed, "out of order": out_of_order}
+        return {"requests": sent, "failed": failed, "disturbed": rounds, "out of order": out_of_order}
 
     async def idle(self) -> dict[str, Any]:
         await self.all()
@@ -384,7 +407,31 @@ def cpu(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-PARTS = ("churn", "drain", "kill", "post", "swap", "zero", "idle", "start")
+PARTS = ("churn", "drain", "kill", "post", "swap", "zero", "daemon", "idle", "start")
+WHILE = {
+    "churn": "the set of workers changes ten times a second",
+    "drain": "workers are drained and replaced",
+    "kill": "workers are killed with -9, GET",
+    "post": "the same, POST",
+    "swap": "the program is swapped for another version",
+    "zero": "there is no worker for 5 s",
+    "daemon": "the daemon is killed with -9 and begun again",
+}
+
+
+def table(results: dict[str, dict[str, Any]]) -> None:
+    """Print what can fail as the docs have it."""
+    print("\n| while | requests | failed |\n|---|---|---|")
+    for name, found in results.items():
+        if name in WHILE:
+            rest = {key: value for key, value in found.items() if key not in KNOWN}
+            told = "".join(f"; {key}: {value}" for key, value in rest.items())
+            print(
+                f"| {WHILE[name]} ({found['disturbed']}) | {found['requests']:,} | {found['failed']}{told} |"
+            )
+
+
+KNOWN = frozenset({"requests", "failed", "disturbed", "seconds", "detail"})
 
 
 async def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -421,6 +468,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="router-faults-") as folder:
         results = asyncio.run(run(Path(folder), options))
+    table(results)
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
     return 0

@@ -1,10 +1,13 @@
 /* A worker that costs nearly nothing: answers every request (no bodies) with 200 and a fixed body.
  *
- *     cc -O2 -o backend backend.c && ./backend PORT [BYTES]      binds 127.0.0.1 only
+ *     cc -O2 -o backend backend.c && ./backend PORT [BYTES [RECEIPTS]]      binds 127.0.0.1 only
+ *
+ * RECEIPTS: a file to which all that it reads is appended at once, so that it outlives the worker.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +26,7 @@ struct client {
 
 static char answer[MAX_BODY + 256];
 static size_t answer_size;
+static int receipts = -1;
 
 static void make_answer(size_t body) {
     int head = snprintf(answer, sizeof answer,
@@ -79,6 +83,8 @@ static int serve(struct client *client) {
         return 1;
     if (size <= 0)
         return 0;
+    if (receipts >= 0 && write(receipts, data, (size_t)size) != size)
+        perror("backend: receipts");
     for (int heads = heads_in(client, data, size); heads > 0; heads--)
         if (write(client->fd, answer, answer_size) != (ssize_t)answer_size)
             return 0; /* a load generator that does not read is broken */
@@ -87,10 +93,12 @@ static int serve(struct client *client) {
 
 int main(int count, char **arguments) {
     if (count < 2) {
-        fprintf(stderr, "usage: backend PORT [BYTES]\n");
+        fprintf(stderr, "usage: backend PORT [BYTES [RECEIPTS]]\n");
         return 2;
     }
     size_t body = count > 2 ? (size_t)atol(arguments[2]) : 64;
+    if (count > 3)
+        receipts = open(arguments[3], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     make_answer(body < MAX_BODY ? body : MAX_BODY);
     signal(SIGPIPE, SIG_IGN);
     int listener = listen_at(atoi(arguments[1])), epoll = epoll_create1(EPOLL_CLOEXEC);
