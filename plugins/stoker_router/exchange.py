@@ -180,6 +180,10 @@ class Exchange:
 
     def begin(self, data: bytes) -> None:
         """The answer begins: from here on it cannot be tried again."""
+        self._begun(len(data))
+        self.client.transport.write(data)
+
+    def _begun(self, size: int) -> None:
         self.phase = BEGAN
         self.kept = None
         worker = self.worker
@@ -187,8 +191,16 @@ class Exchange:
             self.client.service.working(worker)
         if (trail := self.terms.trail) is not None:
             trail.began = monotonic()
-            trail.sent += len(data)
-        self.client.transport.write(data)
+            trail.sent += size
+
+    def answer(self, data: bytes, status: int, *, reusable: bool) -> None:
+        """The whole answer at once. The worker's next request is written before it: time that a slot stands
+        empty is lost to all who wait."""
+        self._begun(len(data))
+        client, upstream = self.client, self._released(reusable=reusable)
+        client.service.completed(self, status, upstream)
+        client.transport.write(data)
+        client.done(keep=self.keep and self.whole)
 
     def relay(self, data: bytes) -> None:
         """More bytes of the answer."""
@@ -198,20 +210,25 @@ class Exchange:
 
     def finish(self, status: int, *, reusable: bool) -> None:
         """The answer is complete."""
-        upstream, self.upstream = self.upstream, None
-        if upstream is None:
+        if self.upstream is None:
             return
-        self.phase = OVER
-        upstream.exchange = None
-        keep = self.keep and self.whole
-        client = self.client
-        if not (reusable and self.whole):
-            upstream.transport.abort()
-            upstream = None
+        client, upstream = self.client, self._released(reusable=reusable)
         # The freed slot may start the next request on this connection before our client hears of the end:
         # nothing is read from `upstream` after this.
         client.service.completed(self, status, upstream)
-        client.done(keep=keep)
+        client.done(keep=self.keep and self.whole)
+
+    def _released(self, *, reusable: bool) -> Upstream | None:
+        """The connection to the worker at the end of its answer, None if it can carry no other."""
+        upstream, self.upstream = self.upstream, None
+        self.phase = OVER
+        if upstream is None:
+            return None
+        upstream.exchange = None
+        if reusable and self.whole:
+            return upstream
+        upstream.transport.abort()
+        return None
 
     def open_tunnel(self, head: bytes) -> None:
         """The worker has switched protocols."""

@@ -27,6 +27,10 @@ class Carried(Protocol):
         """The answer begins with these bytes."""
         ...
 
+    def answer(self, data: bytes, status: int, *, reusable: bool) -> None:
+        """The answer, from its beginning to its end."""
+        ...
+
     def relay(self, data: bytes) -> None:
         """More bytes of the answer."""
         ...
@@ -174,9 +178,11 @@ class Upstream(asyncio.Protocol):
                 self._body, self._status, self._keep = body, status, keep
         if 0 <= stop < len(data):
             data, keep = data[:stop], False  # more than an answer: not to be trusted again
-        exchange.begin(data if head is raw else head + data[end:])
+        data = data if head is raw else head + data[end:]
         if stop >= 0:
-            exchange.finish(status, reusable=keep)
+            exchange.answer(data, status, reusable=keep)
+        else:
+            exchange.begin(data)
         return b""
 
     def _end_of_head(self, exchange: Carried, data: bytes) -> tuple[int, bytes]:

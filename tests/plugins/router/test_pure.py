@@ -165,6 +165,34 @@ def test_a_worker_is_not_read_for_a_client_that_does_not_read() -> None:
     assert upstream.told == [False, b"head", True]
 
 
+class Slots:
+    """A service with one slot, and one who waits for it."""
+
+    def __init__(self, told: list[object]) -> None:
+        self.told = told
+        self.freed: object = None
+
+    def completed(self, exchange: Exchange, status: int, reusable: object) -> None:
+        self.freed = reusable
+        self.told.append("the next request")
+
+
+@pytest.mark.parametrize("reusable", [True, False])
+def test_a_slot_is_given_away_before_a_whole_answer_is_written(reusable: bool) -> None:
+    """An empty slot costs all who wait; the client of an answer that is there can."""
+    client, upstream = Recorder(), Recorder()
+    client.service = Slots(client.told)
+    client.done = lambda *, keep: client.told.append(("done", keep))
+    upstream.abort = lambda: upstream.told.append("abort")
+    one = Exchange(client, Kind(b"GET"), b"head", whole=True)  # type: ignore[arg-type] # enough for this
+    one.send(upstream)  # type: ignore[arg-type] # enough for this
+    one.answer(b"all of it", 200, reusable=reusable)
+    assert client.told == ["the next request", b"all of it", ("done", True)]
+    assert client.service.freed is (upstream if reusable else None)
+    assert upstream.told == [b"head"] if reusable else [b"head", "abort"]
+    assert upstream.exchange is None
+
+
 # --- the choice of a worker -------------------------------------------------------------------------------
 
 
