@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 Memory = dict[str, Any]
@@ -41,8 +41,11 @@ _IDLE_WEIGHT = 0.02
 _WEIGHT_LIMIT = 1e9
 _REMEMBERED = 64
 """Samples of demand that are kept one by one."""
-_SPANS = (0, 1, 3, 5, 7, 11, 15, 23, 31, 47, 63)
-"""Places among them up to which means are taken."""
+_STRETCH = 8
+_LARGE = 1e6
+"""Totals begin anew above this: their differences must stay exact."""
+_SPANS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""How many of them means are taken of."""
 _ABOVE_TOP = 1.05
 _BLIND = 60.0
 """Seconds in which forecasts have nothing to go by; their errors teach nothing."""
@@ -56,7 +59,7 @@ def fresh(now: float) -> Memory:
     """What is known at the first look."""
     return {
         "at": now, "age": 0.0, "weight": 0.0, "seconds": 0.0, "slow": 0.0, "fast": 0.0, "demand": 0.0,
-        "spans": [], "areas": [], "came": [], "level": 0.0, "load": 0.0, "top": 0.0,
+        "totals": [[0.0, 0.0, 0.0]], "older": [], "level": 0.0, "load": 0.0, "top": 0.0,
         "smooth": [], "peak": 0.0, "arrived": 0.0, "next": now, "pending": [], "seen": 0,
         "counts": [[0.0] * _BINS] * EXPERTS, "loss": [0.0] * EXPERTS, "expert": 1, "head": [_PRIOR] * EXPERTS,
         "scale": 1.0,
@@ -71,29 +74,30 @@ def service_time(memory: Memory) -> float:
 def measure(memory: Memory, dt: float, horizon: float, wait: float, **seen: float) -> None:
     """Take `dt` seconds in. `seen`: arrivals, completions, service_seconds, in_flight (mean of the requests
     in replicas and queue), queued (at the end). `wait`: seconds of it that are promised."""
-    if seen["completions"] > 0:
-        fade = 0.998 ** seen["completions"]
-        memory["weight"] = memory["weight"] * fade + seen["completions"]
+    arrivals, completions = seen["arrivals"], seen["completions"]
+    if completions > 0:
+        fade = 0.998**completions
+        memory["weight"] = memory["weight"] * fade + completions
         memory["seconds"] = memory["seconds"] * fade + seen["service_seconds"]
     mean = service_time(memory)
-    rate = seen["arrivals"] / dt
-    memory["age"] += dt
+    rate = arrivals / dt
+    before = memory["age"]
+    age = memory["age"] = before + dt
     slow, fast = max(60.0, 2 * horizon, 2 * mean), max(10.0, min(horizon, 30.0))
-    memory["slow"] += (1 - math.exp(-dt / min(slow, memory["age"]))) * (rate - memory["slow"])
-    memory["fast"] += (1 - math.exp(-dt / min(fast, memory["age"]))) * (rate - memory["fast"])
+    memory["slow"] += (1 - math.exp(-dt / min(slow, age))) * (rate - memory["slow"])
+    memory["fast"] += (1 - math.exp(-dt / min(fast, age))) * (rate - memory["fast"])
     if seen["queued"] > 0:
         left = math.exp(-dt / mean)
         memory["demand"] = memory["demand"] * left + rate * (1 - left) * mean
     else:
         memory["demand"] = seen["in_flight"]
-    _remember(memory, dt, seen["arrivals"])
+    _remember(memory, dt, arrivals)
     level = memory["level"] = _recent_mean(memory, max(1.0, min(wait, 30.0)))
     load = memory["load"] = _load(memory, mean, wait)
     memory["peak"] = max(memory["peak"], load)
     memory["top"] = max(memory["top"] * math.exp(-dt / MEMORY), level)
-    memory["arrived"] += seen["arrivals"]
+    memory["arrived"] += arrivals
     if memory["smooth"]:
-        age = memory["age"]
         memory["smooth"] = [
             level + _kept(age - dt, age, tau) * (old - level)
             for old, tau in zip(memory["smooth"], SMOOTHING, strict=True)
@@ -104,49 +108,74 @@ def measure(memory: Memory, dt: float, horizon: float, wait: float, **seen: floa
 
 def _kept(before: float, after: float, tau: float) -> float:
     """How much of an exponential mean stays while its age grows: a young one is the plain mean of all."""
+    if before >= tau >= SMOOTHING[0]:
+        return math.exp((before - after) / tau)
     before, after = max(before, SMOOTHING[0]), max(after, SMOOTHING[0])
     return min(1.0, before / min(after, tau)) * math.exp((max(tau, before) - max(tau, after)) / tau)
 
 
 def _remember(memory: Memory, dt: float, arrivals: float) -> None:
-    """Newest first."""
-    last = _REMEMBERED - 1
-    memory["spans"] = [dt, *memory["spans"][:last]]
-    memory["areas"] = [dt * memory["demand"], *memory["areas"][:last]]
-    memory["came"] = [arrivals, *memory["came"][:last]]
+    """Totals of seconds, demand and arrivals up to now. The newest are in `totals`, oldest first; `older`
+    are full stretches of them, newest first: so one more sample copies few of those before."""
+    recent = memory["totals"]
+    seconds, area, came = recent[-1]
+    newest = [seconds + dt, area + dt * memory["demand"], came + arrivals]
+    if len(recent) < _STRETCH:
+        memory["totals"] = [*recent, newest]
+        return
+    former = [recent, *memory["older"][: _REMEMBERED // _STRETCH]]
+    if area > _LARGE:
+        former = [[[t - seconds, a - area, c - came] for t, a, c in stretch] for stretch in former]
+        newest = [dt, dt * memory["demand"], arrivals]
+    memory["totals"], memory["older"] = [newest], former
+
+
+def _back(memory: Memory) -> Iterator[Sequence[float]]:
+    """The totals up to now, then those of one sample before, and so on."""
+    return chain(reversed(memory["totals"]), *map(reversed, memory["older"]))
 
 
 def _recent_mean(memory: Memory, span: float) -> float:
     """Mean demand over the last `span` seconds: bursts that a good wait absorbs are none."""
-    covered = total = 0.0
-    for seconds, area in zip(memory["spans"], memory["areas"], strict=True):
-        if covered >= span - 1e-9:
+    totals = _back(memory)
+    now, total, _ = next(totals)
+    seconds, area, _ = next(totals)
+    while now - seconds < span - 1e-6:
+        before = next(totals, None)
+        if before is None:
             break
-        covered += seconds
-        total += area
-    return total / covered
+        seconds, area, _ = before
+    return (total - area) / (now - seconds)
 
 
 def _load(memory: Memory, mean: float, wait: float) -> float:
     """Slots that were needed for nobody to have waited longer than `wait`: see above."""
-    spans, areas = list(accumulate(memory["spans"])), list(accumulate(memory["areas"]))
-    instant: float = memory["demand"] * mean
-    found = instant / (mean + wait)
-    for place in _SPANS[: bisect_right(_SPANS, len(spans) - 1)]:
-        asked = (instant + areas[place]) / (mean + spans[place] + wait)
+    recent, former = memory["totals"], memory["older"]
+    newest = len(recent) - 1
+    now, total, _ = recent[-1]
+    demand, reach = memory["demand"] * mean, mean + wait
+    found: float = demand / reach
+    for place in _SPANS[: bisect_right(_SPANS, newest + _STRETCH * len(former))]:
+        if place <= newest:
+            seconds, area, _ = recent[newest - place]
+        else:
+            stretch, left = divmod(place - newest - 1, _STRETCH)
+            seconds, area, _ = former[stretch][-1 - left]
+        asked = (demand + total - area) / (reach + now - seconds)
         found = max(found, asked)
     return found
 
 
 def came_within(memory: Memory, seconds: float) -> float:
     """Requests that came in the last `seconds`, up to a minute."""
-    covered, total = 0.0, 0.0
-    for span, arrivals in zip(memory["spans"], memory["came"], strict=True):
-        covered += span
-        if covered > seconds + 1e-9:
+    totals = _back(memory)
+    now, _, came = next(totals)
+    found = 0.0
+    for began, _, before in islice(totals, _REMEMBERED):
+        if now - began > seconds + 1e-6:
             break
-        total += arrivals
-    return total
+        found = came - before
+    return found
 
 
 def bounded(memory: Memory, expected: float, wanted: float) -> float:
@@ -169,6 +198,15 @@ def rest(memory: Memory, seconds: float) -> None:
     ]
 
 
+def forecast(memory: Memory, horizon: float) -> float:
+    """Demand `horizon` seconds ahead by the expert in use."""
+    expert = memory["expert"]
+    if expert < len(SMOOTHING):
+        smooth: float = memory["smooth"][expert]
+        return smooth
+    return forecasts(memory, horizon)[expert]
+
+
 def forecasts(memory: Memory, horizon: float) -> list[float]:
     """Demand `horizon` seconds ahead by each expert: three smoothed means, and what is left of the present
     requests plus what will have come, at four opinions of the rate."""
@@ -180,7 +218,7 @@ def forecasts(memory: Memory, horizon: float) -> list[float]:
     return [*memory["smooth"], *(stays + rate * comes for rate in rates)]
 
 
-def learn(memory: Memory, now: float, horizon: float, risk: float, expected: Sequence[float]) -> None:
+def learn(memory: Memory, now: float, horizon: float, risk: float) -> None:
     """Once a `STEP`: keep the present forecasts, compare those that are due with what came."""
     if now + 1e-9 < memory["next"]:
         return
@@ -191,7 +229,7 @@ def learn(memory: Memory, now: float, horizon: float, risk: float, expected: Seq
     due = [entry for entry in memory["pending"] if entry[0] <= now - horizon]
     kept = [entry for entry in memory["pending"] if entry[0] > now - horizon]
     if memory["age"] >= _BLIND:
-        kept.append([now, list(expected), memory["head"]])
+        kept.append([now, forecasts(memory, horizon), memory["head"]])
     memory["pending"] = kept
     for _, before, heads in due:
         _score(memory, before, heads, met, weight, risk)
@@ -229,6 +267,8 @@ def _quantile(counts: Sequence[float], risk: float) -> float:
     place = _BINS
     for count in reversed(counts):
         place -= 1
+        if not count:
+            continue
         if count >= left > 0:
             return _error(place + 0.5 - left / count)
         left -= count

@@ -69,7 +69,7 @@ class Foresight:
         load = given.window(max(since, 1e-3))
         if blind := unseen(load):
             return no_opinion(given, blind)
-        if not state:
+        if "totals" not in state:  # nothing yet, or what a version before this one has left
             state = {"began": given.now, "hold": present(given), "value": []}
             state |= forecast.fresh(given.now - _LATEST) | warmth.fresh(given.now, present(given))
             state |= recurrence.fresh()
@@ -140,7 +140,7 @@ def _take_in(
             state["at"] += length
             if length > 0:
                 forecast.measure(state, length, horizon, wait, **nothing)
-                forecast.learn(state, state["at"], horizon, risk, forecast.forecasts(state, horizon))
+                forecast.learn(state, state["at"], horizon, risk)
     forecast.measure(
         state,
         last,
@@ -156,7 +156,7 @@ def _take_in(
     recurrence.observe(state, now, since, state["age"], level=state["level"], load=state["load"])
     if now + 1e-9 >= state["next"]:
         _value(state, given)
-    forecast.learn(state, now, horizon, risk, forecast.forecasts(state, horizon))
+    forecast.learn(state, now, horizon, risk)
 
 
 def _value(state: forecast.Memory, given: PolicyInput) -> None:
@@ -194,7 +194,7 @@ def _need(
 def _forecast(state: forecast.Memory, given: PolicyInput, *, busy: bool, ahead: float) -> _Need:
     """What is expected when a replica started now is ready, and the room that was learned."""
     slots = target_of(given, float(given.service.slots or 1))
-    expected = forecast.forecasts(state, ahead)[state["expert"]]
+    expected = forecast.forecast(state, ahead)
     head = state["head"][state["expert"]]
     if not busy and expected + max(head, 0.0) <= _NOTHING:
         wanted = 0.0

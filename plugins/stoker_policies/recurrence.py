@@ -8,6 +8,8 @@ chance. So twice an hour is learned as well, and every five minutes, each after 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
+from collections.abc import Sequence
 from typing import Any
 
 Memory = dict[str, Any]
@@ -26,6 +28,7 @@ def fresh() -> Memory:
     """Nothing known."""
     return {
         "latest": [0.0] * BINS, "former": [0.0] * BINS, "bin": -1, "rise": 0.0, "ground": 0.0, "steady": -1.0,
+        "again": [],
     }  # fmt: skip
 
 
@@ -55,12 +58,25 @@ def next_time(memory: Memory, now: float, ahead: float) -> float | None:
     """When, at rest, the next thing comes into sight that is expected; None: nothing, or it is already."""
     if memory["steady"] < 0:
         return None
-    latest, former = memory["latest"], memory["former"]
+    again = memory["again"] if "again" in memory else _habits(memory["latest"], memory["former"])
+    if not again:
+        return None
     first = int((now + ahead + EARLY) / BIN) + 1
-    for place in range(first, first + BINS):
-        if min(latest[place % BINS], former[place % BINS]) * _LOWEST > _LOWEST:
-            return place * BIN - ahead - EARLY
-    return None
+    turn, place = divmod(first, BINS)
+    following = bisect_left(again, place)
+    if following == len(again):
+        turn, following = turn + 1, 0
+    at: float = (turn * BINS + again[following]) * BIN - ahead - EARLY
+    return at
+
+
+def _habits(latest: Sequence[float], former: Sequence[float]) -> list[int]:
+    """The bins, in order, in which something is expected that begins from nothing."""
+    return [place for place in range(BINS) if _comes_again(latest[place], former[place])]
+
+
+def _comes_again(latest: float, former: float) -> bool:
+    return min(latest, former) * _LOWEST > _LOWEST
 
 
 def _close(memory: Memory, place: int) -> None:
@@ -68,8 +84,13 @@ def _close(memory: Memory, place: int) -> None:
     last = memory["bin"]
     if last >= 0:
         latest, former = list(memory["latest"]), list(memory["former"])
+        # Kept from bin to bin: who asks each second must not look through the whole hour each time.
+        again = list(memory["again"]) if "again" in memory else _habits(latest, former)
         for offset in range(min(place - last, 2 * BINS)):
             index = (last + offset) % BINS
             former[index], latest[index] = latest[index], 0.0 if offset else memory["rise"]
-        memory.update(latest=latest, former=former)
+            known = _comes_again(latest[index], former[index])
+            if known != (index in again):
+                insort(again, index) if known else again.remove(index)
+        memory.update(latest=latest, former=former, again=again)
     memory.update({"bin": place, "rise": 0.0, "ground": max(_LOWEST, memory["steady"])})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulate.loads import policy_named, service
 from stoker.simulate.replay import Case, replay
@@ -87,3 +89,34 @@ def test_a_service_at_rest_wakes_for_what_comes_every_hour():
     late = [int(at // 3600) for at, wait in zip(load.arrivals, found.waits, strict=True) if wait > 2.0]
     assert late.count(0) > 200
     assert late.count(4) < 60
+
+
+def looked_through(memory, now, ahead):
+    """`next_time` as it is defined: bin by bin through the whole hour."""
+    first = int((now + ahead + recurrence.EARLY) / recurrence.BIN) + 1
+    for place in range(first, first + recurrence.BINS):
+        at = place % recurrence.BINS
+        if min(memory["latest"][at], memory["former"][at]) > 1:
+            return place * recurrence.BIN - ahead - recurrence.EARLY
+    return None
+
+
+@given(
+    seen=st.lists(
+        st.tuples(
+            st.sampled_from([1.0, 5.0, 10.0, 300.0, 3600.0, 9000.0]), st.sampled_from([0.0, 0.01, 8.0])
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    ahead=st.floats(0, 4000),
+    resumed=st.booleans(),
+)
+def test_what_comes_next_is_what_looking_through_the_hour_finds(seen, ahead, resumed):
+    memory, now = recurrence.fresh(), 0.0
+    for seconds, load in [*seen, *seen, *seen]:
+        now += seconds
+        recurrence.observe(memory, now, seconds, now, level=0.1, load=load)
+        if resumed:  # a memory that a version without this index has left
+            memory.pop("again", None)
+        assert recurrence.next_time(memory, now, ahead) == looked_through(memory, now, ahead)
