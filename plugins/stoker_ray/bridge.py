@@ -16,12 +16,16 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RaySystemError
 
 from stoker_ray.node import Worker
 
 ANSWER = 5.0
 """Seconds an actor that is there gets to answer a plain question."""
+
+
+class GoneError(Exception):
+    """There is no actor of that name."""
 
 
 class Bridge:
@@ -37,9 +41,11 @@ class Bridge:
         do: Callable[..., Awaitable[Any]] = getattr(self, f"do_{request['do']}")
         try:
             found = {"value": await do(**request.get("with", {}))}
-        except RayActorError as error:
+        except (ActorUnavailableError, GetTimeoutError, RaySystemError, TimeoutError) as error:
+            found = {"away": _first_line(error) or "it took too long"}
+        except (RayActorError, GoneError) as error:
             found = {"lost": _first_line(error)}
-        except (RayError, ValueError, OSError, TimeoutError) as error:
+        except (RayError, ValueError, OSError) as error:
             found = {"error": _first_line(error) or type(error).__name__}
         self._say({"id": request["id"], **found})
 
@@ -111,7 +117,7 @@ class Bridge:
         ]
 
     async def _describe(self, name: str) -> dict[str, Any]:
-        with suppress(RayError, TimeoutError, ValueError):
+        with suppress(RayError, TimeoutError, GoneError):
             actor = self._actor(name)
             found: dict[str, Any] = await asyncio.wait_for(_of(actor.describe.remote()), ANSWER)
             if found.get("pid"):
@@ -121,7 +127,10 @@ class Bridge:
 
     def _actor(self, name: str) -> Any:
         if name not in self._actors:
-            self._actors[name] = ray.get_actor(name)
+            try:
+                self._actors[name] = ray.get_actor(name)
+            except ValueError as error:
+                raise GoneError(f"Ray knows no actor {name} any more") from error
         return self._actors[name]
 
     def _take(self, name: str, actor: Any, log: str, offset: int) -> None:

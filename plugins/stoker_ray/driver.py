@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,10 +26,11 @@ PATIENCE = 30.0
 """Seconds Ray gets to find a place, before the start counts as failed and is tried again."""
 PAUSE = 1.0
 """Seconds until a bridge that has died under a wait is asked again."""
-GIVING_UP = 120.0
-"""Seconds a cluster may be away before its workers count as lost."""
-FOREIGN = 1 << 22
-"""No process of this box has a number above this (the kernel's PID_MAX_LIMIT)."""
+FINDING = 5.0
+"""Seconds a daemon that takes over waits for the cluster; it goes on without, and asks again."""
+FOREIGN, NODES = 1 << 22, 500
+"""No process of this box has a number above the first (the kernel's PID_MAX_LIMIT). Its product with the
+second is still one that the kernel's calls take."""
 _SENT = (
     "replica", "service", "mark", "argv", "environ", "working_dir", "log_path", "endpoint", "umask",
     "tmp_dir",
@@ -50,7 +52,7 @@ class RayDriver:
         self._link = Link(address, f"stoker-{context.instance}", log, environ)
         self._log = context.log
         self._patience = float(context.options.get("patience", PATIENCE))
-        self._nodes: dict[str, int] = {}
+        self._finding = float(context.options.get("finding", FINDING))
         self._measured: dict[str, tuple[float, float]] = {}
 
     async def start(self, request: StartRequest) -> WorkerHandle:
@@ -80,20 +82,19 @@ class RayDriver:
         return self._handle(found, name, request.log_path)
 
     async def wait(self, handle: WorkerHandle) -> ExitStatus:
-        """Return when its tree is gone, or its node is. Cancelling leaves the worker as it is."""
+        """Return when its tree is gone, or its node is. Cancelling leaves the worker as it is. While the
+        cluster is away nobody knows, and nothing could be started in its place: its probes tell whether it
+        serves."""
         name = dict(handle.extra)["name"]
-        until = anyio.current_time() + GIVING_UP
         while True:
             try:
                 status = await self._link.ask("wait", name=name)
             except ActorLostError as error:
                 self._measured.pop(name, None)
                 return ExitStatus(detail=f"Ray has lost it: {error}")
-            except RayLostError as error:
-                if anyio.current_time() > until:
-                    raise WorkerError(str(error)) from error
+            except RayLostError:
                 await anyio.sleep(PAUSE)
-            except StokerError as error:  # a new bridge asks for an actor by a name that is gone
+            except StokerError as error:
                 return ExitStatus(detail=str(error))
             else:
                 self._measured.pop(name, None)
@@ -115,12 +116,15 @@ class RayDriver:
         await self.signal(handle, signal.SIGKILL)
 
     async def find(self) -> Sequence[FoundWorker]:
-        """Workers of this instance on all nodes. A cluster that is away has none to tell of."""
+        """Workers of this instance on all nodes. Raises WorkerError while the cluster is away."""
         try:
-            found = await self._link.ask("find")
-        except RayLostError as error:
-            self._log(str(error))
-            return []
+            with anyio.fail_after(self._finding):
+                found = await self._link.ask("find")
+        except TimeoutError:
+            words = f"the Ray cluster has not answered within {self._finding:g} s"
+            raise WorkerError(words) from None
+        except StokerError as error:
+            raise WorkerError(str(error)) from error
         return [
             FoundWorker(handle=self._handle(one, one["name"], one["log_path"]), mark=one["mark"])
             for one in found
@@ -176,7 +180,7 @@ class RayDriver:
     def _handle(self, found: Mapping[str, Any], name: str, log: str) -> WorkerHandle:
         pid, where = int(found["pid"]), str(found["boot_id"])
         if where != boot_id():
-            pid += FOREIGN * self._nodes.setdefault(where, len(self._nodes) + 1)
+            pid += FOREIGN * (1 + zlib.crc32(where.encode()) % (NODES - 1))  # the same for every daemon
         return WorkerHandle(
             driver=NAME,
             pid=pid,

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from stoker.errors import StokerError
 
 COMING_UP = 60.0
 """Seconds the bridge gets to reach the cluster."""
+PAUSE = 5.0
+"""Seconds after a cluster was not reached in which nobody tries again: each attempt loads all of Ray."""
 
 
 class RayLostError(StokerError):
@@ -37,7 +40,9 @@ class Link:
             # Ray would look for such a cluster at the box's outer address. The name is Ray's: it is no other
             # system's matter here.
             self._environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        self._opening = asyncio.Lock()
+        self._joining: asyncio.Task[None] | None = None
+        self._failed = ("", 0.0)
+        """Why the cluster was not reached, and when."""
         self._serials = itertools.count(1)
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,13 +53,17 @@ class Link:
 
     async def ask(self, do: str, **values: Any) -> Any:
         """What came of it. Raises RayLostError, ActorLostError, StokerError."""
-        async with self._opening:
-            if self._process is None or self._process.poll() is not None:
-                await self._begin()
+        await self._join()
         return await self._ask({"id": next(self._serials), "do": do, "with": values})
 
     async def close(self) -> None:
         """Let the bridge end; actors stay."""
+        if self._joining is not None and not self._joining.done():
+            self._joining.cancel()
+            await asyncio.wait([self._joining])
+        await self._drop()
+
+    async def _drop(self) -> None:
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -68,9 +77,26 @@ class Link:
         self._process.wait()
         self._process = None
 
+    async def _join(self) -> None:
+        """Return when there is a bridge. One attempt serves all who ask, and goes on when they have given up:
+        a cluster that is slow is there for the next one who asks. Raises RayLostError."""
+        if self._joining is None or self._joining.done():
+            if self._process is not None and self._process.poll() is None:
+                return
+            why, at = self._failed
+            if why and time.monotonic() < at + PAUSE:
+                raise RayLostError(why)
+            self._joining = asyncio.create_task(self._begin())
+            self._joining.add_done_callback(self._begun)
+        await asyncio.shield(self._joining)
+
+    def _begun(self, attempt: asyncio.Task[None]) -> None:
+        error = None if attempt.cancelled() else attempt.exception()
+        self._failed = (str(error), time.monotonic()) if error is not None else ("", 0.0)
+
     async def _begin(self) -> None:
         if self._process is not None:
-            await self.close()
+            await self._drop()
         self._process = self._spawn()
         reader = asyncio.StreamReader(limit=1 << 26)
         loop = asyncio.get_running_loop()
@@ -84,7 +110,7 @@ class Link:
         except TimeoutError:
             said = {"error": f"no answer within {COMING_UP:.0f} s"}
         if "error" in said:
-            await self.close()
+            await self._drop()
             raise RayLostError(
                 f"cannot reach a Ray cluster at {self._address}: {said['error']}; start one with "
                 "`ray start --head` (this box must be a node of it), or correct `ray.address`"
@@ -118,6 +144,8 @@ class Link:
             self._open.pop(request["id"], None)
         if "lost" in said:
             raise ActorLostError(said["lost"])
+        if "away" in said:
+            raise RayLostError(f"the Ray cluster does not answer: {said['away']}")
         if "error" in said:
             raise StokerError(f"Ray: {said['error']}")
         return said["value"]

@@ -117,7 +117,9 @@ class WorkerDriver(Protocol):
         ...
 
     async def find(self) -> Sequence[FoundWorker]:
-        """All live workers with this instance's mark. Called once, before the first `start`."""
+        """All live workers with this instance's mark. Called before the first `start`. Raises WorkerError
+        where that cannot be known now (a cluster is away): workers with a record then count as alive, their
+        handles are used as they are, and it is called again until it tells."""
         ...
 
     async def recover(self, found: FoundWorker) -> WorkerHandle:

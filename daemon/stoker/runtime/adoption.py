@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
+import anyio
+from anyio.abc import TaskGroup
+
+from stoker.errors import WorkerError
 from stoker.model.event import Event, Notice, StopSignalled, WorkerAdopted
 from stoker.model.replica import WorkerHandle
 from stoker.plugin.ports import FoundWorker, WorkerDriver
 from stoker.plugin.processes import boot_id
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.store import Store, WorkerRecord
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds until a driver that could not tell is asked again; doubles from one time to the next."""
 
 
 def to_be_taken_over(store: Store) -> bool:
@@ -29,19 +37,33 @@ async def adopt(
     drivers: Mapping[str, WorkerDriver],
     actuator: Actuator,
     post: Callable[[Event], None],
+    later: Callable[[str, WorkerDriver], None] = lambda name, driver: None,
 ) -> int:
     """Take over every live worker; returns how many. Called once, before the control loop runs.
 
     A live worker without a record cannot be used (nobody knows its port or its devices) and is ended; a
     record without a live worker is dropped, which frees its devices. Where the driver is missing nobody knows
-    whether it lives: it is said, and the record stays for a daemon that has the driver.
+    whether it lives: it is said, and the record stays for a daemon that has the driver. Where the driver
+    cannot tell now, every worker with a record counts as alive, and `later` is called for it (`find_again`).
     """
     records = {record.replica: record for record in store.workers()}
+    owners = {replica: record.driver for replica, record in records.items()}
     adopted = 0
-    for driver in drivers.values():
+    for name, driver in drivers.items():
         recovered = []
-        for found in await driver.find():
-            record = records.pop(found.mark.rpartition(":")[2], None)
+        try:
+            every = await driver.find()
+        except WorkerError as error:
+            recovered = _presumed(records, name)
+            held = f"; {len(recovered)} of its workers count as alive until it answers" if recovered else ""
+            post(Notice(message=f"backend {name}: {error}{held}", severity="warning"))
+            later(name, driver)
+            every = ()
+        for found in every:
+            replica = found.mark.rpartition(":")[2]
+            if owners.get(replica, name) != name:
+                continue  # in a container, say: one driver starts it, another one sees its processes as well
+            record = records.pop(replica, None)
             if record is None:
                 await _end(driver, found, post)
             else:
@@ -62,6 +84,59 @@ async def adopt(
         )
         post(Notice(message=words, severity="error"))
     return adopted
+
+
+def _presumed(records: dict[str, WorkerRecord], name: str) -> list[tuple[WorkerRecord, WorkerHandle]]:
+    """Those that were running when their daemon ended, taken out of the records."""
+    found = [
+        (record, record.handle)
+        for record in records.values()
+        if record.driver == name and record.handle is not None
+    ]
+    for record, _ in found:
+        del records[record.replica]
+    return found
+
+
+def again_in(
+    tasks: TaskGroup, store: Store, post: Callable[[Event], None]
+) -> Callable[[str, WorkerDriver], None]:
+    """What `adopt` calls for a driver that could not tell: that one is asked again in `tasks`."""
+
+    def later(name: str, driver: WorkerDriver) -> None:
+        tasks.start_soon(partial(find_again, name, driver, store=store, post=post))
+
+    return later
+
+
+async def find_again(name: str, driver: WorkerDriver, *, store: Store, post: Callable[[Event], None]) -> None:
+    """Ask a driver that could not tell until it can, and have it take over what is still what it was. Workers
+    that nobody knows are ended; those that are gone their driver tells to who waits for them."""
+    pause = FIRST_PAUSE
+    while True:
+        await anyio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            every = await driver.find()
+            break
+        except WorkerError:
+            continue
+    records = {record.replica: record for record in store.workers()}
+    known = 0
+    for found in every:
+        record = records.get(found.mark.rpartition(":")[2])
+        if record is not None and (record.driver != name or record.handle is None):
+            continue  # another driver's, or being started just now
+        if record is not None and record.handle is not None and _same(record.handle, found.handle):
+            await driver.recover(found)
+            known += 1
+        else:
+            await _end(driver, found, post)
+    post(Notice(message=f"backend {name} answers again: {known} of its workers are there"))
+
+
+def _same(one: WorkerHandle, other: WorkerHandle) -> bool:
+    return (one.start_time, one.boot_id, one.extra) == (other.start_time, other.boot_id, other.extra)
 
 
 def _take_over(record: WorkerRecord, handle: WorkerHandle, post: Callable[[Event], None]) -> None:

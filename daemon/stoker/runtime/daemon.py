@@ -30,7 +30,7 @@ from stoker.plugin.ports import Application, PluginContext
 from stoker.runtime import loop
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
-from stoker.runtime.adoption import adopt, to_be_taken_over
+from stoker.runtime.adoption import adopt, again_in, to_be_taken_over
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.box_budget import BoxBudget, measure_room
 from stoker.runtime.configuration import Configuration
@@ -297,7 +297,11 @@ class Daemon:
         targets = {key: count for key, count in self._store.read("targets").items() if isinstance(count, int)}
         self._control.state = replace(self._control.state, targets=targets)
         count = await adopt(
-            store=self._store, drivers=self._parts.drivers(names), actuator=self._actuator, post=self._post
+            store=self._store,
+            drivers=self._parts.drivers(names),
+            actuator=self._actuator,
+            post=self._post,
+            later=again_in(self._tasks, self._store, self._post),
         )
         if count:
             self._post(

@@ -29,7 +29,7 @@ class TestActors(DriverSuite):
 
     @pytest.fixture(autouse=True)
     def engine(self, ray_cluster) -> None:
-        self.options |= {"address": ray_cluster.address, "environ": ray_cluster.environ}
+        self.options |= {"address": ray_cluster.address, "environ": ray_cluster.environ, "finding": 120}
 
     async def test_a_worker_runs_as_its_user(self, driver: WorkerDriver, bench: Bench) -> None:
         """It cannot, and says so."""

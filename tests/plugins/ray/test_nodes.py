@@ -21,7 +21,7 @@ LIMIT = 90.0
 
 @pytest.fixture
 async def bench(anyio_backend: str, tmp_path: Path, ray_cluster):
-    options = {"address": ray_cluster.address, "environ": ray_cluster.environ, "patience": 60}
+    options = {"address": ray_cluster.address, "environ": ray_cluster.environ, "patience": 60, "finding": 120}
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""}
     return Bench(tmp_path, factory="stoker_ray.driver:RayDriver", options=options, environ=environ)
 
