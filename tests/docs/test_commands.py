@@ -21,7 +21,7 @@ EXCUSED = {
     ".venv/bin/python examples/pipeline/load.py": "run by tests/examples/test_pipeline.py",
     "python3 -m venv ~/stoker && ~/stoker/bin/pip install -q .": "run by .ci/run, from wheel and sdist",
     "export PATH=~/stoker/bin:$PATH": "the tests use the environment that they run in",
-    "pipx install .": "pipx makes an environment and calls pip, which .ci/run does itself",
+    "pipx install .": "run by .ci/run, with the wheel",
     "pip install ./examples/plugin": "run by .ci/run, in an environment of its own",
     "pytest examples/plugin": "run by tests/examples/test_plugin.py",
     "ssh -L 7070:/run/stoker/stoker.sock gpu-box": "takes a second machine",
