@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Result
+from stoker.cli.launch import tell_failures
 
 pytestmark = pytest.mark.system
 
@@ -94,6 +95,18 @@ def test_a_bad_file_in_the_background_is_told_here_not_only_in_the_log(box: Box)
     up = box.stoker("up", "--detach")
     assert up.code == 2
     assert "stoker.yaml:2:10: services.talk" in up.err
+
+
+def test_what_failed_at_once_is_told_without_being_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"phase": "pending", "restarts": 1, "reason": "cannot start: no such program"}
+    waits = {"phase": "pending", "restarts": 0, "reason": "waits for db to be ready"}
+    services = [
+        {"name": "broken", "ready": 0, "replicas": [failed]},
+        {"name": "patient", "ready": 0, "replicas": [waits]},
+        {"name": "strong", "ready": 1, "replicas": [failed]},
+    ]
+    tell_failures({"services": services})
+    assert capsys.readouterr().err == "stoker: broken serves nothing yet: cannot start: no such program\n"
 
 
 def test_plain_lines_where_there_is_no_terminal(box: Box) -> None:

@@ -226,8 +226,14 @@ def test_a_port_that_is_taken_costs_that_service_alone(crowd: Crowd) -> None:
     assert "demo/squatted" in line
     assert f"127.0.0.1:{crowd.port} " in line
     crowd.steady.check()
+
+    def noted() -> bool:
+        return any("already taken" in one for one in crowd.status()["daemon"]["notices"])
+
+    assert noted()
     crowd.taken.close()
     crowd.until(lambda: answers(crowd, "squatted"), "the address is opened once it is free")
+    crowd.until(lambda: not noted(), "what is over is no longer noted")
     assert crowd.service("squatted")["url"].endswith(f":{crowd.port}")
 
 

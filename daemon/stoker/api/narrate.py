@@ -220,7 +220,8 @@ def _(event: facts.RevisionRejected) -> str:
 
 def rejection_words(revision: str, back_on: str, reason: str) -> str:
     """That an update was taken back, and until when."""
-    return f"revision {revision} did not get ready: {reason}; back on {back_on} until the file changes"
+    until = f"back on {back_on} until the file changes or `stoker restart`"
+    return f"revision {revision} did not get ready: {reason}; {until}"
 
 
 @_clause.register

@@ -190,6 +190,7 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
         if status is not None and status["daemon"]["pid"] == process.pid and _in_force(status):
             _await_addresses(status)
             _report(session, status, log)
+            tell_failures(_status(session) or status)
             return OK
         if time.monotonic() > deadline:
             raise StokerError(f"the daemon (pid {process.pid}) is not ready yet; see {log}")
@@ -217,7 +218,9 @@ def _await_addresses(status: dict[str, Any]) -> None:
 
 
 def _report(session: Session, status: dict[str, Any], log: Path) -> None:
-    sys.stdout.write(f"stoker is up, pid {status['daemon']['pid']}, {len(status['services'])} services\n")
+    many = len(status["services"])
+    words = f"{many} service{'s' * (many != 1)}"
+    sys.stdout.write(f"stoker is up, pid {status['daemon']['pid']}, {words}\n")
     width = max((len(service["name"]) for service in status["services"]), default=0)
     width = max(width, len("front door" if status.get("doors") else "socket"))
     for service in status["services"]:
@@ -225,6 +228,14 @@ def _report(session: Session, status: dict[str, Any], log: Path) -> None:
     for door in status.get("doors", []):
         sys.stdout.write(f"  {'front door':<{width}}  {door['url']}\n")
     sys.stdout.write(f"  {'socket':<{width}}  {session.socket}\n  {'log':<{width}}  {log}\n")
+
+
+def tell_failures(status: dict[str, Any]) -> None:
+    """What failed at once: nobody should have to ask for it."""
+    for service in status["services"]:
+        failed = [one for one in service["replicas"] if one["restarts"] and one["phase"] == "pending"]
+        if failed and not service["ready"]:
+            sys.stderr.write(f"stoker: {service['name']} serves nothing yet: {failed[0]['reason']}\n")
 
 
 def _log_file(session: Session) -> Path:

@@ -287,6 +287,8 @@ class Notice(Event):
     severity: str = "info"
     """info, warning or error."""
     service: ServiceKey = ""
+    settles: str = ""
+    """The message of an earlier notice that is over with this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,7 @@ class Facade:
             startups=self.past.startups.all(),
             config_state="rejected" if configuration.problems else "in-force",
             problems=configuration.problems,
-            notices=(*(effective.notices if effective else ()), *self.past.warnings),
+            notices=(*(effective.notices if effective else ()), *self.past.noted.lines(time.time())),
             files=effective.files if effective else (),
             listening=tuple(self.whole.doors.open.values()),
             encrypted=self.whole.doors.encrypted,

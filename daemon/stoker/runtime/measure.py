@@ -39,6 +39,7 @@ class RouterLink:
         self._post = post
         self._totals: dict[ServiceKey, _Totals] = {}
         self.bound_at: dict[ServiceKey, tuple[str, int]] = {}
+        self._troubles: dict[ServiceKey, str] = {}
 
     def sample(self, sample: LoadSample) -> None:
         """Count it for /metrics and hand it to the autoscaler."""
@@ -62,9 +63,12 @@ class RouterLink:
     def bound(self, service: ServiceKey, host: str, port: int) -> None:
         """The service's address is open."""
         self.bound_at[service] = (host, port)
+        if trouble := self._troubles.pop(service, ""):
+            self._post(Notice(message=f"{host}:{port} is open now", service=service, settles=trouble))
 
     def trouble(self, service: ServiceKey, message: str) -> None:
         """Say it to the operator."""
+        self._troubles[service] = message
         self._post(Notice(message=message, severity="warning", service=service))
 
     def totals(self) -> dict[ServiceKey, ServiceTotals]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 
 import anyio
@@ -14,6 +14,7 @@ from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.history import LevelHistory, load_points
 from stoker.runtime.measure import RouterLink
+from stoker.runtime.noted import Noted
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.startup_times import StartupTimes
 
@@ -30,7 +31,7 @@ class Past:
         startups: StartupTimes,
     ) -> None:
         self.startups = startups
-        self.warnings: deque[str] = deque(maxlen=20)
+        self.noted = Noted()
         self._control = control
         self._autoscaler = autoscaler
         self._pulse = pulse
@@ -66,8 +67,8 @@ class Past:
     def _observe(self, event: Event) -> None:
         self._pulse.beat()
         self._levels.observe(event)
-        if isinstance(event, Notice) and event.severity != "info":
-            self.warnings.append(event.message)
+        if isinstance(event, Notice):
+            self.noted.note(event)
         if isinstance(event, SpawnFailed | WorkerExited):
             replica = self._control.state.replicas.get(event.replica)
             if replica is not None and not replica.leaving:
