@@ -112,7 +112,12 @@ class Bridge:
     async def do_nodes(self) -> Any:
         """The nodes as Ray sees them."""
         return [
-            {"address": one["NodeManagerAddress"], "alive": one["Alive"], "resources": one["Resources"]}
+            {
+                "id": one["NodeID"],
+                "address": one["NodeManagerAddress"],
+                "alive": one["Alive"],
+                "resources": one["Resources"],
+            }
             for one in await asyncio.to_thread(ray.nodes)
         ]
 

@@ -15,6 +15,7 @@ import anyio
 
 from stoker.errors import StokerError, WorkerError
 from stoker.model.load import Usage
+from stoker.model.node import Node
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.plugin.local import check_strings, open_log
 from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
@@ -22,6 +23,8 @@ from stoker.plugin.processes import boot_id
 from stoker_ray.link import ActorLostError, Link, RayLostError
 
 NAME = "ray"
+KIND = "accelerator_type:"
+"""Before the name of a GPU among a node's resources."""
 PATIENCE = 30.0
 """Seconds Ray gets to find a place, before the start counts as failed and is tried again."""
 PAUSE = 1.0
@@ -151,6 +154,18 @@ class RayDriver:
             found[names[name]] = Usage(cpu=cpu, memory=memory, at=now)
         return found
 
+    async def nodes(self) -> Sequence[Node]:
+        """The nodes of the cluster; of an address that came back only as it is now."""
+        try:
+            told = await self._link.ask("nodes")
+        except StokerError as error:
+            raise WorkerError(str(error)) from error
+        found: dict[str, Node] = {}
+        for one in sorted(told, key=lambda one: bool(one["alive"])):
+            found[f"{one['address']}{one['id'] if one['alive'] else ''}"] = node_of(one)
+        alive = {node.address for node in found.values() if node.alive}
+        return [node for node in found.values() if node.alive or node.address not in alive]
+
     async def ask(self, handle: WorkerHandle, argv: Sequence[str]) -> ProbeResult:
         """Run a probe's command on the worker's node."""
         try:
@@ -189,6 +204,22 @@ class RayDriver:
             extra=(("name", name), ("log", log), ("base", str(found["log_base"]))),
             endpoint=str(found["endpoint"]),
         )
+
+
+def node_of(told: Mapping[str, Any]) -> Node:
+    """A node in our words; what Ray counts for itself is left out. Pure."""
+    amounts = dict(told["resources"])
+    kinds = [name.removeprefix(KIND) for name in amounts if name.startswith(KIND)]
+    own = {"CPU", "GPU", "memory", "object_store_memory"}
+    return Node(
+        address=told["address"],
+        alive=bool(told["alive"]),
+        gpus=float(amounts.get("GPU", 0)),
+        cpu=float(amounts.get("CPU", 0)),
+        memory=int(amounts.get("memory", 0)),
+        accelerator=", ".join(sorted(kinds)),
+        custom={name: value for name, value in amounts.items() if name not in own and ":" not in name},
+    )
 
 
 def needs(request: StartRequest) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class Play:
         time.sleep(3)
         self.act("power off", 0, lambda: self.cluster.kill(0))
         victims, at = self.cut_off(1)
+        print(box.run("gpus").stdout, end="")
         results = [load.end() for load in loads]
         for who, result in zip(("from the box", "by a node's router"), results, strict=True):
             count = sum(one[1] for one in result["seen"].values())

@@ -234,7 +234,38 @@ def inventory_document(snapshot: Snapshot) -> Document:
 
 def devices_document(snapshot: Snapshot) -> Document:
     """`GET /v1/devices`."""
-    return {"devices": device_documents(snapshot), "inventory": inventory_document(snapshot)}
+    return {
+        "devices": device_documents(snapshot),
+        "inventory": inventory_document(snapshot),
+        "nodes": node_documents(snapshot),
+    }
+
+
+def node_documents(snapshot: Snapshot) -> list[Document]:
+    """The machines of clusters, with those of our replicas that listen there."""
+    placed = [
+        (replica.endpoint.rpartition(":")[0], replica) for replica in snapshot.observed.replicas.values()
+    ]
+    backends = {key: spec.backend for key, spec in snapshot.desired.services.items()}
+    return [
+        {
+            "backend": backend,
+            "address": node.address,
+            "alive": node.alive,
+            "gpus": node.gpus,
+            "accelerator": node.accelerator,
+            "cpu": node.cpu,
+            "memory": node.memory,
+            "custom": dict(node.custom),
+            "replicas": [
+                one.id
+                for host, one in placed
+                if host == node.address and node.alive and backends.get(one.service) == backend
+            ],
+        }
+        for backend, nodes in snapshot.nodes.items()
+        for node in nodes
+    ]
 
 
 def explain_service(

@@ -14,6 +14,7 @@ from stoker.errors import ConfigProblem
 from stoker.model.action import Plan
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadWindow, RequestRecord
+from stoker.model.node import Node
 from stoker.model.service import ServiceKey
 from stoker.model.state import DesiredState, ObservedState, RoutingTable
 from stoker.model.trace import SpanBatch
@@ -60,6 +61,8 @@ class Snapshot:
     windows: Mapping[str, LoadWindow] = field(default_factory=dict)
     loads: Mapping[str, ServiceLoad] = field(default_factory=dict)
     totals: Mapping[str, ServiceTotals] = field(default_factory=dict)
+    nodes: Mapping[str, Sequence[Node]] = field(default_factory=dict)
+    """By backend the machines that it finds places on."""
     routers: Mapping[str, str] = field(default_factory=dict)
     """By service the router that has it, and what is to be known of the load that it tells."""
     restarts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -59,13 +59,14 @@ def apportion(
     kinds: Kinds | None,
     room: Amount,
     memory: BudgetMemory,
+    name: str = "the box",
 ) -> tuple[dict[ServiceKey, Portion], BudgetMemory, float | None]:
     """Share the box out among all services that have decided. Also returns the memory, and when to ask again
     though nothing happens.
 
     `kinds` None: nothing is known of devices, so none are counted; who needs one waits for it in placement.
-    `room`: cores and bytes of the box. Whatever the box, each service keeps its `min_replicas`: what of them
-    cannot be placed waits in sight.
+    `room`: cores and bytes of the box, or of whatever has that `name`. Whatever it has, each service keeps
+    its `min_replicas`: what of them cannot be placed waits in sight.
     """
     claims = [
         _claim(desired.services[key], observed, one, kinds)
@@ -74,7 +75,8 @@ def apportion(
     ]
     box = replace(room, devices=math.inf if kinds is None else sum(kinds.devices.values()))
     idle: Literal["fill", "release"] = desired.box.idle if kinds is not None else "release"
-    shares = share_out(box, claims, memory, now, idle=idle, kinds=kinds.devices if kinds else None)
+    devices = kinds.devices if kinds else None
+    shares = share_out(box, claims, memory, now, idle=idle, kinds=devices, name=name)
     found = {
         claim.service: _portion(claim, asked[claim.service], shares.grants[claim.service]) for claim in claims
     }

@@ -73,12 +73,14 @@ def share_out(
     *,
     idle: Literal["fill", "release"] = "release",
     kinds: Mapping[str, float] | None = None,
+    name: str = "the box",
 ) -> Shares:
     """Return what each service may have; the same input gives the same answer, whatever its order.
 
-    `kinds`: the box's devices by kind, where the claims tell kinds apart.
+    `kinds`: the box's devices by kind, where the claims tell kinds apart. `name`: what it is called.
     """
     work = Ledger(box, sorted(claims, key=lambda claim: (-claim.priority, claim.service)), kinds)
+    work.name = name
     for claim in work.claims:
         work.give(claim, claim.least)
     moved = dict(memory.moved)
@@ -231,7 +233,7 @@ def _reason(work: Ledger, claim: Claim) -> str:
         for amount, service, other in holders[:2]
         if amount
     ]
-    by = f", held by {' and '.join(held)}" if held else ", which the box does not have"
+    by = f", held by {' and '.join(held)}" if held else f", which {work.name} does not have"
     short = _quantity(name, getattr(claim.each, name) * (wants - has)) if name else "room"
     needed = claim.tier("need")
     needs = f" (needs {needed})" if needed < wants else ""

@@ -85,6 +85,7 @@ class Ledger:
 
     def __init__(self, box: Amount, claims: Sequence[Claim], kinds: Mapping[str, float] | None) -> None:
         self.claims = claims
+        self.name = "the box"
         self.granted = {claim.service: 0 for claim in claims}
         self._devices = dict(kinds) if kinds is not None else {ANY: box.devices}
         self._rest = Amount(devices=math.inf, cpu=box.cpu, memory=box.memory)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from stoker.model.device import Inventory, Reservation
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, RequestRecord, Usage
+from stoker.model.node import Node
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import Container, Elsewhere, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
@@ -173,6 +174,16 @@ class RetainingDriver(WorkerDriver, Protocol):
     async def retain(self, services: Collection[ServiceKey]) -> None:
         """Of these services workers may be started at any time; what is kept for others can go. Called when a
         configuration has come into force."""
+        ...
+
+
+@runtime_checkable
+class ClusterDriver(WorkerDriver, Protocol):
+    """A driver that finds a place for its workers on other machines, and can tell which there are."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """The machines as they stand, those that are lost included as far as they are known. Raises
+        WorkerError while nobody can tell."""
         ...
 
 

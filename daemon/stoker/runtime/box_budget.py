@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from stoker.decide.apportion import Asked, Kinds, Portion, apportion, kinds_of
 from stoker.decide.budget import BudgetMemory
-from stoker.decide.claims import Amount
+from stoker.decide.claims import ANY, Amount
 from stoker.model.device import Inventory
 from stoker.model.event import Notice
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
@@ -19,12 +20,18 @@ LASTING = 15.0
 
 
 class BoxBudget:
-    """Keeps what must be remembered between two sharings. `room`: cores and bytes that there are."""
+    """Keeps what must be remembered between two sharings. `room`: cores and bytes that there are; `clusters`:
+    what there is for services that run elsewhere, by backend. Of a cluster that is not known nothing is
+    counted: whoever finds no place there waits."""
 
-    def __init__(self, room: Amount) -> None:
+    def __init__(
+        self, room: Amount, clusters: Callable[[], Mapping[str, Amount]] = dict[str, Amount]
+    ) -> None:
         self.room = room
         self.wake_at: float | None = None
-        self._memory = BudgetMemory()
+        self._clusters = clusters
+        self._memories: dict[str, BudgetMemory] = {}
+        """By backend of a cluster, "" for the box."""
         self._kinds: tuple[Inventory, Mapping[ServiceKey, ServiceSpec], Kinds | None] | None = None
         self._overloaded: dict[ServiceKey, tuple[float, bool]] = {}
         """Since when, and whether it was told."""
@@ -46,11 +53,24 @@ class BoxBudget:
         room = Amount(
             cpu=desired.box.cpu or self.room.cpu, memory=float(desired.box.memory or self.room.memory)
         )
-        portions, self._memory, wake_at = apportion(
-            desired, observed, asked, now, kinds=kinds, room=room, memory=self._memory
-        )
+        clusters = self._clusters()
+        shares = [("", desired, kinds, room)]
+        shares += [
+            (name, of_cluster(desired, name), _devices_of(desired, name, there), there)
+            for name, there in clusters.items()
+        ]
+        portions: dict[ServiceKey, Portion] = {}
+        wakes = []
+        for name, of, devices, there in shares:
+            part = {key: one for key, one in asked.items() if _home(desired, key, clusters) == name}
+            memory = self._memories.get(name, BudgetMemory())
+            found, self._memories[name], wake_at = apportion(
+                of, observed, part, now, kinds=devices, room=there, memory=memory, name=name or "the box"
+            )
+            portions |= found
+            wakes += [wake_at] if wake_at is not None else []
         # Strictly later: a move is made when its dwell is over, not in the instant in which it ends.
-        self.wake_at = None if wake_at is None else wake_at + 0.01
+        self.wake_at = min(wakes) + 0.01 if wakes else None
         return portions, self._words(desired, portions, now)
 
     def _kinds_of(self, desired: DesiredState, observed: ObservedState) -> Kinds | None:
@@ -79,14 +99,41 @@ class BoxBudget:
             if not told and now - began >= LASTING:
                 since[key] = (began, True)
                 spec, one = desired.services[key], portions[key]
+                who = spec.backend if spec.elsewhere else "the box"
                 message = (
                     f"{spec.name} is overloaded: what comes in takes {one.target + one.lacking} replicas and "
-                    f"the box gives {one.target}; beyond {spec.traffic.max_queue} waiting requests the "
+                    f"{who} gives {one.target}; beyond {spec.traffic.max_queue} waiting requests the "
                     "router refuses"
                 )
                 notices.append(Notice(message=message, severity="warning", service=key))
         self._overloaded = since
         return notices
+
+
+def of_cluster(desired: DesiredState, backend: str) -> DesiredState:
+    """What is desired there, with what it takes there. Pure. Idle devices of a cluster are others' too."""
+    services = {
+        key: replace(spec, resources=spec.elsewhere.resources)
+        for key, spec in desired.services.items()
+        if spec.backend == backend and spec.elsewhere is not None
+    }
+    return replace(desired, services=services, box=replace(desired.box, idle="release"))
+
+
+def _devices_of(desired: DesiredState, backend: str, there: Amount) -> Kinds:
+    """All of a cluster's devices as one kind: which are good for whom is its own business."""
+    takes = {
+        key: {ANY: spec.resources.gpu} if spec.resources.gpu else {}
+        for key, spec in of_cluster(desired, backend).services.items()
+    }
+    return Kinds(devices={ANY: there.devices}, takes=takes)
+
+
+def _home(desired: DesiredState, key: ServiceKey, clusters: Mapping[str, Amount]) -> str:
+    """The cluster whose part a service takes, "" for the box."""
+    spec = desired.services.get(key)
+    there = spec is not None and spec.elsewhere is not None and spec.backend in clusters
+    return spec.backend if spec is not None and there else ""
 
 
 def measure_room() -> Amount:

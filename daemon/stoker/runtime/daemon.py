@@ -145,7 +145,7 @@ class Daemon:
             state=self._state,
             desired=lambda: self._control.desired,
             post=self._post,
-            budget=BoxBudget(measure_room()),
+            budget=BoxBudget(measure_room(), self._parts.clusters.rooms),
             startup=self._kept.startups.of,
             memories=self._kept.memories,
         )
@@ -191,7 +191,7 @@ class Daemon:
             configuration=self._configuration,
             autoscaler=self._autoscaler,
             addresses=addresses,
-            registry=self._parts.registry,
+            parts=self._parts,
             marks=marks,
             past=Past(self._control, self._autoscaler, link, pulse, self._kept.startups),
             whole=Whole(

@@ -27,13 +27,14 @@ from stoker.model.event import Event
 from stoker.model.load import RequestRecord
 from stoker.model.service import ServiceKey, revision
 from stoker.model.trace import SpanBatch
-from stoker.plugin.manager import PluginRecord, PluginRegistry
+from stoker.plugin.manager import PluginRecord
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
+from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
 from stoker.runtime.routers import Routers
 
@@ -63,7 +64,7 @@ class Facade:
         configuration: Configuration,
         autoscaler: Autoscaler,
         addresses: ServiceAddresses,
-        registry: PluginRegistry,
+        parts: Parts,
         marks: DeviceMarks,
         past: Past,
         whole: Whole,
@@ -73,7 +74,8 @@ class Facade:
         self._configuration = configuration
         self._autoscaler = autoscaler
         self._addresses = addresses
-        self._registry = registry
+        self._registry = parts.registry
+        self._clusters = parts.clusters
         self._marks = marks
         self.past = past
         self.whole = whole
@@ -115,6 +117,7 @@ class Facade:
             encrypted=self.whole.doors.encrypted,
             overrides=configuration.overrides,
             marks=self._marks.marks,
+            nodes=dict(self._clusters.nodes),
             rejected_total=configuration.rejected_total,
             reconcile_seconds=self._control.reconcile_seconds,
         )

@@ -29,6 +29,7 @@ from stoker.plugin.ports import (
     Router,
     WorkerDriver,
 )
+from stoker.runtime.clusters import Clusters
 from stoker.runtime.journal import Journal
 from stoker.runtime.preparation import Preparation
 from stoker.runtime.router_choice import RouterChoice
@@ -62,6 +63,7 @@ class Parts:
         self._inventories: dict[str, Inventory] = {}
         self._joined: Inventory | None = None
         self._reported = anyio.Event()
+        self.clusters = Clusters(post)
         self.preparation: Preparation | None = None
         """Has drivers fetch what new workers need; brought by who runs tasks."""
         self.options: Mapping[str, Mapping[str, Any]] = {}
@@ -82,6 +84,7 @@ class Parts:
         """The driver of a backend, the same one every time. Raises PluginError."""
         if name not in self._drivers:
             self._drivers[name] = self._make("driver", name)
+            self.clusters.meet(name, self._drivers[name])
         return self._drivers[name]
 
     async def aclose(self) -> None:
@@ -192,7 +195,8 @@ class Parts:
         raise AssertionError(f"{kind} {name} is there")
 
     def look_at_devices(self, tasks: TaskGroup) -> None:
-        """Run every device source in that group."""
+        """Run every device source in that group, and ask drivers after the machines that they have."""
+        tasks.start_soon(self.clusters.run)
         for name in self.registry.names("device source"):
             tasks.start_soon(self.run_devices, name)
 

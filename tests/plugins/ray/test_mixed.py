@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,10 @@ def deployment(address: str) -> str:
     return json.dumps({"name": "mixed", "ray": {"address": address}, "services": services})
 
 
+def nodes(box: Box) -> list[dict[str, Any]]:
+    return json.loads(box.run("gpus", "-o", "json").stdout)["nodes"]
+
+
 def told(box: Box) -> list[dict[str, str]]:
     """What the first service answers: all of them, in their order."""
     return json.loads(box.get("front", timeout=60))
@@ -64,6 +69,11 @@ def test_each_backend_reaches_the_next_and_a_new_daemon_takes_all_of_them_over(
         box.ready(name, 1, LONG)
     before = told(box)
     assert [one["name"] for one in before] == [*CHAIN]
+    box.until(lambda: nodes(box), "Ray has told of its nodes", LONG)
+    [node] = nodes(box)
+    assert (node["backend"], node["alive"], node["gpus"]) == ("ray", True, 2)
+    assert node["replicas"] == [box.replicas("back")[0]["id"]]
+    assert "127.0.0.1" in box.run("gpus").stdout
 
     box.kill()
     with urllib.request.urlopen(_url_of(before, box), timeout=60) as answer:

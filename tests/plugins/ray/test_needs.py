@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stoker.model.node import Node
 from stoker.model.service import Command, Elsewhere, Limits, Probe, Probes, Resources, ServiceSpec
 from stoker.plugin.ports import StartRequest
 from stoker.plugin.testing.driver_bench import TREE, none_running, until
 from stoker_ray import guard
-from stoker_ray.driver import needs
+from stoker_ray.driver import needs, node_of
 from stoker_ray.plugin import shortfalls
 
 REQUEST = StartRequest(
@@ -42,6 +43,17 @@ def test_what_a_replica_needs_is_asked_for_in_rays_words() -> None:
         "runtime_env": {"pip": ["torch"]},
     }
     assert needs(REQUEST) == {"num_cpus": 0, "num_gpus": 0, "resources": {}}
+
+
+def test_a_node_is_told_without_what_ray_counts_for_itself() -> None:
+    resources = {
+        "CPU": 8.0, "GPU": 4.0, "memory": 1e9, "object_store_memory": 1e8, "node:10.0.0.1": 1.0,
+        "node:__internal_head__": 1.0, "accelerator_type:H100": 1.0, "vram_mib": 80000.0,
+    }  # fmt: skip
+    told = {"address": "10.0.0.1", "alive": True, "resources": resources}
+    assert node_of(told) == Node(
+        address="10.0.0.1", gpus=4, cpu=8, memory=10**9, accelerator="H100", custom={"vram_mib": 80000}
+    )
 
 
 def test_what_it_cannot_do_is_declared() -> None:

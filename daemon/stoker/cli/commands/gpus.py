@@ -32,7 +32,8 @@ device_argument = click.argument("device", metavar="UUID|INDEX", shell_complete=
 @session_options
 @click.pass_context
 def command(context: click.Context, output: str) -> None:
-    """Show the GPUs of the box: health, what is free, who holds them, who else is on them."""
+    """Show the GPUs of the box: health, what is free, who holds them, who else is on them; and the nodes of
+    the cluster that services run on."""
     if context.invoked_subcommand:
         return
     document = session_of(context).client().get("/v1/devices")
@@ -54,6 +55,11 @@ def command(context: click.Context, output: str) -> None:
         say(f"no GPUs: {inventory['reason']}" if inventory["reason"] else "no GPUs")
     elif inventory["reason"]:
         say(inventory["reason"], "yellow")
+    if document["nodes"]:
+        from stoker.cli.node_rows import node_table
+
+        say()
+        show(node_table(document["nodes"]))
 
 
 @command.command()
