@@ -17,6 +17,9 @@ _CARE = (
 is never asked. Idle connections to it are closed after a second or two, before it closes them itself."""
 
 
+NO_LIMIT = 1_000_000
+"""Slots of a worker that has any number. Without `maxconn` a server takes nothing out of a queue, and there
+is one while the pool has no worker."""
 _NO_ADDRESS = "-"
 """What HAProxy says of the address of a server on a unix socket."""
 
@@ -86,7 +89,7 @@ class Servers:
         where = f"pool/{server.name}"
         commands = []
         if worker.concurrency != server.concurrency:
-            commands.append(f"set maxconn server {where} {worker.concurrency or 0}")
+            commands.append(f"set maxconn server {where} {worker.concurrency or NO_LIMIT}")
         if server.leaving or worker.draining != server.draining:
             commands.append(f"set server {where} state {'drain' if worker.draining else 'ready'}")
         self._known[server.name] = replace(
@@ -107,10 +110,9 @@ class Servers:
             name = f"{first}:{number}"
         self._known[name] = Known(name, place, worker.concurrency, worker.draining)
         address = f"unix@{worker.endpoint.removeprefix(UNIX)}" if unix else worker.endpoint
-        limit = "" if worker.concurrency is None else f"maxconn {worker.concurrency} "
         where = f"pool/{name}"
         return [
-            f"add server {where} {address} {limit}{self._suffix}",
+            f"add server {where} {address} maxconn {worker.concurrency or NO_LIMIT} {self._suffix}",
             f"enable health {where}",
             *([f"set server {where} state drain"] if worker.draining else []),
             f"enable server {where}",
@@ -167,7 +169,7 @@ def read_servers(state: str, reading: Reading) -> list[Known]:
                 Known(
                     name,
                     name.split(":")[1] if host == _NO_ADDRESS else place,
-                    server.limit,
+                    None if server.limit == NO_LIMIT else server.limit or 0,
                     draining=server.status.startswith("DRAIN"),
                     leaving=server.status.startswith("MAINT"),
                 )

@@ -120,6 +120,35 @@ class Flow:
         assert worker.peak == 1
         await worker.close()
 
+    async def test_a_connection_without_a_request_is_none(self, link: Link) -> None:
+        """Whoever only looks whether the address is open starts no worker."""
+        port = await link.route()
+        for _ in range(3):
+            (await asyncio.open_connection("127.0.0.1", port))[1].close()
+        asked = asyncio.ensure_future(ask(port))
+        await until(lambda: "suite/web" in link.facts.demands, "a demand is told")
+        worker = await Worker("w").open()
+        await link.route(worker.route(1))
+        assert (await asked).status == 200
+        await until(lambda: link.facts.total("completions") == 1, "it is counted")
+        assert link.facts.total("arrivals") == 1
+        assert link.facts.codes() == {"2xx": 1}
+        await worker.close()
+
+    async def test_a_worker_without_a_limit_takes_all_that_waited(self, link: Link) -> None:
+        """At once, and what comes later too."""
+        port = await link.route()
+        asked = [asyncio.ensure_future(ask(port)) for _ in range(5)]
+        await until(lambda: "suite/web" in link.facts.demands, "a demand is told")
+        worker = await Worker("w").open()
+        worker.gate.clear()
+        await link.route(worker.route())
+        await until(lambda: worker.busy == 5, "all of them are in the worker")
+        worker.gate.set()
+        assert {answer.status for answer in await together(asked)} == {200}
+        assert (await ask(port)).status == 200
+        await worker.close()
+
     async def test_new_workers_take_from_the_queue(self, link: Link) -> None:
         """What waits does not belong to the workers that were there when it came."""
         first, second = await Worker("a").open(), await Worker("b").open()
