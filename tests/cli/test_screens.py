@@ -84,6 +84,7 @@ def test_what_serves_nothing_and_what_is_noted_stands_on_the_live_screen() -> No
     [
         (60.0, {}, True),
         (1.0, {}, False),
+        (1.0, {"restarts": 2}, True),
         (60.0, {"reason": "it is wanted"}, False),
         (60.0, {"phase": "starting", "restarts": 0}, False),
         (60.0, {"phase": "starting", "restarts": 2}, True),

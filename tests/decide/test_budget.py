@@ -129,6 +129,12 @@ def test_what_is_refused_is_told():
     )
 
 
+def test_one_that_is_larger_than_the_box_is_not_said_to_be_held_up_by_others():
+    claims = [claim("big", 1, each=Amount(devices=4)), claim("infer", 1, priority=10)]
+    grant = share_out(box(2), claims, BudgetMemory(), 0.0).grants["d/big"]
+    assert grant.reason == "wants 1, has 0: 4 GPUs short, which the box does not have"
+
+
 def test_guarantees_that_do_not_fit_are_named():
     assert overcommitted(box(4), [claim("a", 4, least=2), claim("b", 4, least=2)]) == ""
     message = overcommitted(box(4), [claim("a", 4, least=3), claim("b", 4, least=2), claim("c", 1)])

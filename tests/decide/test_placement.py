@@ -110,6 +110,11 @@ def test_an_empty_box_is_a_refusal():
     assert place(service(), box(), []).reason == "needs 1 whole GPU: this box shows no GPU"
 
 
+def test_more_than_there_are_is_said_as_such():
+    assert place(service(4), box(gpu(0), gpu(1)), []).reason == "needs 4 whole GPUs: this box has only 2 GPUs"
+    assert place(service(2), box(gpu(0)), []).reason == "needs 2 whole GPUs: this box has only 1 GPU"
+
+
 def test_one_and_a_half_gpus_cannot_be_given():
     placement = place(service(1.5), box(gpu(0), gpu(1)), [])
     assert not placement.placed

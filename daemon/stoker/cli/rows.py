@@ -21,7 +21,7 @@ PHASE_STYLES = {
     "lost": "red",
 }
 PATIENCE = 5.0
-"""Seconds for which a replica that does not serve yet is no trouble."""
+"""Seconds for which a replica that does not serve yet is no trouble, unless it failed before."""
 MANY = 40
 """Replicas beyond which a table of all services leaves out those that are simply ready."""
 
@@ -175,7 +175,7 @@ def rejection_lines(status: Document) -> list[str]:
 def hindered(replica: Document) -> bool:
     """Whether something keeps it from serving that does not simply take its time."""
     phase, reason = replica["phase"], replica["reason"]
-    if not reason or replica["since_s"] < PATIENCE:
+    if not reason or (replica["since_s"] < PATIENCE and replica["restarts"] < 2):
         return False
     failed = phase == "starting" and replica["restarts"]
     return bool(failed or phase in {"unready", "lost"} or (phase == "pending" and reason != "it is wanted"))

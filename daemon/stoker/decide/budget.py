@@ -233,7 +233,8 @@ def _reason(work: Ledger, claim: Claim) -> str:
         for amount, service, other in holders[:2]
         if amount
     ]
-    by = f", held by {' and '.join(held)}" if held else f", which {work.name} does not have"
+    ever = not name or getattr(claim.each, name) <= getattr(work.box, name)
+    by = f", held by {' and '.join(held)}" if held and ever else f", which {work.name} does not have"
     short = _quantity(name, getattr(claim.each, name) * (wants - has)) if name else "room"
     needed = claim.tier("need")
     needs = f" (needs {needed})" if needed < wants else ""

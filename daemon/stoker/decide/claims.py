@@ -84,6 +84,7 @@ class Ledger:
     """Grants in the making, and what is left of the box. `kinds`: devices by kind; None: all of one."""
 
     def __init__(self, box: Amount, claims: Sequence[Claim], kinds: Mapping[str, float] | None) -> None:
+        self.box = box
         self.claims = claims
         self.name = "the box"
         self.granted = {claim.service: 0 for claim in claims}

@@ -96,7 +96,10 @@ def _hopeless(need: Resources, inventory: Inventory) -> str:
         return "above 1 only whole GPUs can be given; write 1, 2, 3 ..."
     if inventory.state != "ok":
         return inventory.reason or "no GPU can be seen"
-    return "" if inventory.devices else inventory.reason or "this box shows no GPU"
+    there = len(inventory.devices)
+    if 0 < there < need.gpu:
+        return f"this box has only {there} GPU{'s' * (there != 1)}"
+    return "" if there else inventory.reason or "this box shows no GPU"
 
 
 # --- choosing ---------------------------------------------------------------------------------------------

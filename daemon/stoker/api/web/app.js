@@ -107,7 +107,7 @@ function alerts(services) {
   const notices = state.daemon.notices ?? [];
   const down = services.filter((service) => service.target && !service.ready && !service.held)
     .map((service) => ({ key: keyOf(service), name: service.name, first: hindered(service.replicas)[0] }))
-    .filter(({ first }) => first && view.now() - first.since > PATIENCE);
+    .filter(({ first }) => first && (first.restarts > 1 || view.now() - first.since > PATIENCE));
   const wanted = JSON.stringify([places, notices, state.inventory, down.map(({ key, first }) => [key, first.id, first.reason])]);
   if (box.dataset.shown === wanted) return;
   box.dataset.shown = wanted;
