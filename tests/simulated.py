@@ -4,6 +4,7 @@ sockets, signals and files of configuration. Every event of a run is held agains
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -190,8 +191,8 @@ class SimulatedDaemon:
         """What the daemon itself called an error, impossible transitions among it, less what it says of a
         full disk and of a driver that does not answer."""
         notices = [event for event in self._journal.recent() if isinstance(event, Notice)]
-        expected = ("cannot record", "cannot remove", "signal failed", "kill failed")
-        return [n.message for n in notices if n.severity == "error" and not n.message.startswith(expected)]
+        expected = re.compile(r"cannot (record|remove)|\S+: driver \S+ failed at (signal|kill):")
+        return [n.message for n in notices if n.severity == "error" and not expected.match(n.message)]
 
     def close(self) -> None:
         """Give back what the end of a process would."""

@@ -76,7 +76,9 @@ def test_an_exception_holds_and_is_said_once_until_it_answers_again(asked: Asked
     assert asked.said == [Notice(message=words, severity="error", service=SPEC.key)]
     asked.tide.act = lambda: None
     assert asked.ask(4).target == 9
-    assert asked.said[1:] == [Notice(message="policy tide answers again", service=SPEC.key)]
+    assert asked.said[1:] == [
+        Notice(message="policy tide answers again", service=SPEC.key, settles=asked.said[0].message)
+    ]
 
 
 def slow() -> None:

@@ -57,9 +57,8 @@ def listen(address: str) -> socket.socket:
             listener.close()
             raise
     except (OSError, UnicodeError) as error:
-        raise ConflictError(
-            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        why = getattr(error, "strerror", None) or error
+        raise ConflictError(f"cannot listen on {address}: {why}; choose another place to listen") from error
     return listener
 
 

@@ -182,7 +182,9 @@ class Actuator:
         worker.record = replace(worker.record, stopping=reason, leave=action.leave)
         self._save(worker.record)
         if worker.record.handle is not None:
-            self._tasks.start_soon(self._guarded, worker.driver.signal, worker.record.handle, action.signal)
+            self._tasks.start_soon(
+                self._guarded, worker.record, worker.driver.signal, worker.record.handle, action.signal
+            )
 
     def _kill(self, replica: str) -> None:
         worker = self._workers.get(replica)
@@ -190,7 +192,7 @@ class Actuator:
             return
         worker.kill = True
         if worker.record.handle is not None:
-            self._tasks.start_soon(self._guarded, worker.driver.kill, worker.record.handle)
+            self._tasks.start_soon(self._guarded, worker.record, worker.driver.kill, worker.record.handle)
 
     async def _run(self, action: StartReplica) -> None:
         """One worker's whole life, from the start that was decided to its end."""
@@ -234,9 +236,9 @@ class Actuator:
         """Probe a worker and wait for its end."""
         record, driver = worker.record, worker.driver
         if worker.kill:
-            await self._guarded(driver.kill, handle)
+            await self._guarded(record, driver.kill, handle)
         elif worker.signal is not None:
-            await self._guarded(driver.signal, handle, worker.signal)
+            await self._guarded(record, driver.signal, handle, worker.signal)
         who: dict[str, Any] = {"replica": record.replica, "service": record.service}
         self._tasks.start_soon(self._probe, worker, handle)
         status = await self._until_gone(worker, handle)
@@ -244,7 +246,7 @@ class Actuator:
         self._forget(record.replica, record.endpoint)
         self._post(WorkerExited(**who, status=status))
         if worker.signal is None and not worker.kill and isinstance(driver, ExpectantDriver):
-            await self._guarded(driver.expect, record.replica)
+            await self._guarded(record, driver.expect, record.replica)
 
     async def _until_gone(self, worker: _Worker, handle: WorkerHandle) -> ExitStatus:
         """Wait for the end. A driver that fails at it is asked again: a worker that nobody waits for would
@@ -279,13 +281,13 @@ class Actuator:
                 )
                 self._post(Notice(message=message, severity="error", service=record.service))
 
-    async def _guarded(self, call: Callable[..., Any], *args: Any) -> None:
+    async def _guarded(self, record: WorkerRecord, call: Callable[..., Any], *args: Any) -> None:
         try:
             await call(*args)
         except Exception as error:  # noqa: BLE001 - a driver is a stranger; the grace period then leads to the next step
-            self._post(
-                Notice(message=f"{getattr(call, '__name__', call)} failed: {_words(error)}", severity="error")
-            )
+            what = getattr(call, "__name__", call)
+            message = f"{record.replica}: driver {record.driver} failed at {what}: {_words(error)}"
+            self._post(Notice(message=message, severity="error", service=record.service))
 
     def _save(self, record: WorkerRecord) -> None:
         try:

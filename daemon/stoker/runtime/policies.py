@@ -56,8 +56,9 @@ class Policies:
         except Exception as error:  # noqa: BLE001 - a policy is a stranger; its fault means hold, with an event
             words = f"failed: {type(error).__name__}: {error}"
         else:
-            if self._faults.pop(who, None):
-                self._post(Notice(message=f"policy {rule.metric} answers again", service=spec.key))
+            if over := self._faults.pop(who, ""):
+                words = f"policy {rule.metric} answers again"
+                self._post(Notice(message=words, service=spec.key, settles=over))
             return answer
         message = f"policy {rule.metric} {words}; {spec.name} holds its scale"
         if self._faults.get(who) != message or who in self._rests:
