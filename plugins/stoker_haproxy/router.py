@@ -313,8 +313,10 @@ class HaproxyRouter:
             if watch.unit.places.name == line.process:
                 if line.ended is not None:
                     watch.unit.meter.ended(line.ended)
-                if line.ended is None or watch.asleep:
-                    watch.unit.stir()
+                    if watch.asleep:
+                        watch.unit.stir()
+                else:
+                    watch.announced()
                 return
 
     def _bound(self, service: ServiceKey, sock: socket.socket) -> None:

@@ -66,6 +66,8 @@ class Unit:
         self._lock = anyio.Lock()
         self.stirred = anyio.Event()
         """There is something to look at."""
+        self.announcing = False
+        """The process was told to say when the next request comes, and has not."""
         self.over = False
         """It is ended, or to be ended."""
 
@@ -93,6 +95,7 @@ class Unit:
         self._keep()
         self.servers = Servers(http2=settings.protocol != "http")
         self._limits = {}
+        self.announcing = False
         self.meter = Meter(route.service, Reading(anyio.current_time()))
 
     def _keep(self) -> None:
@@ -222,9 +225,16 @@ class Unit:
     async def rest(self) -> bool:
         """Have the process tell when it is no longer at rest; whether it is until then. Raises Unanswered."""
         self.stirred = anyio.Event()
-        await ask(self.places.admin, _EXPERIMENTAL, "set var proc.rest int(1)")
+        self.announcing = False
+        await self.announce()
         await self.look()
         return self.meter.quiet
+
+    async def announce(self) -> None:
+        """Have the process tell when the next request comes. Raises Unanswered."""
+        if not self.announcing:
+            await ask(self.places.admin, _EXPERIMENTAL, "set var proc.rest int(1)")
+            self.announcing = True
 
     def stir(self) -> None:
         """There is something to look at."""

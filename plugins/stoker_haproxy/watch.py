@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -16,6 +17,8 @@ from stoker_haproxy.unit import Unit
 
 STEP, HASTE = 0.1, 0.02
 """Seconds between two readings while there is load, and while a worker drains or leaves."""
+EAGER, LOOKS = 0.002, 10
+"""Seconds between two readings, so many of them, for a request that was announced to be counted."""
 SAMPLE_EVERY = 1.0
 """Seconds between two samples."""
 PATIENCE = 5.0
@@ -49,6 +52,8 @@ class Watch:
         self._left = 0.0
         self.asleep = False
         """At rest: nothing runs until it is stirred."""
+        self._announced = 0
+        """Readings that are still owed to a request."""
 
     async def leave(self, patience: float = PATIENCE) -> None:
         """Let it finish what it has; for at least `patience` seconds connections may bring more."""
@@ -67,19 +72,32 @@ class Watch:
             for worker in unit.servers.drained(reading):
                 self._ears.drained(self, worker)
             if reading.queued and not unit.servers.serving:
+                self._announced = 0
                 self._ears.demand(unit.identity.service)
             if self.leaving and reading.idle and reading.at - self._left >= self._patience:
                 await self._ears.finished(self)
                 return
             await self._report()
-            if not self.asleep:
-                await self._pause()
+            await self._pause()
 
     async def _pause(self) -> None:
         unit = self.unit
+        if self._announced:
+            self._announced -= 1
+            await anyio.sleep(EAGER)
+            return
         unit.stirred = anyio.Event()
+        with suppress(Unanswered):  # it ended, and will be started again
+            if unit.servers.serving == 0 and unit.meter.last.idle:
+                await unit.announce()
         with anyio.move_on_after(HASTE if unit.servers.ending or self.leaving else STEP):
             await unit.stirred.wait()
+
+    def announced(self) -> None:
+        """The process says that a request has come; it is a moment until that is counted."""
+        self._announced = LOOKS
+        self.unit.announcing = False
+        self.unit.stir()
 
     async def _report(self) -> None:
         """Tell the load when it is time, and go to sleep where there is none."""

@@ -1,6 +1,7 @@
 """What our router fails while everything around it changes, out of so many requests, and what it keeps.
 
-    python tests/bench/bench_router_faults.py [--requests 100000] [--only churn,drain,...] [--json OUT]
+    python tests/bench/bench_router_faults.py [--requests 100000] [--only churn,drain,...]
+                                              [--router stoker|haproxy] [--json OUT]
 
 Load comes from wrk (32 connections, GET unless said otherwise); four workers in C. Failures are answers other
 than 200 and broken connections. Ends with a table of all of it.
@@ -15,6 +16,8 @@ than 200 and broken connections. Ends with a table of all of it.
     daemon  `stoker up` is killed with -9 and begun again, at least 20 times
     idle    10,000 connections that do nothing: resident memory, wake-ups and processor time in ten seconds
     start   from a request to a service at zero to its answer, over the worker's own start-up
+
+HAProxy is not asked for `swap`, `daemon` and `idle`.
 """
 
 from __future__ import annotations
@@ -48,10 +51,14 @@ from router.posts import Posts
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.ports import PluginContext
+from stoker.plugin.testing.router_bench import make_router
 from stoker_router import launch, protocol
 from stoker_router.link import ProgramLink
 
 SERVICE = "bench/web"
+FACTORIES = {"stoker": "stoker_router.link:ProgramLink", "haproxy": "stoker_haproxy.plugin:make"}
+OWN = frozenset({"swap", "daemon", "idle"})
+"""Parts for our own router."""
 HERE = Path(__file__).parent / "router"
 
 
@@ -111,16 +118,19 @@ class Backend:
 class Bench:
     """A link, its program and four workers."""
 
-    def __init__(self, folder: Path, requests: int) -> None:
+    def __init__(self, folder: Path, requests: int, router: str) -> None:
         self.folder = folder
         self.requests = requests
         self.told = Told()
         for name in ("state", "run"):
             (folder / name).mkdir()
         self.context = PluginContext(
-            instance="bench", state_dir=str(folder / "state"), runtime_dir=str(folder / "run")
+            instance="bench",
+            state_dir=str(folder / "state"),
+            runtime_dir=str(folder / "run"),
+            environ={"PATH": os.environ["PATH"]},
         )
-        self.link = ProgramLink(self.context)
+        self.link = make_router(FACTORIES[router], self.context)
         self.program = program = folder / "backend"
         compiler = shutil.which("cc") or shutil.which("gcc") or ""
         subprocess.run([compiler, "-O2", "-o", str(program), str(HERE / "backend.c")], check=True)
@@ -435,7 +445,7 @@ KNOWN = frozenset({"requests", "failed", "disturbed", "seconds", "detail"})
 
 
 async def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    bench = Bench(folder, options.requests)
+    bench = Bench(folder, options.requests, options.router)
     bench.running = asyncio.ensure_future(bench.link.run(bench.told))
     results = {}
     try:
@@ -443,6 +453,8 @@ async def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         while not bench.told.port:
             await asyncio.sleep(0.01)
         for name in options.only.split(","):
+            if options.router != "stoker" and name in OWN:
+                continue
             await bench.all()
             results[name] = await getattr(bench, name)()
             print(f"{name:6s} {json.dumps(results[name])}", flush=True)
@@ -459,6 +471,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--router", choices=FACTORIES, default="stoker")
     parser.add_argument("--json")
     options = parser.parse_args()
     if not shutil.which("wrk") or not (shutil.which("cc") or shutil.which("gcc")):
