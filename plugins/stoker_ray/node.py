@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from stoker.errors import WorkerError
 from stoker.model.service import Limits
-from stoker.plugin.local import check_format, check_request, find_command, give_back, last_line
+from stoker.plugin.guarded import guard_order, refuse_taken, refuse_unborn, start_guard
+from stoker.plugin.local import give_back, last_line
 from stoker.plugin.ports import StartRequest
 from stoker.plugin.processes import TICKS, boot_id, descendants, measure, start_time
-from stoker_ray import guard
 
 LOGS = Path("/tmp") / f"stoker-ray-{os.getuid()}"
-PASSING = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EIO}
 PAUSE = 0.1
 """Seconds between two looks at a log that somebody follows."""
 PIECE = 1 << 20
@@ -113,7 +110,7 @@ class Worker:
         values = dict(self._order)
         environ = {**values["environ"], "CUDA_VISIBLE_DEVICES": gpus} if gpus else values["environ"]
         port = int(values["endpoint"].rpartition(":")[2])
-        _refuse_taken(values["service"], address, port)
+        refuse_taken(values["service"], address, port)
         self._found["endpoint"] = f"{address}:{port}"
         argv = tuple(word.replace("{host}", address) for word in values["argv"])
         limits = Limits(**values.pop("limits"))
@@ -121,33 +118,19 @@ class Worker:
         return StartRequest(**{**values, "argv": argv, "environ": environ, "limits": limits})
 
     async def _begin(self, request: StartRequest) -> None:
-        check_request(request)
-        path = find_command(request)
-        check_format(request, path)
         LOGS.mkdir(mode=0o700, exist_ok=True)
         self._log = str(LOGS / f"{request.replica}.{os.getpid()}.log")
         environ = dict(request.environ)
         if request.tmp_dir and environ.get("TMPDIR") == request.tmp_dir:
             environ["TMPDIR"] = "/tmp"
-        order = {
-            "path": path,
-            "argv": request.argv,
-            "environ": environ,
-            "directory": request.working_dir,
-            "log": self._log,
-            "umask": 0o022 if request.umask is None else request.umask,
-            "nofile": request.limits.nofile,
-        }
+        order = guard_order(request, self._log, environ)
         ours, theirs = socket.socketpair()
         with theirs:
-            _start_guard(theirs)
+            start_guard(theirs)
         reader, self._line = await asyncio.open_connection(sock=ours)
         self._line.write(json.dumps(order).encode() + b"\n")
         said = json.loads(await reader.readline())
-        if said["errno"]:
-            words = os.strerror(said["errno"])
-            permanent = said["errno"] not in PASSING
-            raise WorkerError(f"{request.service}: cannot execute {path}: {words}", permanent=permanent)
+        refuse_unborn(request.service, order["path"], said["errno"])
         pid = said["pid"]
         self._found |= {"pid": pid, "start_time": start_time(pid), "boot_id": boot_id(), "mark": request.mark}
         self._found |= {"log_path": request.log_path, "log_base": self._base}
@@ -159,26 +142,6 @@ class Worker:
             return {"code": None, "signal": None, "detail": "its guard was killed"}
         status: dict[str, Any] = json.loads(text)["status"]
         return status
-
-
-def _refuse_taken(service: str, address: str, port: int) -> None:
-    """The port was chosen on another box."""
-    with socket.socket() as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((address, port))
-        except OSError as error:
-            raise WorkerError(
-                f"{service}: port {port} is not free on node {address}: {error.strerror}"
-            ) from error
-
-
-def _start_guard(line: socket.socket) -> None:
-    text = Path(guard.__file__).read_text(encoding="utf-8")
-    nothing: dict[str, str] = {}
-    words = [sys.executable, "-I", "-S", "-c", text]
-    # It leaves at once: what stays is no child of ours.
-    subprocess.Popen(words, stdin=line.fileno(), env=nothing, start_new_session=True).wait()
 
 
 def _piece(path: str, offset: int) -> bytes:

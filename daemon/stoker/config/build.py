@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stoker.config.clusters import CLUSTERS, build_elsewhere
 from stoker.config.container import DEFAULT, build_container
 from stoker.config.fields import plain
 from stoker.config.gpu_wish import check_wish
@@ -16,7 +17,6 @@ from stoker.config.ingress import build_endpoint
 from stoker.config.instance_types import CATALOGUE, find_type
 from stoker.config.launch import build_launch, check_listen, variable_name
 from stoker.config.layers import PROBE_WAYS
-from stoker.config.ray import build_elsewhere
 from stoker.config.schema import (
     ENV_NAME,
     SERVICE_NAME,
@@ -28,6 +28,7 @@ from stoker.config.schema import (
     StartupSection,
     UpdateSection,
 )
+from stoker.config.slurm import SlurmSection
 from stoker.config.tree import Node, Path, Report, find, found, nearest
 from stoker.model.service import (
     Drain,
@@ -98,6 +99,8 @@ class Context:
     """What the file says for services that do not."""
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     """What nodes of the Ray cluster are to prepare."""
+    slurm: SlurmSection = field(default_factory=SlurmSection)
+    """What the file says for all jobs of Slurm."""
     bento: str | None = None
     """The bento whose services these are: "" if it is not named, None where there is none."""
     notices: list[str] = field(default_factory=list)
@@ -116,7 +119,13 @@ def build_service(name: str, section: ServiceSection, context: Context) -> Servi
     backend = section.backend or context.backend or (DEFAULT if section.image else "process")
     resources = _resources(section, path, context)
     elsewhere = build_elsewhere(
-        section, backend, report, path, wanted=resources, runtime_env=dict(context.runtime_env)
+        section,
+        backend,
+        report,
+        path,
+        wanted=resources,
+        runtime_env=context.runtime_env,
+        slurm=context.slurm,
     )
     launch = build_launch(section, report, path, context.bento)
     check_listen(section, launch, backend, report, path)
@@ -235,7 +244,7 @@ def _resources(section: ServiceSection, path: Path, context: Context) -> Resourc
         if key not in written and value:
             context.derived[*path, "resources", key] = value, f"instance type {section.instance_type}"
     values |= written
-    elsewhere = (section.backend or context.backend) == "ray"  # there the cluster's names count
+    elsewhere = (section.backend or context.backend) in CLUSTERS  # there the cluster's names count
     bento = context.bento is not None
     context.notices.extend(check_wish(own, values, path, context.report, elsewhere=elsewhere, lenient=bento))
     if not values.get("gpu"):

@@ -45,7 +45,7 @@ def build_container(section: ServiceSection, backend: str, report: Report, path:
     if section.image is not None and section.python is not None:
         message = "an image runs its own command or `command`; `python` is served by the box's Stoker"
         report.add((*path, "image"), message, key=True)
-    if section.image is not None and backend in ("process", "systemd", "ray"):
+    if section.image is not None and backend in ("process", "systemd", "ray", "slurm"):
         report.add((*path, "image"), f"backend {backend} runs no images; say backend: {DEFAULT}", key=True)
     if own.port is not None and own.network != "bridge":
         message = "is for network: bridge; on the box's own network a container listens on {port} (PORT)"

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from stoker.config.fields import Number, Text, plain
 from stoker.config.section import Section
-from stoker.config.tree import Path, Report
 from stoker.model.service import Elsewhere, Resources
-
-if TYPE_CHECKING:
-    from stoker.config.schema import ServiceSection
-
-BACKEND = "ray"
 
 
 class RayFileSection(Section):
@@ -42,22 +37,9 @@ class RayServiceSection(Section):
     """Only nodes with GPUs of that type, in Ray's words; in place of `gpu_type`."""
 
 
-def build_elsewhere(
-    section: ServiceSection,
-    backend: str,
-    report: Report,
-    path: Path,
-    *,
-    wanted: Resources,
-    runtime_env: dict[str, Any],
-) -> Elsewhere | None:
-    """Return what the service needs of the cluster, None for one of this box."""
-    own = section.ray
-    if backend != BACKEND:
-        if own != RayServiceSection():
-            report.add((*path, "ray"), f"is for backend: {BACKEND}; this one is {backend}", key=True)
-        return None
-    env = _plain(runtime_env)
+def ray_place(own: RayServiceSection, wanted: Resources, runtime_env: Mapping[str, Any]) -> Elsewhere:
+    """Return what the service needs of the cluster."""
+    env = _plain(dict(runtime_env))
     return Elsewhere(
         resources=wanted,
         custom=tuple(sorted(own.resources.items())),

@@ -135,6 +135,7 @@ def _deployment(deployment: Deployment, environ: Mapping[str, str], *, to_run: b
         report=report,
         backend=whole.backend,
         runtime_env=whole.ray.runtime_env,
+        slurm=whole.slurm,
         bento=(whole.bento or "") if form == "deployment" or (form and not to_run) else None,
     )
     specs = _of_project(_services(context), deployment.project)

@@ -33,6 +33,7 @@ from stoker.config.fields import (
 from stoker.config.ray import RayFileSection, RayServiceSection
 from stoker.config.schema_traffic import EndpointSection, IngressSection, TrafficSection
 from stoker.config.section import Section
+from stoker.config.slurm import SlurmSection
 from stoker.config.times import Cron, Timezone
 
 ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -293,6 +294,8 @@ class ServiceSection(Section):
     """How a container is joined to the box; for backends that run containers."""
     ray: RayServiceSection = RayServiceSection()
     """What a replica needs of the Ray cluster beside `resources`; for backend: ray."""
+    slurm: SlurmSection = SlurmSection()
+    """What a replica's job asks of Slurm beside `resources`; for backend: slurm."""
     working_dir: AnyText | None = None
     """Directory a replica starts in, relative to the file that says it. Default: that of the main file."""
     instance_type: AnyText | None = None
@@ -398,6 +401,8 @@ class FileSection(Section):
     """What runs the replicas of services that do not say it themselves."""
     ray: RayFileSection = RayFileSection()
     """The Ray cluster, for backend: ray."""
+    slurm: SlurmSection = SlurmSection()
+    """What all jobs ask of Slurm; for backend: slurm."""
     interpreter: AnyText | None = None
     """The bento's own Python, or its virtual environment. Default: the one that Stoker runs in."""
     services: dict[str, ServiceSection] = Field(default={}, examples=[{"web": {"command": "python app.py"}}])

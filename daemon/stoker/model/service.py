@@ -209,6 +209,8 @@ class Elsewhere:
     accelerator: str | None = None
     runtime_env: str = ""
     """Canonical JSON of what the node is to prepare, in the cluster's words; "" for nothing."""
+    options: tuple[tuple[str, str], ...] = ()
+    """What else is asked of the cluster, by its own names; "" for one that takes no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +356,8 @@ def _hash(spec: ServiceSpec) -> str:
         del parts["container"]
     if spec.elsewhere is None:
         del parts["elsewhere"]
+    elif not spec.elsewhere.options:
+        del parts["elsewhere"]["options"]
     if spec.listen == "port":
         del parts["listen"]
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

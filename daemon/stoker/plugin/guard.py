@@ -1,9 +1,9 @@
-"""Holds one worker's process tree on a node, so that all of it ends with the worker or with its actor.
+"""Holds one worker's process tree on a node, so that all of it ends with the worker or with its keeper.
 
-Ray ends what its actors have started only in part: grandchildren in sessions of their own stay, whatever
-kills the actor. So the tree hangs below this program, which no process of Ray's is the parent of: it adopts
-what the worker leaves behind, and kills everything when the worker has ended, or when the line to the actor
-breaks.
+Engines end what their processes have started only in part: grandchildren in sessions of their own stay,
+whatever kills their parent. So the tree hangs below this program, which no process of the engine's is the
+parent of: it adopts what the worker leaves behind, and kills everything when the worker has ended, or when
+the line to its keeper, which answers for it, breaks.
 
 Started as `python -c TEXT` with the line as its standard input; speaks lines of JSON. Needs no package.
 """
@@ -25,7 +25,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Leave the actor's family, take the order, live as long as the worker."""
+    """Leave the keeper's family, take the order, live as long as the worker."""
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -89,7 +89,7 @@ def become(order: dict[str, Any], told: int) -> None:
 
 
 def attend(line: socket.socket, wake: int, pid: int) -> dict[str, Any] | None:
-    """Pass signals on until the worker has ended; None: the actor is gone."""
+    """Pass signals on until the worker has ended; None: its keeper is gone."""
     pending = b""
     while True:
         readable, _, _ = select.select([line.fileno(), wake], [], [])
