@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ from dataclasses import dataclass
 import anyio
 
 from stoker.errors import WorkerError
+from stoker.model.node import Node
 from stoker.plugin.ports import StartRequest
 
 KEPT = ("PATH", "SLURM_CONF", "LANG")
 """Variables of the daemon that these commands need. A job inherits nothing else."""
 TIMEOUT = 60.0
 """Seconds one of them may take; slurmctld itself gives up before that."""
+
+
+AWAY = frozenset({"DOWN", "FAIL", "FUTURE", "UNKNOWN", "POWERED_DOWN", "POWER_DOWN", "DRAINED"})
+"""States of nodes on which nothing runs."""
 
 
 class SlurmAwayError(WorkerError):
@@ -66,6 +72,10 @@ class Commands:
         rows = [line.split("|", 3) for line in (await self._run(words)).splitlines()]
         return [Job(*row) for row in rows if len(row) == 4]
 
+    async def nodes(self) -> list[Node]:
+        """All nodes of the cluster. Raises SlurmAwayError."""
+        return nodes_of(await self._run(["scontrol", "-o", "show", "nodes"]))
+
     async def signal(self, job: str, number: int) -> None:
         """Send a signal to what the job runs itself. One that is over is no error. Raises SlurmAwayError."""
         await self._run(["scancel", "--quiet", "--batch", f"--signal={number}", job], may_fail=True)
@@ -108,4 +118,26 @@ def needs(request: StartRequest) -> list[str]:
         found.append(f"--cpus-per-task={math.ceil(resources.cpu)}")
     if resources.memory:
         found.append(f"--mem={math.ceil(resources.memory / (1 << 20))}M")
+    return found
+
+
+def nodes_of(said: str) -> list[Node]:
+    """The nodes that `scontrol -o show nodes` tells of. Pure."""
+    found = []
+    for line in said.splitlines():
+        told = dict(word.partition("=")[::2] for word in line.split())
+        if "NodeName" not in told:
+            continue
+        gpus = re.findall(r"\bgpu(?::([^:,()]+))??:(\d+)", told.get("Gres", ""))
+        state = told.get("State", "")
+        found.append(
+            Node(
+                address=told.get("NodeAddr", told["NodeName"]),
+                alive=not ("*" in state or set(re.split(r"[+*~#$@^-]", state)) & AWAY),
+                gpus=float(sum(int(count) for _, count in gpus)),
+                cpu=float(told.get("CPUTot", 0)),
+                memory=int(told.get("RealMemory", 0)) << 20,
+                accelerator=next((kind for kind, _ in gpus if kind), ""),
+            )
+        )
     return found

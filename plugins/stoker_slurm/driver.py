@@ -11,6 +11,7 @@ import os
 import shlex
 import socket
 import sys
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import anyio
 
 from stoker.errors import WorkerError
 from stoker.model.load import Usage
+from stoker.model.node import Node
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.plugin.local import check_strings, open_log
 from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
@@ -38,6 +40,8 @@ SURVEY = 5.0
 PARTING = 10.0
 """Seconds after a job is over in which what it has written of its worker becomes visible here."""
 EVERYWHERE = "//0.0.0.0:"
+NODES = 1 << 9
+"""Numbers are told apart for so many other boxes."""
 PASSING = frozenset({"None", "just handed in"})
 """Reasons of jobs that Slurm has not looked at yet."""
 FOREIGN = 1 << 22
@@ -75,7 +79,6 @@ class SlurmDriver:
         self._serial = 0
         self._box = ""
         """The address of this box, once somebody asks for it."""
-        self._boots: dict[str, int] = {}
         self._hurried: set[str] = set()
         """Jobs that were sent a signal: they are looked at more often."""
         self._survey: dict[str, Job] = {}
@@ -143,15 +146,10 @@ class SlurmDriver:
         await self._commands.signal(job, number)
 
     async def find(self) -> Sequence[FoundWorker]:
-        """Workers of this instance. Jobs without one are cancelled on the way. A controller that is away has
-        none to tell of."""
-        try:
-            jobs = await self._commands.jobs()
-        except SlurmAwayError as error:
-            self._log(str(error))
-            return []
+        """Workers of this instance. Jobs without one are cancelled on the way. Raises WorkerError while the
+        controller is away."""
         found = []
-        for job in jobs:
+        for job in await self._commands.jobs():
             if job.state not in ALIVE:
                 continue
             born = self._read(job.id, "born")
@@ -200,6 +198,10 @@ class SlurmDriver:
         except OSError as error:
             return ProbeResult(ok=False, detail=str(error)[:200])
         return ProbeResult(ok=code == 0, detail=f"{argv[0]} gave exit code {code}: {last}")
+
+    async def nodes(self) -> Sequence[Node]:
+        """The nodes of the cluster. Raises WorkerError while its controller is away."""
+        return await self._commands.nodes()
 
     async def aclose(self) -> None:
         """Nothing is held; workers go on."""
@@ -308,7 +310,7 @@ class SlurmDriver:
     def _handle(self, job: str, born: Mapping[str, Any]) -> WorkerHandle:
         pid, where = int(born["pid"]), str(born["boot_id"])
         if where != boot_id():
-            pid += FOREIGN * self._boots.setdefault(where, len(self._boots) + 1)
+            pid += FOREIGN * (1 + zlib.crc32(where.encode()) % (NODES - 1))  # the same for every daemon
         return WorkerHandle(
             driver=NAME,
             pid=pid,

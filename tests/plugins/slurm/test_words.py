@@ -11,7 +11,7 @@ from stoker.config.sources import ConfigRequest
 from stoker.errors import ConfigError
 from stoker.model.service import Elsewhere, Resources, ServiceSpec
 from stoker.plugin.ports import StartRequest
-from stoker_slurm.commands import needs
+from stoker_slurm.commands import needs, nodes_of
 from stoker_slurm.plugin import shortfalls
 
 
@@ -95,3 +95,20 @@ services:
     )
     assert shortfalls(spec).keys() == {"user", "limits.pids", "resources.gpu", "scaling.policy.metric"}
     assert shortfalls(spec_of(tmp_path, "backend: slurm\nservices: {web: {command: run}}")) == {}
+
+
+def test_nodes_are_told_as_slurm_has_them() -> None:
+    said = (
+        "NodeName=n1 CPUTot=16 Gres=gpu:a100:2(S:0-1) NodeAddr=10.0.0.1 RealMemory=8000 State=MIXED\n"
+        "NodeName=n2 CPUTot=8 Gres=gpu:4 NodeAddr=n2 RealMemory=1 State=IDLE+DRAIN\n"
+        "NodeName=n3 CPUTot=8 Gres=(null) NodeAddr=n3 RealMemory=1 State=DOWN*\n"
+        "NodeName=n4 CPUTot=8 Gres=gpu:t4:1,gpu:v100:2 NodeAddr=n4 RealMemory=1 State=IDLE\n"
+    )
+    found = nodes_of(said)
+    assert [(one.address, one.alive, one.gpus, one.accelerator) for one in found] == [
+        ("10.0.0.1", True, 2, "a100"),
+        ("n2", True, 4, ""),
+        ("n3", False, 0, ""),
+        ("n4", True, 3, "t4"),
+    ]
+    assert (found[0].cpu, found[0].memory) == (16, 8000 << 20)
