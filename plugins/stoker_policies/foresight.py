@@ -23,6 +23,8 @@ _RUSH = 20.0
 """Seconds ahead of what comes every hour at which its height counts: it rises within some."""
 _JITTER = 0.1
 """A start may take so much longer than the one before."""
+_CLEARED = 1.5
+"""Start-ups (or promised waits) within which a standing queue should be gone."""
 _LEVELS = 64
 _NOTHING = 0.02
 """Slots: less than this is no demand."""
@@ -176,7 +178,6 @@ def _need(
     state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon: float, ahead: float | None
 ) -> _Need:
     """`ahead`: seconds to look ahead; None where each replica can be started in time for its requests."""
-    slots = target_of(given, float(given.service.slots or 1))
     busy = bool(load.queued_now or load.in_flight_now)
     if ahead is None:
         found = _just_in_time(state, given, load, horizon)
@@ -186,9 +187,21 @@ def _need(
             found = _drained(state, given, load, horizon, found)
     if found.count == 0 and busy:
         found = replace(found, count=1, code="forecast")
-    offered = max(state["slow"], state["fast"]) * forecast.service_time(state)
-    base = max(1, math.ceil(offered / slots - 1e-6)) if offered > 0.05 or busy else 0
-    return replace(found, base=base)
+    return replace(found, base=_base(state, given, load, horizon))
+
+
+def _base(state: forecast.Memory, given: PolicyInput, load: LoadWindow, horizon: float) -> int:
+    """What the present load keeps busy, and what else makes a queue that stands for longer than the promise
+    go within some start-ups: without it those in the queue, and all who come after them, would stay late."""
+    slots, mean = target_of(given, float(given.service.slots or 1)), forecast.service_time(state)
+    offered: float = state["fast"] * mean
+    if offered <= 0.05 and not (load.queued_now or load.in_flight_now):
+        return 0
+    wait = given.service.slo_wait or SLO_WAIT
+    standing = load.queued_now - given.pool.ready * slots * wait / mean
+    if standing > 0:
+        offered += standing * mean / (_CLEARED * max(horizon, wait))
+    return max(1, math.ceil(offered / slots - 1e-6))
 
 
 def _forecast(state: forecast.Memory, given: PolicyInput, *, busy: bool, ahead: float) -> _Need:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.decide.budget import DWELL, Amount, BudgetMemory, Claim, overcommitted, share_out
+from stoker.decide.budget import DWELL, Amount, BudgetMemory, Claim, Needs, overcommitted, share_out
 
 GPU = Amount(devices=1)
 
@@ -199,3 +199,59 @@ def test_nothing_that_is_wanted_is_left_idle(claims, gpus):
 def test_a_hundred_services_take_little_work(count):
     claims = [claim(f"s{i:03}", 4, present=3, base=1, need=3, most=8) for i in range(count)]
     assert sum(targets(box(350), *claims).values()) == 350
+
+
+def after(*steps, room, now=1000.0):
+    """Share out step by step: each is the seconds that pass before it, and its claims."""
+    memory, shares = BudgetMemory(), None
+    for seconds, *claims in steps:
+        now += seconds
+        shares = share_out(room, claims, memory, now)
+        memory = shares.memory
+    return shares
+
+
+def test_a_need_that_swings_costs_no_replica_within_a_start():
+    high = claim("a", 6, base=2, need=4, present=4, startup=20.0)
+    low = claim("a", 6, base=2, need=3, present=4, startup=20.0)
+    asks = claim("b", 2, base=0, startup=20.0)
+    shares = after((0.0, high, asks), (5.0, low, asks), room=box(5))
+    assert shares.grants["d/a"].target == 4
+    assert shares.wake_at == pytest.approx(1025.0)
+    assert shares.grants["d/b"].reason == "wants 2, has 1: 1 GPU short, held by a (priority 0)"
+    later = after((0.0, high, asks), (5.0, low, asks), (21.0, low, asks), room=box(5))
+    assert later.grants["d/a"].target == 3
+    assert later.grants["d/b"].target == 2
+
+
+def test_what_was_needed_before_gives_way_to_a_base_and_to_a_higher_priority():
+    high = claim("a", 6, base=2, need=4, present=4, startup=20.0)
+    low = claim("a", 6, base=2, need=2, present=4, startup=20.0)
+    for other in (claim("b", 2, base=2), claim("b", 2, base=0, priority=1)):
+        shares = after((0.0, high, claim("b", 0)), (5.0, low, other), room=box(4))
+        assert shares.grants["d/b"].target == 2
+
+
+def test_a_need_of_before_is_no_shortage():
+    high = claim("a", 4, base=1, need=4, present=4, startup=20.0)
+    low = claim("a", 4, base=1, need=1, present=4, startup=20.0)
+    shares = after((0.0, high), (5.0, low, claim("b", 3, base=3)), room=box(4))
+    assert (shares.grants["d/a"].target, shares.grants["d/a"].short) == (1, 0)
+
+
+@given(
+    needs=st.lists(st.tuples(st.sampled_from([1.0, 7.0, 20.0]), st.integers(0, 6)), min_size=1, max_size=20)
+)
+def test_needs_are_remembered_for_a_start(needs):
+    memory, now, seen = None, 0.0, []
+    for seconds, need in needs:
+        now += seconds
+        seen.append((now, need))
+        memory = (memory or Needs(last=need)).followed_by(need, now, 20.0)
+        # A need stands until the next one is told.
+        ended = [(seen[i + 1][0], count) for i, (_, count) in enumerate(seen[:-1])]
+        within = [count for until, count in ended if until + 20.0 > now and count > need]
+        assert max([count for _, count in memory.former], default=0) == max(within, default=0)
+        assert [count for _, count in memory.former] == sorted(
+            {count for _, count in memory.former}, reverse=True
+        )

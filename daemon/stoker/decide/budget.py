@@ -7,7 +7,9 @@ that has the smallest part of what it asks. There is no "first come, first serve
 
 Against thrashing: a service keeps the replicas it has as far as its tier goes, before others get new ones;
 a replica moves between services of one class and tier only over a gap in satisfaction, one at a time, and
-not again for a while. Warm replicas give way to another's need at once, lower classes to higher ones too.
+not again for a while. Warm replicas give way to another's need at once, lower classes to higher ones too;
+but warm is only what was not needed for a whole start-up: a need that swings would else cost its service a
+start at each swing.
 """
 
 from __future__ import annotations
@@ -35,10 +37,31 @@ _TIERS = ("base", "need", "want")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a service has needed. `former`: higher needs of before, each with the time at which it ended
+    (monotonic seconds), highest and oldest first."""
+
+    last: int
+    former: tuple[tuple[float, int], ...] = ()
+
+    def followed_by(self, need: int, now: float, window: float) -> Needs:
+        """With the present need, and without those that ended before the window began."""
+        former = self.former
+        if need < self.last:
+            former = (*former, (now, self.last))
+        elif former and former[-1][1] <= need:
+            former = tuple(ended for ended in former if ended[1] > need)
+        while former and former[0][0] + window <= now:
+            former = former[1:]
+        return self if need == self.last and former is self.former else Needs(last=need, former=former)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetMemory:
-    """When a replica was last moved from or to a service (monotonic seconds)."""
+    """When a replica was last moved from or to a service (monotonic seconds), and what each has needed."""
 
     moved: Mapping[ServiceKey, float] = field(default_factory=dict)
+    needs: Mapping[ServiceKey, Needs] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +102,16 @@ def share_out(
 
     `kinds`: the box's devices by kind, where the claims tell kinds apart. `name`: what it is called.
     """
-    work = Ledger(box, sorted(claims, key=lambda claim: (-claim.priority, claim.service)), kinds)
+    needs = {claim.service: _needs(memory, claim, now) for claim in claims}
+    held = [_holding(claim, needs[claim.service]) for claim in claims]
+    work = Ledger(box, sorted(held, key=lambda claim: (-claim.priority, claim.service)), kinds)
     work.name = name
     for claim in work.claims:
         work.give(claim, claim.least)
     moved = dict(memory.moved)
-    waits: list[float] = []
+    waits = [
+        needs[claim.service].former[0][0] + claim.startup for claim in claims if needs[claim.service].former
+    ]
     for tier in _TIERS:
         for priority in sorted({claim.priority for claim in work.claims}, reverse=True):
             group = [claim for claim in work.claims if claim.priority == priority]
@@ -106,7 +133,9 @@ def share_out(
         for claim in work.claims
     }
     known = {service: at for service, at in moved.items() if service in grants}
-    return Shares(grants=grants, memory=BudgetMemory(moved=known), wake_at=min(waits, default=None))
+    return Shares(
+        grants=grants, memory=BudgetMemory(moved=known, needs=needs), wake_at=min(waits, default=None)
+    )
 
 
 def overcommitted(box: Amount, claims: Sequence[Claim]) -> str:
@@ -126,10 +155,22 @@ def overcommitted(box: Amount, claims: Sequence[Claim]) -> str:
     return ""
 
 
+def _needs(memory: BudgetMemory, claim: Claim, now: float) -> Needs:
+    """The service's needs with the present one."""
+    need = claim.tier("need")
+    return memory.needs.get(claim.service, Needs(last=need)).followed_by(need, now, claim.startup)
+
+
+def _holding(claim: Claim, needs: Needs) -> Claim:
+    """The claim with those of its present replicas that it wants and has needed within the last start-up."""
+    held = min(needs.former[0][1], claim.present, claim.tier("want")) if needs.former else 0
+    return replace(claim, held=held) if held else claim
+
+
 def _serve(work: Ledger, group: Sequence[Claim], tier: str) -> None:
     """Keep what is there, then weighted max-min."""
     for claim in group:
-        work.give(claim, min(claim.present, claim.tier(tier)))
+        work.give(claim, min(claim.present, max(claim.tier(tier), claim.held if tier == "need" else 0)))
     while True:
         asking = [
             claim
@@ -152,11 +193,13 @@ def _move(
         return []
     poorest = min(short, key=lambda claim: (work.satisfaction(claim, tier), claim.service))
     gap = GAP * (1 if tier == "need" else 0.5)
+    # Nobody gives what the tier above has granted, or what it needed a moment ago.
+    kept = {c.service: max(1, c.least if tier == "base" else max(c.tier("base"), c.held)) for c in group}
     donors = [
         claim
         for claim in group
         if claim is not poorest
-        and work.granted[claim.service] > max(1, claim.least)
+        and work.granted[claim.service] > kept[claim.service]
         and work.satisfaction(claim, tier, -1) - work.satisfaction(poorest, tier) > gap
         and work.would_fit(claim, poorest)
     ]

@@ -63,6 +63,8 @@ class Claim:
     present: int = 0
     """Starting and ready replicas."""
     draining: int = 0
+    held: int = 0
+    """Of the present ones, so many were needed a moment ago: they are not taken for others' need."""
     startup: float = 0.0
     value: tuple[float, ...] = ()
     takes: Mapping[str, float] = field(default_factory=dict)

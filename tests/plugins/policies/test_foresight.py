@@ -178,3 +178,14 @@ def test_a_promise_that_outlasts_a_start_is_kept_without_anything_in_store():
     found = figures(run(load, low=0, slots=1, startup=20.0, slo_wait=30.0))
     assert found.slo_miss_ratio == 0
     assert found.replica_seconds < 2.2 * sum(load.services)
+
+
+def test_a_queue_that_stands_longer_than_promised_is_part_of_the_base():
+    """What comes in keeps one busy; with 60 requests in the queue one would never get through them."""
+    state = None
+    for now in range(300, 400):
+        state = ask(busy(1.0, rps=1.0, completions=1.0, service_time=1.0), state=state, now=float(now)).state
+    calm = ask(busy(1.0, rps=1.0, completions=1.0, service_time=1.0), state=state, now=400.0)
+    short = ask(busy(1.0, queued=1, rps=1.0, completions=1.0, service_time=1.0), state=state, now=400.0)
+    long = ask(busy(1.0, queued=60, rps=1.0, completions=1.0, service_time=1.0), state=state, now=400.0)
+    assert calm.base == short.base < long.base <= long.need
