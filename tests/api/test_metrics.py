@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from api.fakes import GPU, SPARE, snapshot
+from stoker.api.facade import Exemplar
 from stoker.api.metrics import exposition
 
 INFER = {"deployment": "rag", "service": "infer"}
@@ -78,6 +81,24 @@ def test_openmetrics_for_those_who_ask_for_it() -> None:
     assert kind.startswith("application/openmetrics-text")
     names = {family.name for family in parsed(text.decode())}
     assert {"stoker_requests", "stoker_request_seconds", "stoker_max_replicas"} <= names
+
+
+def test_exemplars_are_there_only_where_requests_are_traced_and_openmetrics_is_wanted() -> None:
+    known = [
+        Exemplar("a" * 32, 0.06, 1_700_000_000.0),
+        Exemplar("b" * 32, 0.09, 1_700_000_001.0),
+        Exemplar("c" * 32, 900.0, 1_700_000_002.0),
+    ]
+    traced = replace(snapshot(), exemplars={"rag/infer": known})
+    openmetrics = "application/openmetrics-text"
+    lines = exposition(traced, openmetrics)[0].decode().splitlines()
+    infer = [line for line in lines if line.startswith("stoker_request_seconds_bucket") and "infer" in line]
+    said = {line.split('le="')[1].split('"')[0]: line.partition(" # ")[2] for line in infer}
+    assert said["0.1"] == '{trace_id="' + "b" * 32 + '"} 0.09 1700000001.0'
+    assert said["+Inf"].startswith('{trace_id="' + "c" * 32)
+    assert not any(found for bound, found in said.items() if bound not in {"0.1", "+Inf"})
+    assert b"trace_id" not in exposition(snapshot(), openmetrics)[0]
+    assert b"trace_id" not in exposition(traced)[0]
 
 
 def test_what_dashboards_need() -> None:

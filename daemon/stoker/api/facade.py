@@ -41,6 +41,15 @@ class ServiceTotals:
     latency_sum: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A traced request that stands for those of its length. `at`: its end, seconds since the epoch."""
+
+    trace: str
+    seconds: float
+    at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The whole daemon at one moment. `now` is monotonic; `config_state` is in-force or rejected."""
@@ -61,6 +70,7 @@ class Snapshot:
     windows: Mapping[str, LoadWindow] = field(default_factory=dict)
     loads: Mapping[str, ServiceLoad] = field(default_factory=dict)
     totals: Mapping[str, ServiceTotals] = field(default_factory=dict)
+    exemplars: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict)
     nodes: Mapping[str, Sequence[Node]] = field(default_factory=dict)
     """By backend the machines that it finds places on."""
     routers: Mapping[str, str] = field(default_factory=dict)

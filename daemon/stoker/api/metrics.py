@@ -5,15 +5,16 @@ Nothing is counted here and no global registry is touched: the daemon's own stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import get_args
 
 from anyio import to_thread
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar as Sample
 
 from stoker.api.documents import wanted
-from stoker.api.facade import ServiceLoad, ServiceTotals, Snapshot
+from stoker.api.facade import Exemplar, ServiceLoad, ServiceTotals, Snapshot
 from stoker.api.names import service_keys
 from stoker.model.device import Health
 from stoker.model.replica import Phase
@@ -100,7 +101,8 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
         queued.add_metric(_labels(key), load.queued)
         for code, count in sorted(totals.codes.items()):
             total.add_metric([*_labels(key), code], count)
-        seconds.add_metric(_labels(key), _buckets(totals.latency), totals.latency_sum)
+        buckets = _with_exemplars(_buckets(totals.latency), snapshot.exemplars.get(key, ()))
+        seconds.add_metric(_labels(key), buckets, totals.latency_sum)
     yield from (in_flight, queued, total, seconds)
 
 
@@ -112,6 +114,23 @@ def _buckets(latency: Mapping[float, int]) -> list[tuple[str, float]]:
         if bound != float("inf"):
             buckets.append((str(float(bound)), float(running)))
     return [*buckets, ("+Inf", float(running))]
+
+
+def _with_exemplars(
+    buckets: Sequence[tuple[str, float]], known: Sequence[Exemplar]
+) -> list[tuple[str, float] | tuple[str, float, Sample]]:
+    """Beside each bucket the newest traced request that fell into it; OpenMetrics alone has them."""
+    found: list[tuple[str, float] | tuple[str, float, Sample]] = []
+    last = 0.0
+    for bound, count in buckets:
+        inside = [one for one in known if last < one.seconds <= float(bound)]
+        if inside:
+            one = max(inside, key=lambda exemplar: exemplar.at)
+            found.append((bound, count, Sample({"trace_id": one.trace}, one.seconds, round(one.at, 3))))
+        else:
+            found.append((bound, count))
+        last = float(bound)
+    return found
 
 
 def _devices(snapshot: Snapshot) -> Iterator[Metric]:

@@ -190,6 +190,7 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
         if status is not None and status["daemon"]["pid"] == process.pid and _in_force(status):
             _await_addresses(status)
             _report(session, status, log)
+            sys.stdout.flush()
             tell_failures(_status(session) or status)
             return OK
         if time.monotonic() > deadline:

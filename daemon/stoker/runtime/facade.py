@@ -34,6 +34,7 @@ from stoker.runtime.configuration import Configuration, nearest
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
+from stoker.runtime.exemplars import Exemplars
 from stoker.runtime.parts import Parts
 from stoker.runtime.past import Past
 from stoker.runtime.routers import Routers
@@ -83,6 +84,7 @@ class Facade:
         """Once there is one."""
         self.quote: Callable[[ServiceKey, str], str] = lambda service, text: text
         """Takes the secrets of a service out of what its workers say."""
+        self._exemplars = Exemplars()
         self._started = anyio.current_time()
 
     def snapshot(self) -> Snapshot:
@@ -106,6 +108,7 @@ class Facade:
             windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},
             loads={key: self._load(key) for key in desired.services},
             totals=self.past.totals(),
+            exemplars=self._exemplars.of(desired.services),
             routers={key: self.router.about(key) for key in desired.services} if self.router else {},
             restarts=self.past.restarts,
             startups=self.past.startups.all(),
@@ -204,6 +207,7 @@ class Facade:
             raise ConflictError("the router is still starting; ask again in a moment")
         async with aclosing(router.spans()) as batches:
             async for batch in batches:
+                self._exemplars.take(batch, time.time() - anyio.current_time())
                 yield batch
 
     def logs(self, service: str | None = None) -> Sequence[LogFile]:
