@@ -9,7 +9,9 @@ from prometheus_client.samples import Sample
 
 from api.fakes import GPU, SPARE, snapshot
 from stoker.api.facade import Exemplar
-from stoker.api.metrics import exposition
+from stoker.api.metrics import BUCKETS, exposition
+from stoker_haproxy.readings import BOUNDS as haproxy
+from stoker_router.meter import BOUNDS as router
 
 INFER = {"deployment": "rag", "service": "infer"}
 
@@ -83,9 +85,15 @@ def test_openmetrics_for_those_who_ask_for_it() -> None:
     assert {"stoker_requests", "stoker_request_seconds", "stoker_max_replicas"} <= names
 
 
+def test_every_bucket_of_the_routers_is_there_before_its_first_request() -> None:
+    assert BUCKETS == router == haproxy
+    for bound in BUCKETS:
+        assert value("stoker_request_seconds_bucket", **INFER, le=str(bound)) >= 0
+
+
 def test_exemplars_are_there_only_where_requests_are_traced_and_openmetrics_is_wanted() -> None:
     known = [
-        Exemplar("a" * 32, 0.06, 1_700_000_000.0),
+        Exemplar("a" * 32, 0.08, 1_700_000_000.0),
         Exemplar("b" * 32, 0.09, 1_700_000_001.0),
         Exemplar("c" * 32, 900.0, 1_700_000_002.0),
     ]

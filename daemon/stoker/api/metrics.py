@@ -22,6 +22,12 @@ from stoker.model.replica import Phase
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MANY = 200
 """Services from which on writing takes too long to be done in the loop."""
+BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75,
+    1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Seconds; those in which the routers count. Each is there from the first scrape on: of one that appears with
+its first request, Prometheus would not see that request, and the first slow ones would pass for fast."""
 SERVICE = ["deployment", "service"]
 DEVICE = ["uuid", "index", "name"]
 
@@ -109,8 +115,8 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
 def _buckets(latency: Mapping[float, int]) -> list[tuple[str, float]]:
     """Counts per bucket as Prometheus wants them: cumulative, ending with +Inf."""
     buckets, running = [], 0
-    for bound in sorted(latency):
-        running += latency[bound]
+    for bound in sorted({*BUCKETS, *latency}):
+        running += latency.get(bound, 0)
         if bound != float("inf"):
             buckets.append((str(float(bound)), float(running)))
     return [*buckets, ("+Inf", float(running))]
