@@ -33,6 +33,7 @@ class Bridge:
 
     def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
         self._say = say
+        self._kind = ray.remote(Worker)
         self._actors: dict[str, Any] = {}
         self._feeds: dict[str, asyncio.Task[None]] = {}
 
@@ -51,9 +52,8 @@ class Bridge:
 
     async def do_start(self, name: str, order: dict[str, Any], needs: dict[str, Any], patience: float) -> Any:
         """Have Ray place an actor and the actor start the worker."""
-        kind = ray.remote(Worker)
         options = {"name": name, "lifetime": "detached", "max_restarts": 0, "max_concurrency": 100}
-        actor = kind.options(**options, **needs).remote(order)
+        actor = self._kind.options(**options, **needs).remote(order)
         try:
             found = await asyncio.wait_for(_of(actor.start.remote(gpus=bool(needs["num_gpus"]))), patience)
         except TimeoutError:

@@ -15,8 +15,8 @@ from stoker.errors import WorkerError
 from stoker.model.service import Limits
 from stoker.plugin.guarded import guard_order, refuse_taken, refuse_unborn, start_guard
 from stoker.plugin.local import give_back, last_line
-from stoker.plugin.ports import StartRequest
 from stoker.plugin.processes import TICKS, boot_id, descendants, measure, start_time
+from stoker.plugin.start import StartRequest
 
 LOGS = Path("/tmp") / f"stoker-ray-{os.getuid()}"
 PAUSE = 0.1

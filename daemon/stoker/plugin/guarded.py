@@ -16,7 +16,7 @@ from typing import Any
 from stoker.errors import WorkerError
 from stoker.plugin import guard
 from stoker.plugin.local import check_format, check_request, find_command
-from stoker.plugin.ports import StartRequest
+from stoker.plugin.start import StartRequest
 
 PASSING = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EIO}
 """Faults of a node that may be over at the next try."""

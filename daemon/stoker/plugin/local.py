@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from stoker.errors import WorkerError
-from stoker.plugin.ports import StartRequest
+from stoker.plugin.start import StartRequest
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where a command is looked for when the worker's environment has no PATH."""

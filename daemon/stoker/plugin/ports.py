@@ -10,14 +10,15 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from stoker.model.device import Inventory, Reservation
+from stoker.model.device import Inventory
 from stoker.model.event import Event
 from stoker.model.load import Decision, LoadSample, LoadWindow, PoolState, Reading, RequestRecord, Usage
 from stoker.model.node import Node
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import Container, Elsewhere, Limits, PolicySpec, Probe, ServiceKey, ServiceSpec
+from stoker.model.service import PolicySpec, Probe, ServiceKey, ServiceSpec
 from stoker.model.state import RoutingTable
 from stoker.model.trace import SpanBatch
+from stoker.plugin.start import StartRequest as StartRequest  # noqa: PLC0414 - plugins find it here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,49 +35,6 @@ class PluginContext:
 
 
 # --- worker drivers ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartRequest:
-    """Everything a driver needs to start one worker; all decided. `environ` is complete: the worker gets
-    it and nothing else. `mark` is the value of STOKER_ID, by which `find` recognises the worker."""
-
-    replica: str
-    service: ServiceKey
-    mark: str
-    argv: tuple[str, ...]
-    environ: Mapping[str, str] = field(repr=False)
-    working_dir: str
-    log_path: str
-    endpoint: str
-    """host:port the worker is to listen on, or unix:PATH of a socket in `tmp_dir`."""
-    user: str | None = None
-    group: str | None = None
-    """In place of the user's own first group."""
-    umask: int | None = None
-    """None: 0o022, whatever the daemon's own is."""
-    tmp_dir: str = ""
-    """A directory for this worker's temporary files alone, which `TMPDIR` names: the driver makes it and
-    removes it with the worker. A socket of `endpoint` is in it. "": none, because the service says itself
-    where they go."""
-    limits: Limits = field(default_factory=Limits)
-    """A driver that cannot hold one of them says so once (`PluginContext.log`) and starts the worker."""
-    reservations: tuple[Reservation, ...] = ()
-    container: Container = field(default_factory=Container)
-    """With an image `argv` may be empty and `environ` and `working_dir` lie over what the image says."""
-    elsewhere: Elsewhere | None = None
-    """For drivers that find the place themselves. `endpoint` then says only the port; `{host}` in `argv`
-    stands for the address of the node, and 0.0.0.0 in addresses of services for
-    that of this box. The handle says where the worker listens."""
-    numa_node: int | None = None
-    """The NUMA node that all its devices are on: its cores and memory are the near ones. A preference."""
-    preload: tuple[str, ...] = ()
-    """Python modules that a process may have imported from which the worker is then forked. A preference: a
-    driver that cannot do so for this command says why and executes it."""
-
-    def redacted(self) -> str:
-        """The command line for logs: never the environment."""
-        return " ".join(self.argv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
