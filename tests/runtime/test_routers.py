@@ -162,6 +162,7 @@ async def test_a_door_leads_to_services_of_another_router() -> None:
         route = made["a"].routes["x/b"]
         assert (route.inner, route.protocol) == (True, "http")
         assert route.workers == (WorkerRoute(id="router:b", endpoint="unix:/run/x/b"),)
+        await until(lambda: "x/b" in made["b"].routes)
         assert not made["b"].routes["x/b"].inner
         made["a"].events.sample(LoadSample(service="x/b", start=0, end=1, arrivals=7))
         assert heard.said == [], "its load is told by the router that has it"
