@@ -98,7 +98,7 @@ class Foresight:
         want = state["hold"] if held else want
         return Decision(
             target=want,
-            reason=_reason(need, count, want, horizon, load, held=held, ends=ends, now=given.now),
+            reason=_reason(need, count, want, given, load, held=held, ends=ends, ahead=ahead),
             code="warm_up" if held else "keep_warm" if want > count else need.code,
             facts={
                 "demand": state["demand"],
@@ -271,8 +271,8 @@ def _wake_at(
 
 
 def _reason(
-    need: _Need, count: int, want: int, horizon: float, load: LoadWindow, *, held: bool, ends: float | None,
-    now: float,
+    need: _Need, count: int, want: int, given: PolicyInput, load: LoadWindow, *,
+    held: bool, ends: float | None, ahead: float,
 ) -> str:  # fmt: skip
     """One sentence with the numbers."""
     if count == 0:
@@ -281,19 +281,21 @@ def _reason(
         text = f"{need.expected:.0f} running"
         if load.queued_now:
             text += f", {load.queued_now} queued of which {need.backlog:.0f} cannot wait longer"
-        text += f": {count} needed, a start of {horizon:.0f} s keeps the promise"
+        startup = STARTUP if given.pool.startup_seconds is None else given.pool.startup_seconds
+        text += f": {count} needed, a start of {startup:.0f} s keeps the promise"
     else:
-        text = f"{need.expected:.1f} busy slots expected in {horizon:.0f} s"
+        text = f"{need.expected:.1f} busy slots expected in {ahead:.0f} s"
         what = "for what comes every hour" if need.code == "recurrence" else "head-room learned"
         text += f" {'+' if need.head_room >= 0 else '-'} {abs(need.head_room):.1f} {what}"
+        text += f", {target_of(given, float(given.service.slots or 1)):g} a replica"
         if load.queued_now:
             text += f", {load.queued_now} queued now"
         if need.code == "backlog":
-            text += f", {need.backlog:.0f} of them still then"
+            text += f" and {need.backlog:.0f} when a new replica is ready"
         text += f": {count} needed"
     if held:
         return f"{text}; the {want} found at the start are held for {WARM_UP:g} s"
     if want > count:
-        left = f", {ends - now:.0f} s left for the last" if ends is not None else ""
+        left = f", {ends - given.now:.0f} s left for the last" if ends is not None else ""
         text += f"; {want - count} kept warm: cheaper than starting again{left}"
     return text

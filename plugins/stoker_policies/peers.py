@@ -127,7 +127,8 @@ class Hpa(_Peer):
             wanted = min(spec, max(entry[1] for entry in state["past"]))
         wanted = min(wanted, max(spec + _STEP_UP, spec * 2))
         most, least = given.service.scaling.max_replicas, max(1, given.service.scaling.min_replicas)
-        return max(least, min(most, wanted)), f"{total:.1f} in flight / {share:g} on {pool.ready} ready"
+        found = max(least, min(most, wanted))
+        return found, f"{total:.1f} in flight on {pool.ready} ready, {share:g} each are good: {found}"
 
 
 class Bento(Hpa):
@@ -160,7 +161,7 @@ class Ray(_Peer):
             return (max(1, spec) if busy else spec), "none ready yet"
         share = self.share(given)
         wanted = max(scaling.min_replicas, min(scaling.max_replicas, math.ceil(state["mean"] / share - 1e-9)))
-        reason = f"mean {state['mean']:.1f} / {share:g} asks for {wanted}"
+        reason = f"mean of 30 s {state['mean']:.1f} / {share:g} = {state['mean'] / share:.1f}: {wanted}"
         asked = state.get("asked", 0.0)
         if wanted == spec:
             state["asked"] = 0.0
@@ -174,4 +175,4 @@ class Ray(_Peer):
             if state["asked"] < -600.0:
                 state["asked"] = 0.0
                 return (wanted if spec == 1 else max(1, wanted)), reason
-        return spec, f"{reason}, waits"
+        return spec, f"{reason}, which must last before the {spec} change"

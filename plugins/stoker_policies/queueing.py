@@ -40,13 +40,13 @@ class Queue:
         queued = max(load.queued, float(load.queued_now))
         busy, extra = replicas(load.in_flight / slots), replicas(queued / target)
         wanted = max(1, busy + extra)
+        more = "nothing queued"
+        if queued:
+            queue = f"queued {in_words(queued)} / target {target:g}"
+            more = f"{queue} = {in_words(queued / target)} more, rounded up"
         return Decision(
             target=wanted,
-            reason=(
-                f"in-flight {in_words(load.in_flight)} over {seconds:g} s keeps {busy} busy, "
-                f"queued {in_words(queued)} / target {target:g} = {in_words(queued / target)} more, "
-                "rounded up"
-            ),
+            reason=f"in-flight {in_words(load.in_flight)} over {seconds:g} s keeps {busy} busy, {more}",
             code="queue",
             facts={"in_flight": load.in_flight, "queued": queued, "target": target},
             wake_at=settles_at(given, load, wanted),

@@ -189,3 +189,12 @@ def test_a_queue_that_stands_longer_than_promised_is_part_of_the_base():
     short = ask(busy(1.0, queued=1, rps=1.0, completions=1.0, service_time=1.0), state=state, now=400.0)
     long = ask(busy(1.0, queued=60, rps=1.0, completions=1.0, service_time=1.0), state=state, now=400.0)
     assert calm.base == short.base < long.base <= long.need
+
+
+def test_the_reason_says_how_far_ahead_and_what_a_replica_bears():
+    """A queue is told as it is and as it will be; the time is that for which the load was forecast."""
+    state = ask(busy(2.0), now=100.0).state
+    reason = ask(busy(2.0, queued=60, rps=4.0), state=state, now=101.0).reason
+    assert " busy slots expected in 19 s " in reason  # a start of 20 s, less the promised 2 s, and a second
+    assert ", 2 a replica, 60 queued now and " in reason
+    assert " when a new replica is ready: " in reason
