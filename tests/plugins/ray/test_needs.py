@@ -13,9 +13,9 @@ import pytest
 
 from stoker.model.node import Node
 from stoker.model.service import Command, Elsewhere, Limits, Probe, Probes, Resources, ServiceSpec
+from stoker.plugin import guard
 from stoker.plugin.ports import StartRequest
 from stoker.plugin.testing.driver_bench import TREE, none_running, until
-from stoker_ray import guard
 from stoker_ray.driver import needs, node_of
 from stoker_ray.plugin import shortfalls
 
