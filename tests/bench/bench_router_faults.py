@@ -12,6 +12,8 @@ than 200 and broken connections. Ends with a table of all of it.
     post    the same with POST, each with a number and told by the worker that reads it: only requests that
             one had in its hands, or in its socket, may fail; none is done twice
     swap    the program is replaced by another version again and again
+    crash   the program is killed with -9 again and again: only requests in its hands may fail; none is
+            refused
     zero    no worker for five seconds, again and again; requests are held, first come first served
     daemon  `stoker up` is killed with -9 and begun again, at least 20 times
     idle    10,000 connections that do nothing: resident memory, wake-ups and processor time in ten seconds
@@ -30,12 +32,14 @@ import random
 import re
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,7 @@ from router.posts import Posts
 
 from stoker.model.load import LoadSample
 from stoker.model.state import Route, RoutingTable, WorkerRoute
+from stoker.plugin import holder
 from stoker.plugin.ports import PluginContext
 from stoker.plugin.testing.router_bench import make_router
 from stoker_router import launch, protocol
@@ -272,6 +277,32 @@ class Bench:
         self.running = asyncio.ensure_future(self.link.run(self.told))
         await self.all()
 
+    async def crash(self) -> dict[str, Any]:
+        kills = 0
+
+        async def disturb() -> None:
+            nonlocal kills
+            await asyncio.sleep(0.3)
+            kills += 1
+            for pid in self.programs():
+                os.kill(pid, signal.SIGKILL)
+            await answer(*await ask(self.told.port, 0))  # else one would be killed before it has begun
+
+        found = await self.load(disturb)
+        words = " ".join(found["detail"])
+        refused = sum(map(int, re.findall(r"connect (\d+)", words)))
+        return {**found, "disturbed": kills, "most": kills * 32, "refused": refused}
+
+    def programs(self) -> list[int]:
+        """The router's processes, but for the one that holds its sockets."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                words = (entry / "cmdline").read_bytes()
+                if str(self.folder / "state").encode() in words and holder.__file__.encode() not in words:
+                    found.append(int(entry.name))
+        return found
+
     async def zero(self) -> dict[str, Any]:
         """FIFO is looked at by a client of our own: requests are numbered, a worker with one slot answers."""
         order: list[int] = []
@@ -417,13 +448,14 @@ def cpu(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-PARTS = ("churn", "drain", "kill", "post", "swap", "zero", "daemon", "idle", "start")
+PARTS = ("churn", "drain", "kill", "post", "swap", "crash", "zero", "daemon", "idle", "start")
 WHILE = {
     "churn": "the set of workers changes ten times a second",
     "drain": "workers are drained and replaced",
     "kill": "workers are killed with -9, GET",
     "post": "the same, POST",
     "swap": "the program is swapped for another version",
+    "crash": "the program is killed with -9",
     "zero": "there is no worker for 5 s",
     "daemon": "the daemon is killed with -9 and begun again",
 }
