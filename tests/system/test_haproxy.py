@@ -44,6 +44,7 @@ def test_a_service_changes_its_router_and_its_daemon_under_load(box):
         box.write(FILE.replace("router: stoker", "router: haproxy"))
         box.until(lambda: carried_by(box, "haproxy: reads what is in flight"), "HAProxy has the service")
         load.more(40)
+        assert "config generation 2 in force: box.router" in box.run("events").stdout
         box.kill()
         load.more(40)
         box.up()

@@ -7,7 +7,7 @@ good one in force, and says so until a good one comes.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import anyio
@@ -274,6 +274,11 @@ def _summary(before: DesiredState, after: DesiredState, changed: Mapping[Service
         f"{key}: {', '.join(map(_word, keys))}"
         for key, keys in sorted(changed.items())
         if key not in {*added, *removed} and keys
+    ]
+    parts += [
+        f"box.{one.name}"
+        for one in fields(after.box)
+        if getattr(before.box, one.name) != getattr(after.box, one.name)
     ]
     parts += ["the front door"] if before.doors != after.doors else []
     return "; ".join(parts) or "nothing changed for any service"
