@@ -29,8 +29,10 @@ from stoker_podman.spec import INIT, INSTANCE, LOG, MARK, RAW, container_name, c
 from stoker_podman.starts import Preparation, failure
 
 NAME = "podman"
-LOOKING = 10.0
-"""Seconds a new daemon waits for an engine that does not answer before it goes on without its workers."""
+LOOKING = 5.0
+"""Seconds a new daemon waits for an engine that does not answer; then it holds what runs and asks again."""
+HELD = 0.5
+"""Seconds between two looks at the process of a worker that is held."""
 FORKING = 1.0
 """Seconds the container's init gets to start the command."""
 ENDING = 10.0
@@ -70,7 +72,8 @@ class PodmanDriver:
         root = Path(context.state_dir, "podman", "root")
         self._preparation = Preparation(root, self._outputs.directory, context.options.get("nproc"))
         self._containers: dict[str, _Container] = {}
-        self._swept = False
+        self._listed = False
+        """Whether the containers of the daemon before are known."""
         self._init = True
 
     async def prepare(self, spec: ServiceSpec, say: Callable[[str], None]) -> None:
@@ -84,7 +87,6 @@ class PodmanDriver:
         place = self._preparation.place(request, name)
         with anyio.CancelScope(shield=True):
             try:
-                await self._sweep()
                 made = await self._create(container_spec(request, self._instance, name, place))
                 try:
                     await self._engine.call("POST", f"/containers/{made}/start")
@@ -112,9 +114,12 @@ class PodmanDriver:
 
     async def wait(self, handle: WorkerHandle) -> ExitStatus:
         """Return when nothing of the container is left. Cancelling leaves the worker as it is."""
-        one = self._of(handle)
-        if one is None:
-            raise WorkerError(f"worker {handle.pid} is not known to this driver")
+        while (one := self._of(handle)) is None:
+            if self._listed:
+                raise WorkerError(f"worker {handle.pid} is not known to this driver")
+            if start_time(handle.pid) != handle.start_time:
+                return ExitStatus(detail="it has ended while podman could not be asked")
+            await anyio.sleep(HELD)
         await _gone(one.init)
         oom = killed(one.account)
         state = await self._ended(one)
@@ -272,27 +277,19 @@ class PodmanDriver:
         return list(await self._engine.call("GET", "/containers/json", all="true", filters=label) or ())
 
     async def _until_listed(self) -> list[dict[str, Any]]:
-        """Asked patiently: an engine that comes up later than the daemon still holds its workers."""
+        """Asked patiently: an engine that comes up a little later than the daemon is waited for. Raises
+        WorkerError: what it holds is held until it tells."""
         until = anyio.current_time() + LOOKING
         while True:
             try:
                 found = await self._list()
             except EngineLostError as error:
                 if anyio.current_time() >= until:
-                    self._log(f"{error}; containers of the daemon before are ended when it answers again")
-                    return []
+                    raise WorkerError(str(error)) from error
                 await anyio.sleep(0.2)
             else:
-                self._swept = True
+                self._listed = True
                 return found
-
-    async def _sweep(self) -> None:
-        """End the containers of this instance that were not found in time."""
-        if not self._swept:
-            for entry in await self._list():
-                if entry["Id"] not in self._containers:
-                    await self._remove(entry["Id"])
-            self._swept = True
 
 
 async def _gone(pid: int) -> None:

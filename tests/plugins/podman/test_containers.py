@@ -1,6 +1,8 @@
 """What containers have beyond the suite: images, networks, memory, GPUs, probes, output over a restart."""
 
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -187,12 +189,45 @@ async def test_no_output_is_lost_or_told_twice_while_no_daemon_lives(
     assert list(raw.parent.iterdir()) == []
 
 
-async def test_containers_of_an_engine_that_was_away_are_ended_later(bench: Bench) -> None:
+async def test_containers_of_an_engine_that_is_away_are_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next daemon has their records, and its driver asks again; one that ends meanwhile is told."""
+    monkeypatch.setattr("stoker_podman.driver.LOOKING", 0.0)
     async with aclosing(bench.driver()) as first:
-        handle = await first.start(in_image(bench, "sleep", "600"))
-    async with aclosing(bench.driver()) as late:
-        await late.start(in_image(bench, "sleep", "600"))  # without a `find` that was answered
-        await until(lambda: not running(handle.pid), "the end of what nobody took over")
+        stays = await first.start(in_image(bench, "sleep", "600"))
+        ends = await first.start(in_image(bench, "sleep", "601"))
+    socket = Path(bench.options["socket"])
+    aside = socket.with_name("aside")
+    async with aclosing(bench.driver()) as heir:
+        socket.rename(aside)
+        try:
+            with pytest.raises(WorkerError, match="cannot reach podman"):
+                await heir.find()
+            os.kill(ends.pid, signal.SIGKILL)
+            with anyio.fail_after(30):
+                status = await heir.wait(ends)
+            assert "while podman could not be asked" in status.detail
+            statuses = list[ExitStatus]()
+
+            async def wait() -> None:
+                statuses.append(await heir.wait(stays))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                assert running(stays.pid)
+                aside.rename(socket)
+                [found] = await heir.find()
+                assert found.handle == stays
+                await heir.kill(await heir.recover(found))
+                with anyio.fail_after(30):
+                    while not statuses:
+                        await anyio.sleep(0.05)
+            assert statuses == [ExitStatus(signal=signal.SIGKILL)]
+        finally:
+            if aside.exists():
+                aside.rename(socket)
 
 
 async def test_an_engine_that_is_not_there_is_told(bench: Bench) -> None:
