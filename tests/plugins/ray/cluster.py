@@ -11,7 +11,7 @@ FAST = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 2,
+    "health_check_failure_threshold": 4,  # a head that was stopped finds its first question unanswered
 }
 MEMORY = 80 << 20
 

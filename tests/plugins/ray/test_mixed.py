@@ -60,7 +60,7 @@ def told(box: Box) -> list[dict[str, str]]:
     return json.loads(box.get("front", timeout=60))
 
 
-def test_each_backend_reaches_the_next_and_a_new_daemon_takes_all_of_them_over(
+def test_each_backend_reaches_the_next_and_new_daemons_take_all_of_them_over(
     box: Box, ray_cluster: RayCluster
 ) -> None:
     box.write(deployment(ray_cluster.address))
@@ -83,36 +83,30 @@ def test_each_backend_reaches_the_next_and_a_new_daemon_takes_all_of_them_over(
         box.ready(name, 1, LONG)
     assert told(box) == before  # the very same replicas
 
-    pids = [replica["pid"] for name in CHAIN for replica in box.replicas(name)]
-    box.down()
-    assert [pid for pid in pids if running(pid)] == []
-
-
-def test_a_daemon_that_cannot_reach_the_cluster_holds_what_runs_there(
-    box: Box, ray_cluster: RayCluster
-) -> None:
-    """Nothing is replaced and every request answered while the cluster is away, and then all is as it was."""
-    box.write(deployment(ray_cluster.address))
-    box.up()
-    for name in reversed(CHAIN):
-        box.ready(name, 1, LONG)
-    before = told(box)
+    # Once more, while the cluster is away: nothing is replaced, and then all is as it was.
     box.kill()
     with ray_cluster.away():
         box.up()
         box.until(lambda: "count as alive until it answers" in box.output(), "it holds them", LONG)
+        box.ready("back", 1, LONG)
         assert told(box) == before
-        assert [replica["phase"] for replica in box.replicas("back")] == ["ready"]
     box.until(lambda: "1 of its workers are there" in box.output(), "the cluster is asked again", LONG)
     assert told(box) == before
     [replica] = box.replicas("back")
     os.kill(replica["pid"], signal.SIGKILL)
     box.until(lambda: told_again(box, before), "it is replaced as ever", LONG)
 
+    pids = [replica["pid"] for name in CHAIN for replica in box.replicas(name)]
+    box.down()
+    assert [pid for pid in pids if running(pid)] == []
+
 
 def told_again(box: Box, before: list[dict[str, str]]) -> bool:
     """Whether all answer, the one on Ray as another process."""
-    found = told(box)
+    try:
+        found = told(box)
+    except OSError:
+        return False  # it took Ray longer than they wait for each other
     return [one["pid"] != other["pid"] for one, other in zip(found, before, strict=True)] == [
         backend == "ray" for backend in CHAIN.values()
     ]
