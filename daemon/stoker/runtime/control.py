@@ -115,6 +115,7 @@ class ControlLoop:
 
     def act(self) -> float | None:
         """Fold, plan and act until there is nothing to do; returns when to look again by itself."""
+        self._addresses(self.desired)  # what starts now is told where the others are
         for _ in range(MAX_ROUNDS):
             while self._inbox:
                 self._fold(self._inbox.popleft())
