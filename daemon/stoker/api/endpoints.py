@@ -29,8 +29,8 @@ from stoker.model.service import ServiceKey
 
 DECISIONS = 8
 """Changes of a target that `explain` tells."""
-FIRST_CONFIGURATION = 2.0
-"""Seconds that status waits at most for a first configuration; after that it says that there is none yet."""
+SETTLING = 2.0
+"""Seconds that answers wait at most for a first configuration and for addresses to be open."""
 _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
@@ -42,6 +42,8 @@ class Endpoints:
         self._facade = facade
         self._feed = Feed(facade)
         self._page = Page()
+        self._late: set[ServiceKey] = set()
+        """Services whose address was waited for in vain; nobody waits for it again."""
 
     # --- reading ---
 
@@ -78,7 +80,7 @@ class Endpoints:
 
     async def status(self, request: Request) -> Response:
         """The pool table."""
-        snapshot = await _judged(self._facade)
+        snapshot = await self._settled()
         name = request.query_params.get("service")
         return JSONResponse(
             documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
@@ -201,6 +203,7 @@ class Endpoints:
         """Live overrides on."""
         values = requests.mapping(await self._body(request, "set_values"), "values")
         await self._facade.set_override(values)
+        await self._settled()
         return _done(f"set {', '.join(values)}")
 
     async def unset_values(self, request: Request) -> Response:
@@ -209,6 +212,7 @@ class Endpoints:
         if not paths:
             raise BadRequestError("the field 'paths' must name at least one path")
         await self._facade.unset_override(paths)
+        await self._settled()
         return _done(f"unset {', '.join(paths)}")
 
     async def restart(self, request: Request) -> Response:
@@ -269,7 +273,7 @@ class Endpoints:
         """The files, read again."""
         await self._body(request, "reload")
         await self._facade.reload()
-        generation = self._facade.snapshot().desired.generation
+        generation = (await self._settled()).desired.generation
         return _done(f"config generation {generation} in force", generation=generation)
 
     async def reexec(self, request: Request) -> Response:
@@ -285,6 +289,17 @@ class Endpoints:
         return _done("draining")
 
     # --- parts of answers ---
+
+    async def _settled(self) -> Snapshot:
+        """The present state, of which all can be used: a daemon that has just begun has judged its first
+        configuration, before which it has no services, and the router listens at the addresses told."""
+        count, now = 0, self._facade.snapshot()
+        with anyio.move_on_after(SETTLING):
+            while _beginning(now) or not self._late.issuperset(now.opening):
+                count = await self._facade.changed(count)
+                now = self._facade.snapshot()
+        self._late = set(now.opening)
+        return now
 
     async def _body(self, request: Request, name: str) -> dict[str, Any]:
         body = await requests.read_body(request)
@@ -350,12 +365,6 @@ def _done(message: str, **more: Any) -> Response:
     return JSONResponse({"ok": True, "message": message, **more})
 
 
-async def _judged(facade: DaemonFacade) -> Snapshot:
-    """The present state; of a daemon that has just begun once its first configuration is judged: before that
-    it has no services."""
-    count, now = 0, facade.snapshot()
-    with anyio.move_on_after(FIRST_CONFIGURATION):
-        while now.config_state == "in-force" and not now.desired.generation:
-            count = await facade.changed(count)
-            now = facade.snapshot()
-    return now
+def _beginning(now: Snapshot) -> bool:
+    """Whether the first configuration is not judged yet."""
+    return now.config_state == "in-force" and not now.desired.generation

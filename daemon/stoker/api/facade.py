@@ -65,6 +65,8 @@ class Snapshot:
     routes: RoutingTable
     addresses: Mapping[str, str] = field(default_factory=dict)
     """url by service key."""
+    opening: Sequence[ServiceKey] = ()
+    """Services at whose address nothing listens yet, without a reason that was told."""
     revisions: Mapping[str, str] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     windows: Mapping[str, LoadWindow] = field(default_factory=dict)

@@ -103,6 +103,7 @@ class Facade:
             observed=self._control.state,
             routes=self._control.routes,
             addresses={key: self._addresses.url(key) for key in table},
+            opening=self.past.link.opening({key: table[key] for key in desired.services if key in table}),
             revisions={key: revision(spec) for key, spec in desired.services.items()},
             decisions=self._autoscaler.decisions(),
             windows={key: self._autoscaler.window(key, STATUS_WINDOW) for key in desired.services},

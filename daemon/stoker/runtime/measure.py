@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stoker.api.facade import ServiceTotals
@@ -32,7 +32,7 @@ class RouterLink:
         post: Callable[[Event], None],
         measured: Callable[[], None] = lambda: None,
     ) -> None:
-        """`measured` is called after each sample."""
+        """`measured` is called after each sample, and when an address is open."""
         self._measured = measured
         self._autoscaler = autoscaler
         self._state = state
@@ -63,6 +63,7 @@ class RouterLink:
     def bound(self, service: ServiceKey, host: str, port: int) -> None:
         """The service's address is open."""
         self.bound_at[service] = (host, port)
+        self._measured()
         if trouble := self._troubles.pop(service, ""):
             self._post(Notice(message=f"{host}:{port} is open now", service=service, settles=trouble))
 
@@ -70,6 +71,14 @@ class RouterLink:
         """Say it to the operator."""
         self._troubles[service] = message
         self._post(Notice(message=message, severity="warning", service=service))
+
+    def opening(self, addresses: Mapping[ServiceKey, tuple[str, int]]) -> tuple[ServiceKey, ...]:
+        """Services at whose address no router listens yet, without a reason that was told."""
+        return tuple(
+            service
+            for service, (_, port) in addresses.items()
+            if service not in self._troubles and self.bound_at.get(service, ("", 0))[1] != port
+        )
 
     def totals(self) -> dict[ServiceKey, ServiceTotals]:
         """Counts by service since the daemon's start."""
