@@ -20,7 +20,7 @@ from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import ServiceSpec
 from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
-from stoker.plugin.processes import boot_id, children, descendants, measure, start_time
+from stoker.plugin.processes import boot_id, children, descendants, is_zombie, measure, start_time
 from stoker_podman import images
 from stoker_podman.api import Engine, EngineError, EngineLostError
 from stoker_podman.memory import account, killed
@@ -33,10 +33,14 @@ LOOKING = 5.0
 """Seconds a new daemon waits for an engine that does not answer; then it holds what runs and asks again."""
 HELD = 0.5
 """Seconds between two looks at the process of a worker that is held."""
+OVER = "no such process"
+"""In what podman says when a command ends while it is looked at."""
 FORKING = 1.0
 """Seconds the container's init gets to start the command."""
 ENDING = 10.0
 """Seconds the engine gets to notice that a container has ended."""
+POLL = 0.02
+"""Seconds between two looks meanwhile."""
 _SIGNALLED = 128
 _RUNNING = frozenset({"running", "paused"})
 
@@ -89,8 +93,8 @@ class PodmanDriver:
             try:
                 made = await self._create(container_spec(request, self._instance, name, place))
                 try:
-                    await self._engine.call("POST", f"/containers/{made}/start")
-                    state = (await self._engine.call("GET", f"/containers/{made}/json"))["State"]
+                    await self._begin(made)
+                    state = await self._state(made)
                 except EngineError:
                     await self._remove(made)
                     raise
@@ -151,7 +155,7 @@ class PodmanDriver:
                 continue
             init = int(entry["Pid"])
             pid = await self._main(init)
-            if not start_time(pid):  # it has just ended, which podman has not noticed yet
+            if not start_time(pid) or is_zombie(pid):  # it has just ended, which podman has not noticed yet
                 await self._remove(entry["Id"])
                 continue
             handle = WorkerHandle(
@@ -167,6 +171,7 @@ class PodmanDriver:
             )
             self._containers[entry["Id"]] = _Container(entry["Id"], handle, init, account(init))
             found.append(FoundWorker(handle=handle, mark=labels.get(MARK, "")))
+        self._listed = True
         self._outputs.forget_others(dict(one.handle.extra)["raw"] for one in self._containers.values())
         return found
 
@@ -229,6 +234,26 @@ class PodmanDriver:
         bare = {**spec, "init": False, "labels": {**spec["labels"], INIT: "no"}}
         return str((await self._engine.call("POST", "/containers/create", bare))["Id"])
 
+    async def _begin(self, container: str) -> None:
+        try:
+            await self._engine.call("POST", f"/containers/{container}/start")
+        except EngineError as error:
+            # It began and had ended by then: how is read as of any other that ended.
+            if OVER not in str(error):
+                raise
+
+    async def _state(self, container: str) -> dict[str, Any]:
+        """What the engine says of it. Raises EngineError."""
+        patience = ENDING / POLL
+        while True:
+            try:
+                return dict((await self._engine.call("GET", f"/containers/{container}/json"))["State"])
+            except EngineError as error:
+                patience -= 1
+                if OVER not in str(error) or patience < 0:
+                    raise
+                await anyio.sleep(POLL)
+
     async def _main(self, init: int) -> int:
         """The command's process: the child of the init, or the only one."""
         if not self._init or not init:
@@ -255,14 +280,14 @@ class PodmanDriver:
         with anyio.move_on_after(ENDING):
             while True:
                 try:
-                    state = (await self._engine.call("GET", f"/containers/{one.id}/json"))["State"]
+                    state = await self._state(one.id)
                 except EngineError as error:
                     if error.status == 404:
                         return {}
                     raise
                 if state["Status"] not in ("running", "stopping"):
-                    return dict(state)
-                await anyio.sleep(0.02)
+                    return state
+                await anyio.sleep(POLL)
         return {}
 
     async def _remove(self, container: str) -> None:
@@ -288,7 +313,6 @@ class PodmanDriver:
                     raise WorkerError(str(error)) from error
                 await anyio.sleep(0.2)
             else:
-                self._listed = True
                 return found
 
 

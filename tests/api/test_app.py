@@ -13,7 +13,7 @@ import pytest
 
 from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served, snapshot
 from api.wire import Connection, ask, get, post, refused
-from stoker.api import endpoints, metrics
+from stoker.api import metrics, settling
 from stoker.api.facade import LogFile
 from stoker.api.openapi import ENDPOINTS
 from stoker.model.event import ConfigApplied
@@ -44,7 +44,7 @@ def test_what_is_answered_can_be_used_at_once(
     tmp_path: Path, question: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An address that no router has opened yet is waited for; one that stays closed, only once."""
-    monkeypatch.setattr(endpoints, "SETTLING", 3600.0)
+    monkeypatch.setattr(settling, "PATIENCE", 3600.0)
     daemon = FakeDaemon(state=snapshot(opening=("rag/infer",)))
     with served(daemon, tmp_path / "s") as live, ThreadPoolExecutor() as pool:
         asked = pool.submit(ask, live.socket, *question)
@@ -54,9 +54,9 @@ def test_what_is_answered_can_be_used_at_once(
         live.portal.call(daemon.become)
         assert asked.result(20)[0] == 200
         live.portal.call(partial(daemon.become, opening=("rag/infer",)))
-        monkeypatch.setattr(endpoints, "SETTLING", 0.1)
+        monkeypatch.setattr(settling, "PATIENCE", 0.1)
         assert ask(live.socket, *question)[0] == 200
-        monkeypatch.setattr(endpoints, "SETTLING", 3600.0)
+        monkeypatch.setattr(settling, "PATIENCE", 3600.0)
         assert ask(live.socket, *question)[0] == 200
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from stoker.api import documents, requests
-from stoker.api.facade import DaemonFacade, Snapshot
+from stoker.api.facade import DaemonFacade
 from stoker.api.history import history_document
 from stoker.api.live import Feed
 from stoker.api.names import resolve_device, resolve_replica, resolve_service
@@ -20,6 +20,7 @@ from stoker.api.page import Page
 from stoker.api.preview import plan_document
 from stoker.api.problems import BadRequestError
 from stoker.api.routes import routes_answer
+from stoker.api.settling import Settling
 from stoker.api.streams import JSON_LINES, SSE, EndlessResponse, request_lines, server_sent_events, start_of
 from stoker.decide.demand import KEPT_SECONDS
 from stoker.decide.health import IN_BED
@@ -29,8 +30,6 @@ from stoker.model.service import ServiceKey
 
 DECISIONS = 8
 """Changes of a target that `explain` tells."""
-SETTLING = 2.0
-"""Seconds that answers wait at most for a first configuration and for addresses to be open."""
 _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
@@ -42,8 +41,7 @@ class Endpoints:
         self._facade = facade
         self._feed = Feed(facade)
         self._page = Page()
-        self._late: set[ServiceKey] = set()
-        """Services whose address was waited for in vain; nobody waits for it again."""
+        self._settling = Settling(facade)
 
     # --- reading ---
 
@@ -80,7 +78,7 @@ class Endpoints:
 
     async def status(self, request: Request) -> Response:
         """The pool table."""
-        snapshot = await self._settled()
+        snapshot = await self._settling.settled()
         name = request.query_params.get("service")
         return JSONResponse(
             documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
@@ -100,7 +98,7 @@ class Endpoints:
         if name := asked.get("replica"):
             return JSONResponse(await self._explain_replica(name))
         if name := asked.get("service"):
-            return JSONResponse(self._explain_service(name))
+            return JSONResponse(_explained(self._facade, name))
         if name := asked.get("path"):
             return JSONResponse({"kind": "path", **await self._facade.explain_path(name)})
         if name := asked.get("of"):
@@ -203,7 +201,7 @@ class Endpoints:
         """Live overrides on."""
         values = requests.mapping(await self._body(request, "set_values"), "values")
         await self._facade.set_override(values)
-        await self._settled()
+        await self._settling.settled()
         return _done(f"set {', '.join(values)}")
 
     async def unset_values(self, request: Request) -> Response:
@@ -212,7 +210,7 @@ class Endpoints:
         if not paths:
             raise BadRequestError("the field 'paths' must name at least one path")
         await self._facade.unset_override(paths)
-        await self._settled()
+        await self._settling.settled()
         return _done(f"unset {', '.join(paths)}")
 
     async def restart(self, request: Request) -> Response:
@@ -273,7 +271,7 @@ class Endpoints:
         """The files, read again."""
         await self._body(request, "reload")
         await self._facade.reload()
-        generation = (await self._settled()).desired.generation
+        generation = (await self._settling.settled()).desired.generation
         return _done(f"config generation {generation} in force", generation=generation)
 
     async def reexec(self, request: Request) -> Response:
@@ -289,17 +287,6 @@ class Endpoints:
         return _done("draining")
 
     # --- parts of answers ---
-
-    async def _settled(self) -> Snapshot:
-        """The present state, of which all can be used: a daemon that has just begun has judged its first
-        configuration, before which it has no services, and the router listens at the addresses told."""
-        count, now = 0, self._facade.snapshot()
-        with anyio.move_on_after(SETTLING):
-            while _beginning(now) or not self._late.issuperset(now.opening):
-                count = await self._facade.changed(count)
-                now = self._facade.snapshot()
-        self._late = set(now.opening)
-        return now
 
     async def _body(self, request: Request, name: str) -> dict[str, Any]:
         body = await requests.read_body(request)
@@ -319,9 +306,6 @@ class Endpoints:
         found = observed.replicas.values()
         return sorted(r.id for r in found if any(taken.uuid in mine for taken in r.reservations))
 
-    def _explain_service(self, name: str) -> documents.Document:
-        return _explained(self._facade, name)
-
     async def _explain_replica(self, name: str) -> documents.Document:
         snapshot = self._facade.snapshot()
         replica, story = resolve_replica(snapshot, name), self._facade.story(name)
@@ -333,7 +317,7 @@ class Endpoints:
         if name in snapshot.observed.replicas:
             return await self._explain_replica(name)
         try:
-            return self._explain_service(name)
+            return _explained(self._facade, name)
         except NotFoundError as no_service:
             try:
                 return {"kind": "path", **await self._facade.explain_path(name)}
@@ -363,8 +347,3 @@ def _explained(facade: DaemonFacade, name: str) -> documents.Document:
 
 def _done(message: str, **more: Any) -> Response:
     return JSONResponse({"ok": True, "message": message, **more})
-
-
-def _beginning(now: Snapshot) -> bool:
-    """Whether the first configuration is not judged yet."""
-    return now.config_state == "in-force" and not now.desired.generation
