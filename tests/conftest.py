@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ from stoker.runtime.loop import OPTIONS
 
 settings.register_profile("stoker", deadline=None, print_blob=True)
 settings.load_profile("stoker")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs begin so, and all that tests start would: Ctrl-C is a part of what is tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
