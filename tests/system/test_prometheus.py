@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from stoker.plugin.testing.free_ports import free_port
 from system.harness import Box
 
 pytestmark = [
@@ -28,12 +28,6 @@ services:
     command: [{sys.executable}, {WORKER}, --port, "{{port}}"]
     drain: {{timeout: 1s, grace: 1s}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_prometheus_reads_what_the_daemon_tells(tmp_path: Path) -> None:

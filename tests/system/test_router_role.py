@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,18 +15,13 @@ import pytest
 import trustme
 
 from stoker.plugin.testing.driver_bench import running
+from stoker.plugin.testing.free_ports import free_port
 from system.harness import STOKER, Box, Load
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 WORKER = Path(__file__).with_name("worker.py")
 HERE, THERE = "127.0.0.1", "127.0.0.2"
-
-
-def free_port() -> int:
-    with socket.socket() as attempt:
-        attempt.bind((HERE, 0))
-        return attempt.getsockname()[1]
 
 
 class FarBox(Box):

@@ -18,6 +18,7 @@ from stoker.model.replica import ExitStatus
 from stoker.model.service import Command, Container, Limits, ServiceSpec
 from stoker.plugin.ports import AskingDriver, PreparingDriver, StartRequest
 from stoker.plugin.testing.driver_bench import Bench, ended, only, running, text_of, until
+from stoker.plugin.testing.free_ports import free_port
 from stoker_podman.driver import PodmanDriver
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
@@ -53,14 +54,6 @@ async def fetched(port: int) -> str:
                 )
             except OSError:
                 await anyio.sleep(0.05)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as attempt:
-        attempt.bind(("127.0.0.1", 0))
-        return int(attempt.getsockname()[1])
 
 
 async def test_an_image_has_its_own_files_and_variables_under_the_declared_ones(

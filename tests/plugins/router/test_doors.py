@@ -6,24 +6,17 @@ import pytest
 
 from plugins.router.harness import SERVICE, Router, client, get, together, until, worker
 from stoker.model.door import Door, DoorRule
+from stoker.plugin.testing.free_ports import free_port
 
 HTML = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
 
 
 async def opened(router: Router, *rules: DoorRule, **settings) -> int:
     """The port of a door with these rules."""
-    port = settings.pop("port", 0) or free()
+    port = settings.pop("port", 0) or free_port()
     router.doors = (Door(host="127.0.0.1", port=port, rules=rules, **settings),)
     await router.apply()
     return port
-
-
-def free() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_by_path_and_by_host_the_most_exact_rule_counts(router: Router) -> None:
@@ -148,7 +141,7 @@ async def test_a_connection_outlives_a_service_behind_it_and_ends_with_its_door(
 async def test_a_service_that_another_router_has_is_reached_by_the_door_alone(router: Router) -> None:
     """The route is `inner`: its one worker is that router. Its own address is not opened here."""
     async with worker("other router") as other, worker("own") as own:
-        own_port = free()
+        own_port = free_port()
         await router.route(own.route(), port=own_port)
         port = await opened(router, DoorRule(service=SERVICE))
         assert (await get(port)).body == b"own"

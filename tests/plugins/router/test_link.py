@@ -35,18 +35,13 @@ from stoker.model.state import Route, RoutingTable, WorkerRoute
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext
 from stoker.plugin.ports import Router as RouterPort
+from stoker.plugin.testing.free_ports import free_port
 from stoker_router import launch, protocol
 from stoker_router.channel import Channel
 from stoker_router.link import ProgramLink
 from stoker_router.wire import encode_table
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def alive(pid: int) -> bool:

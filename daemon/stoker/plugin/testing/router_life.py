@@ -9,16 +9,10 @@ import socket
 from pathlib import Path
 
 from stoker.plugin.ports import HandingRouter
+from stoker.plugin.testing.free_ports import free_port
 from stoker.plugin.testing.router_bench import SERVICE, Bench, Link, make_router
 from stoker.plugin.testing.router_peers import Load, Worker, WorkerProcess, ask, together, until
 from stoker.plugin.testing.router_points import expect
-
-
-def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Life:
