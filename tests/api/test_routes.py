@@ -30,9 +30,9 @@ def test_the_addresses_are_one_document(live: Served, daemon: FakeDaemon) -> Non
     assert [(one["host"], one["port"], one["tls"]) for one in found["doors"]] == [("0.0.0.0", 80, False)]
 
 
-def test_changes_are_told_and_a_daemon_without_a_configuration_tells_nothing() -> None:
+def test_changes_are_told_and_a_daemon_that_has_just_begun_tells_nothing() -> None:
     known = snapshot(routes=TABLE)
-    new = replace(known, desired=replace(known.desired, generation=0), routes=RoutingTable())
+    new = replace(known, routes=RoutingTable(), routed=False)  # its configuration is in force, no more
 
     async def run() -> None:
         daemon = FakeDaemon(state=new)

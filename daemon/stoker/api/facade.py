@@ -63,6 +63,8 @@ class Snapshot:
     desired: DesiredState
     observed: ObservedState
     routes: RoutingTable
+    routed: bool = True
+    """Whether they are made already. A daemon that has just begun has none yet."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """url by service key."""
     opening: Sequence[ServiceKey] = ()

@@ -25,7 +25,7 @@ TICK = 0.2
 def routes_document(snapshot: Snapshot) -> dict[str, Any]:
     """Where each service and each door listens, and what a router in front of it must know. Pure."""
     return {
-        "generation": snapshot.desired.generation,
+        "generation": snapshot.desired.generation if snapshot.routed else 0,
         "routes": [_route(route) for route in snapshot.routes.routes.values()],
         "doors": [_address(door) for door in snapshot.routes.doors],
     }
@@ -60,8 +60,8 @@ def _address(place: Route | Door) -> dict[str, Any]:
 
 
 async def route_lines(facade: DaemonFacade) -> AsyncIterator[bytes]:
-    """The document as a JSON line, again whenever it has changed. None before a first configuration is in
-    force: what a daemon does not know yet must not empty anybody's table."""
+    """The document as a JSON line, again whenever it has changed. None before the routes of a first
+    configuration are made: what a daemon does not know yet must not empty anybody's table."""
     told: dict[str, Any] = {}
     count = -1
     yield b"\n"

@@ -32,6 +32,8 @@ long: what comes meanwhile (hundreds of workers that start at once) is planned f
 MAX_ROUNDS = 50
 """Plans performed in a row without waiting. A plan that is not empty after so many is a fault in a rule;
 the loop then says so and slows down instead of spinning."""
+NONE_YET = RoutingTable()
+"""Before a first one is made of what is wanted."""
 
 
 class ControlLoop:
@@ -51,7 +53,7 @@ class ControlLoop:
         """What is in force: the configuration, less revisions that failed."""
         self._configured = DesiredState()
         self.state = ObservedState(serial=serial)
-        self.routes = RoutingTable()
+        self.routes = NONE_YET
         self.reconcile_seconds = 0.0
         self.journal = journal
         self._perform = perform
@@ -169,6 +171,6 @@ class ControlLoop:
         addresses = self._addresses(self.desired)
         found = self._memo.look(self.desired, self.state)
         table = routing_table(self.desired, self.state, addresses, found=found, memo=self._memo.routes)
-        if table != self.routes:
+        if table != self.routes or self.routes is NONE_YET:
             self.routes = table
             self._publish(table)

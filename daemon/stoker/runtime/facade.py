@@ -31,7 +31,7 @@ from stoker.plugin.manager import PluginRecord
 from stoker.runtime.addresses import ServiceAddresses
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.configuration import Configuration, nearest
-from stoker.runtime.control import ControlLoop
+from stoker.runtime.control import NONE_YET, ControlLoop
 from stoker.runtime.device_marks import DeviceMarks
 from stoker.runtime.doors import TcpDoors
 from stoker.runtime.exemplars import Exemplars
@@ -102,6 +102,7 @@ class Facade:
             desired=desired,
             observed=self._control.state,
             routes=self._control.routes,
+            routed=self._control.routes is not NONE_YET,
             addresses={key: self._addresses.url(key) for key in table},
             opening=self.past.link.opening({key: table[key] for key in desired.services if key in table}),
             revisions={key: revision(spec) for key, spec in desired.services.items()},
