@@ -1,9 +1,5 @@
-"""The ray driver keeps its port's promises, on a real cluster whose only node is this machine.
+"""The ray driver keeps its port's promises, on a real cluster whose only node is this machine."""
 
-Each case joins the cluster anew, which takes Ray seconds: run it with STOKER_RAY_CONFORMANCE=1.
-"""
-
-import os
 from typing import Any, ClassVar
 
 import pytest
@@ -16,9 +12,6 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        not os.environ.get("STOKER_RAY_CONFORMANCE"), reason="takes minutes; set STOKER_RAY_CONFORMANCE=1"
-    ),
 ]
 
 
