@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from stoker.runtime.loop import OPTIONS
+from stoker.plugin.loop import OPTIONS
 
 settings.register_profile("stoker", deadline=None, print_blob=True)
 settings.load_profile("stoker")

@@ -13,11 +13,6 @@ from stoker.runtime.config_watch import changes, directories, signature
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 async def seen_after(action, paths) -> bool:
     """Whether `action` is noticed, on a busy machine too."""
     watched = [str(path) for path in paths]

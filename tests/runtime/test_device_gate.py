@@ -32,11 +32,6 @@ from worlds import box, make_device
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 UNSEEN = 1000
 """Processes from here on cannot be seen: they are dead, or of another pid namespace."""
 

@@ -17,11 +17,6 @@ from stoker.runtime.journal import Journal
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Life:
     """One daemon's journal over a state directory."""
 

@@ -11,11 +11,6 @@ from stoker.runtime.journal import Journal
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def journal(keep: int = 100) -> Journal:
     return Journal(lambda: 1000.0, keep=keep)
 

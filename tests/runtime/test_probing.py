@@ -15,11 +15,6 @@ pytestmark = pytest.mark.anyio
 HANDLE = WorkerHandle(driver="test", pid=1)
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 async def ask(answer: bytes | None, probe: Probe):
     """Put `probe` to a server that gives these bytes (None: says nothing)."""
 

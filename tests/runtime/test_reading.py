@@ -31,11 +31,6 @@ services:
 ENVIRON = {"HOME": "/home/me", "WORD": "one"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "REST", 0.0)

@@ -16,11 +16,6 @@ from stoker.runtime.succession import Ending, bury
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_an_end_is_waited_for_and_says_whether_another_follows() -> None:
     last, next_follows = Ending(), Ending()
     last.begin()

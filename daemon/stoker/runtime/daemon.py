@@ -25,9 +25,9 @@ from stoker.model.event import (
 )
 from stoker.model.service import DesiredState, ServiceKey, ServiceSpec
 from stoker.model.state import ObservedState
+from stoker.plugin import loop
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import Application, PluginContext
-from stoker.runtime import loop
 from stoker.runtime.actuator import Actuator
 from stoker.runtime.addresses import ServiceAddresses, WorkerPorts
 from stoker.runtime.adoption import adopt, again_in, to_be_taken_over

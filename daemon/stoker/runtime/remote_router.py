@@ -23,9 +23,9 @@ from stoker import __version__
 from stoker.decide.forwarding import Forwarded, forwarding
 from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
+from stoker.plugin import loop
 from stoker.plugin.manager import PluginRegistry
 from stoker.plugin.ports import PluginContext, Router
-from stoker.runtime import loop
 from stoker.runtime.home import Home, RefusedError, follow
 from stoker.runtime.store import Store
 

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 MAKE = "stoker_haproxy.plugin:make"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def linked(folder: Path) -> AsyncIterator[Link]:
     bench = Bench(folder, MAKE, {})

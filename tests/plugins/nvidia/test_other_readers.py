@@ -22,11 +22,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.mark.parametrize("preset", ["8xh100", "4xa100", "1xh100", "2xt4", "a100-mig7", "mixed4"])
 async def test_they_agree(preset, tmp_path):
     box = fake_box(preset, tmp_path)

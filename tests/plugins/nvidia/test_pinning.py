@@ -18,11 +18,6 @@ from stoker_nvidia.source import inventory_once
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 async def fill(box: FakeBox, **needs) -> tuple[list[Replica], str]:
     """Place replicas until one is refused; also return the refusal."""
     mine = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}

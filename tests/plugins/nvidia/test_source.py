@@ -24,11 +24,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.system]
 QUICK = {"period": 0.05, "idle_period": 0.05, "backoff": 0.05, "timeout": 20.0}
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Seen:
     """What was published, and waiting for it."""
 

@@ -1,7 +1,6 @@
 """A podman of the tests' own: its service, its store and its images in a directory that is thrown away."""
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -30,7 +29,6 @@ graphroot = "{root}"
 runroot = "{run}"
 """
 PATIENCE = 20.0
-SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,6 @@ def lacking() -> str:
         return "the tests' own podman is run by root"
     missing = [one for one in ("podman", "runc", "busybox") if shutil.which(one) is None]
     return f"{' and '.join(missing)} not installed here" if missing else ""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_subreaper() -> None:
-    """Tests of other drivers make this process one, and nobody here waits for what podman leaves to it."""
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,6 @@ from stoker_policies.prometheus import Prometheus, QueryError
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def rule(url: str = "http://127.0.0.1:9", query: str = "jobs", **more: Any) -> PolicySpec:
     params = {"url": url, "query": query, **more}
     return PolicySpec(metric="prometheus", target=4, params=tuple(sorted(params.items())))

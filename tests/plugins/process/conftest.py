@@ -14,11 +14,6 @@ PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def bench(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path, factory="stoker_process.driver:ProcessDriver", options={}, environ=PATH)
     yield bench

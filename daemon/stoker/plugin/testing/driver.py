@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from stoker.plugin.loop import OPTIONS
 from stoker.plugin.ports import WorkerDriver
 from stoker.plugin.testing.driver_bench import Bench
 from stoker.plugin.testing.driver_ends import Ends
@@ -44,9 +45,9 @@ class DriverSuite(Starts, Ends, Heirs):
     pytestmark = pytest.mark.anyio
 
     @pytest.fixture
-    def anyio_backend(self) -> str:
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         """The event loop the daemon uses."""
-        return "asyncio"
+        return "asyncio", OPTIONS
 
     @pytest.fixture
     async def bench(self, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Bench]:

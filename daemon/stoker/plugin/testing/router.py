@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from stoker.plugin.loop import OPTIONS
 from stoker.plugin.ports import router_shortfalls
 from stoker.plugin.testing.router_bench import Bench, Link, make_router
 from stoker.plugin.testing.router_flow import Flow
@@ -42,9 +43,9 @@ class RouterSuite(Flow, Limits, Life, Loads, UnixWorkers):
     pytestmark = pytest.mark.anyio
 
     @pytest.fixture
-    def anyio_backend(self) -> str:
+    def anyio_backend(self) -> tuple[str, dict[str, Any]]:
         """The event loop the daemon uses."""
-        return "asyncio"
+        return "asyncio", OPTIONS
 
     @pytest.fixture
     async def bench(self, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Bench]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stoker.runtime.loop import Loop
+from stoker.plugin.loop import Loop
 
 
 def callbacks(*, cancelled: bool, value: object) -> list[str]:
