@@ -1,1 +1,1 @@
-"""Driver `podman`: each worker is a container, made and watched through the socket of podman's API."""
+"""Drivers `podman` and `docker`: workers are containers, made and watched through the socket of an API."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +14,6 @@ import httptools
 
 from stoker.errors import StokerError
 
-START = "systemctl enable --now podman.socket starts it, with --user without root"
 PIECE = 65536
 PATIENCE = 60.0
 """Seconds a plain call may take: an engine on a busy disk needs long to remove a container."""
@@ -31,21 +32,26 @@ class EngineLostError(StokerError):
 
 
 class Engine:
-    """The API at one socket."""
+    """The API at one socket. `name` and `remedy` are for people: what serves there, and how it is started."""
 
-    def __init__(self, socket: str, prefix: str = "/v4.0.0/libpod") -> None:
+    def __init__(self, socket: str, prefix: str, *, name: str, remedy: str) -> None:
         self.socket = socket
         self._prefix = prefix
+        self._name = name
+        self._remedy = remedy
 
     async def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """The JSON of the answer, None if there is none. Raises EngineError, EngineLostError."""
+        """The JSON of the answer, None if there is none. A body of bytes is a tar file.
+
+        Raises EngineError, EngineLostError.
+        """
         pieces: list[bytes] = []
         try:
             with anyio.fail_after(PATIENCE):
                 await self.stream(method, path, pieces.append, body, **query)
         except TimeoutError:
             raise EngineLostError(
-                f"podman has not answered {path} for {PATIENCE:.0f} s; restart {self.socket}"
+                f"{self._name} has not answered {path} for {PATIENCE:.0f} s; restart {self.socket}"
             ) from None
         text = b"".join(pieces)
         return json.loads(text) if text.strip() else None
@@ -61,27 +67,31 @@ class Engine:
             + ("?" + "&".join(f"{k}={quote(v)}" for k, v in query.items()) if query else "")
         )
         try:
-            async with await anyio.connect_unix(self.socket) as connection:
-                await connection.send(_request(method, target, body))
-                while not answer.complete:
-                    try:
-                        answer.feed(await connection.receive(PIECE))
-                    except anyio.EndOfStream:
-                        break
-        except (OSError, anyio.BrokenResourceError, httptools.HttpParserError) as error:
+            # Not by anyio: its sockets complain in the log when a task is cancelled as data arrives.
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+            with closing(writer):
+                writer.write(_request(method, target, body))
+                await writer.drain()
+                while not answer.complete and (piece := await reader.read(PIECE)):
+                    answer.feed(piece)
+        except (OSError, httptools.HttpParserError) as error:
             words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise EngineLostError(f"cannot reach podman at {self.socket}: {words}; {START}") from error
+            raise EngineLostError(
+                f"cannot reach {self._name} at {self.socket}: {words}; {self._remedy}"
+            ) from error
         if not answer.status:
-            raise EngineLostError(f"podman closed the connection at {self.socket} without an answer")
+            raise EngineLostError(f"{self._name} closed the connection at {self.socket} without an answer")
         if answer.status >= 400:
             raise EngineError(answer.status, answer.complaint())
 
 
 def _request(method: str, target: str, body: Any) -> bytes:
-    content = b"" if body is None else json.dumps(body).encode()
+    packed = isinstance(body, bytes)
+    content = b"" if body is None else body if packed else json.dumps(body).encode()
+    kind = "application/x-tar" if packed else "application/json"
     head = (
         f"{method} {target} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
 

@@ -1,4 +1,4 @@
-"""The `podman` driver: workers are containers, held by the engine and not by this process."""
+"""The drivers `podman` and `docker`: workers are containers, held by the engine and not by this process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
 from stoker.plugin.processes import boot_id, children, descendants, is_zombie, measure, start_time
 from stoker_podman import images
-from stoker_podman.api import Engine, EngineError, EngineLostError
+from stoker_podman.api import EngineError, EngineLostError
+from stoker_podman.docker import Docker
+from stoker_podman.frames import Frames
+from stoker_podman.kind import OVER, Kind, Listed
+from stoker_podman.mains import Mains
 from stoker_podman.memory import account, killed
-from stoker_podman.output import Outputs
-from stoker_podman.spec import INIT, INSTANCE, LOG, MARK, RAW, container_name, container_spec
-from stoker_podman.starts import Preparation, failure
+from stoker_podman.podman import Podman
+from stoker_podman.spec import LOG, MARK, RAW, container_name
+from stoker_podman.starts import Preparation
 
-NAME = "podman"
 LOOKING = 5.0
 """Seconds a new daemon waits for an engine that does not answer; then it holds what runs and asks again."""
 HELD = 0.5
 """Seconds between two looks at the process of a worker that is held."""
-OVER = "no such process"
-"""In what podman says when a command ends while it is looked at."""
 FORKING = 1.0
 """Seconds the container's init gets to start the command."""
 ENDING = 10.0
@@ -42,7 +43,6 @@ ENDING = 10.0
 POLL = 0.02
 """Seconds between two looks meanwhile."""
 _SIGNALLED = 128
-_RUNNING = frozenset({"running", "paused"})
 
 
 @dataclass(slots=True)
@@ -59,31 +59,32 @@ class _Container:
     """CPU seconds and the time at the last measure."""
 
 
-class PodmanDriver:
-    """Runs workers as containers; see `stoker.plugin.ports.WorkerDriver`.
+class ContainerDriver:
+    """Runs workers as containers of one kind of engine; see `stoker.plugin.ports.WorkerDriver`.
 
     The command runs below a small init, so that signals and exit codes are those of any process; the kernel
     ends everything in the container with that init. Exit codes above 128 are read as signals, as a shell
-    gives them. The option `socket` names the engine's; else CONTAINER_HOST does, else it is podman's usual.
-    `nproc` goes with `limits.nofile` where the engine lacks CAP_SYS_RESOURCE and could not hold its default.
+    gives them. The option `socket` names the engine's; else CONTAINER_HOST or DOCKER_HOST does, else it is
+    the usual one. `nproc` goes with `limits.nofile` where podman lacks CAP_SYS_RESOURCE and could not hold
+    its default.
     """
 
-    def __init__(self, context: PluginContext) -> None:
+    def __init__(self, context: PluginContext, kind: Kind) -> None:
         self._instance = context.instance
-        self._log = context.log
-        self._engine = Engine(_socket(context))
-        self._outputs = Outputs(Path(context.state_dir, "podman", "output"))
-        root = Path(context.state_dir, "podman", "root")
-        self._preparation = Preparation(root, self._outputs.directory, context.options.get("nproc"))
+        self._kind = kind
+        self._engine = kind.engine
+        place = Path(context.state_dir, kind.name)
+        self._outputs = kind.outputs(place / "output")
+        self._mains = Mains(place / "mains")
+        self._preparation = Preparation(place / "root", place / "output", context.options.get("nproc"))
         self._containers: dict[str, _Container] = {}
         self._listed = False
         """Whether the containers of the daemon before are known."""
-        self._init = True
 
     async def prepare(self, spec: ServiceSpec, say: Callable[[str], None]) -> None:
         """Fetch the service's image, if it has one. Raises WorkerError."""
         if spec.container.image:
-            await images.provide(self._engine, spec.container, say)
+            await images.provide(self._kind, spec.container, say)
 
     async def start(self, request: StartRequest) -> WorkerHandle:
         """Make a container and start it. Raises WorkerError."""
@@ -91,7 +92,7 @@ class PodmanDriver:
         place = self._preparation.place(request, name)
         with anyio.CancelScope(shield=True):
             try:
-                made = await self._create(container_spec(request, self._instance, name, place))
+                made = await self._kind.create(request, self._instance, name, place)
                 try:
                     await self._begin(made)
                     state = await self._state(made)
@@ -99,18 +100,19 @@ class PodmanDriver:
                     await self._remove(made)
                     raise
             except EngineError as error:
-                raise failure(request, error) from error
+                raise self._kind.failure(request, error) from error
             except EngineLostError as error:
                 raise WorkerError(f"{request.service}: {error}; it will be tried again") from error
         pid = await self._main(state["Pid"])
         handle = WorkerHandle(
-            driver=NAME,
+            driver=self._kind.name,
             pid=pid,
             start_time=start_time(pid),
             boot_id=boot_id(),
             extra=(("container", made), ("log", request.log_path), ("raw", place.raw)),
         )
-        self._outputs.follow(place.raw, request.log_path)
+        self._mains.note(made, pid, start_time(pid))
+        self._outputs.follow(made, place.raw, request.log_path)
         self._containers[made] = _Container(
             made, handle, state["Pid"], account(state["Pid"]), request.limits.memory
         )
@@ -122,19 +124,20 @@ class PodmanDriver:
             if self._listed:
                 raise WorkerError(f"worker {handle.pid} is not known to this driver")
             if start_time(handle.pid) != handle.start_time:
-                return ExitStatus(detail="it has ended while podman could not be asked")
+                return ExitStatus(detail=f"it has ended while {self._kind.name} could not be asked")
             await anyio.sleep(HELD)
         await _gone(one.init)
         oom = killed(one.account)
         state = await self._ended(one)
         extra = dict(handle.extra)
-        self._outputs.leave(extra["raw"])
-        status = _status(state, extra["log"], one.memory, oom=oom)
+        await self._outputs.leave(one.id)
+        status = _status(self._kind.name, state, extra["log"], one.memory, oom=oom)
         with suppress(
             EngineError, EngineLostError
         ):  # what is dead is removed at the next start at the latest
             await self._remove(one.id)
         self._containers.pop(one.id, None)
+        self._mains.forget(one.id)
         return status
 
     async def signal(self, handle: WorkerHandle, signum: int) -> None:
@@ -149,36 +152,31 @@ class PodmanDriver:
         """Running containers of this instance. Others of it are removed on the way."""
         found = []
         for entry in await self._until_listed():
-            labels = entry.get("Labels") or {}
-            if entry["State"] not in _RUNNING:
-                await self._remove(entry["Id"])
+            pid = await self._main(entry.init)
+            pid, start = self._mains.of(entry.id) or (pid, start_time(pid))
+            # What has just ended may be listed as running still.
+            if not (entry.init and start) or start_time(pid) != start or is_zombie(pid):
+                await self._remove(entry.id)
                 continue
-            init = int(entry["Pid"])
-            pid = await self._main(init)
-            if not start_time(pid) or is_zombie(pid):  # it has just ended, which podman has not noticed yet
-                await self._remove(entry["Id"])
-                continue
+            log, raw = entry.labels.get(LOG, ""), entry.labels.get(RAW, "")
             handle = WorkerHandle(
-                driver=NAME,
+                driver=self._kind.name,
                 pid=pid,
-                start_time=start_time(pid),
+                start_time=start,
                 boot_id=boot_id(),
-                extra=(
-                    ("container", entry["Id"]),
-                    ("log", labels.get(LOG, "")),
-                    ("raw", labels.get(RAW, "")),
-                ),
+                extra=(("container", entry.id), ("log", log), ("raw", raw)),
             )
-            self._containers[entry["Id"]] = _Container(entry["Id"], handle, init, account(init))
-            found.append(FoundWorker(handle=handle, mark=labels.get(MARK, "")))
+            self._containers[entry.id] = _Container(entry.id, handle, entry.init, account(entry.init))
+            found.append(FoundWorker(handle=handle, mark=entry.labels.get(MARK, "")))
         self._listed = True
+        self._mains.forget_others(self._containers)
         self._outputs.forget_others(dict(one.handle.extra)["raw"] for one in self._containers.values())
         return found
 
     async def recover(self, found: FoundWorker) -> WorkerHandle:
         """Take a found container over, and its output from where the daemon before has left it."""
         extra = dict(found.handle.extra)
-        self._outputs.follow(extra["raw"], extra["log"])
+        self._outputs.follow(extra["container"], extra["raw"], extra["log"])
         return found.handle
 
     async def usage(self, handles: Sequence[WorkerHandle]) -> Mapping[int, Usage]:
@@ -198,11 +196,16 @@ class PodmanDriver:
         one = self._of(handle)
         if one is None:
             return ProbeResult(ok=False, detail="its container is gone")
-        said = bytearray()
+        said, frames = bytearray(), Frames()
         try:
             body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
             made = (await self._engine.call("POST", f"/containers/{one.id}/exec", body))["Id"]
-            await self._engine.stream("POST", f"/exec/{made}/start", said.extend, {"Detach": False})
+            await self._engine.stream(
+                "POST",
+                f"/exec/{made}/start",
+                lambda piece: said.extend(b"".join(frames.feed(piece))),
+                {"Detach": False},
+            )
             code = (await self._engine.call("GET", f"/exec/{made}/json"))["ExitCode"]
         except (EngineError, EngineLostError) as error:
             return ProbeResult(ok=False, detail=str(error)[:200])
@@ -218,21 +221,6 @@ class PodmanDriver:
 
     def _of(self, handle: WorkerHandle) -> _Container | None:
         return self._containers.get(dict(handle.extra).get("container", ""))
-
-    async def _create(self, spec: dict[str, Any]) -> str:
-        """Make a container; where podman has no init program, without one."""
-        try:
-            return str((await self._engine.call("POST", "/containers/create", spec))["Id"])
-        except EngineError as error:
-            if "catatonit" not in str(error) or not self._init:
-                raise
-        self._init = False
-        self._log(
-            "podman has no init for containers (catatonit): commands run as process 1, which ignores signals "
-            "that it does not handle; install catatonit"
-        )
-        bare = {**spec, "init": False, "labels": {**spec["labels"], INIT: "no"}}
-        return str((await self._engine.call("POST", "/containers/create", bare))["Id"])
 
     async def _begin(self, container: str) -> None:
         try:
@@ -256,7 +244,7 @@ class PodmanDriver:
 
     async def _main(self, init: int) -> int:
         """The command's process: the child of the init, or the only one."""
-        if not self._init or not init:
+        if not self._kind.init or not init:
             return init
         with anyio.move_on_after(FORKING):
             while start_time(init):
@@ -273,7 +261,9 @@ class PodmanDriver:
             await self._engine.call("POST", f"/containers/{one.id}/kill", signal=str(int(signum)))
         except EngineError as error:
             if error.status not in (404, 409) and start_time(one.init):
-                raise WorkerError(f"podman cannot signal container {one.id[:12]}: {error}") from error
+                raise WorkerError(
+                    f"{self._kind.name} cannot signal container {one.id[:12]}: {error}"
+                ) from error
 
     async def _ended(self, one: _Container) -> Mapping[str, Any]:
         """How the engine says that it ended; {} if it does not know it any more."""
@@ -292,28 +282,39 @@ class PodmanDriver:
 
     async def _remove(self, container: str) -> None:
         try:
-            await self._engine.call("DELETE", f"/containers/{container}", force="true", timeout="0")
+            how = {"force": "true", "timeout": "0", "v": "true", "volumes": "true"}  # both engines' words
+            await self._engine.call("DELETE", f"/containers/{container}", **how)
         except EngineError as error:
             if error.status != 404:
                 raise
 
-    async def _list(self) -> list[dict[str, Any]]:
-        label = f'{{"label":["{INSTANCE}={self._instance}"]}}'
-        return list(await self._engine.call("GET", "/containers/json", all="true", filters=label) or ())
-
-    async def _until_listed(self) -> list[dict[str, Any]]:
+    async def _until_listed(self) -> list[Listed]:
         """Asked patiently: an engine that comes up a little later than the daemon is waited for. Raises
         WorkerError: what it holds is held until it tells."""
         until = anyio.current_time() + LOOKING
         while True:
             try:
-                found = await self._list()
+                found = await self._kind.listed(self._instance)
             except EngineLostError as error:
                 if anyio.current_time() >= until:
                     raise WorkerError(str(error)) from error
                 await anyio.sleep(0.2)
             else:
                 return found
+
+
+class PodmanDriver(ContainerDriver):
+    """`backend: podman`."""
+
+    def __init__(self, context: PluginContext) -> None:
+        super().__init__(context, Podman(context))
+
+
+class DockerDriver(ContainerDriver):
+    """`backend: docker`."""
+
+    def __init__(self, context: PluginContext) -> None:
+        super().__init__(context, Docker(context))
 
 
 async def _gone(pid: int) -> None:
@@ -330,10 +331,10 @@ async def _gone(pid: int) -> None:
         os.close(descriptor)
 
 
-def _status(state: Mapping[str, Any], log: str, limit: int | None, *, oom: bool) -> ExitStatus:
+def _status(kind: str, state: Mapping[str, Any], log: str, limit: int | None, *, oom: bool) -> ExitStatus:
     """How the command ended."""
     if not state:
-        return ExitStatus(detail="podman does not know how it ended")
+        return ExitStatus(detail=f"{kind} does not know how it ended")
     code, oom = int(state.get("ExitCode", 0)), oom or bool(state.get("OOMKilled"))
     detail = last_line(log) if code else ""
     if oom:
@@ -341,12 +342,3 @@ def _status(state: Mapping[str, Any], log: str, limit: int | None, *, oom: bool)
     if _SIGNALLED < code <= _SIGNALLED + signal.NSIG:
         return ExitStatus(signal=code - _SIGNALLED, detail=detail, oom=oom)
     return ExitStatus(code=code, detail=detail, oom=oom)
-
-
-def _socket(context: PluginContext) -> str:
-    chosen = str(context.options.get("socket", "")) or context.environ.get("CONTAINER_HOST", "")
-    if chosen:
-        return chosen.removeprefix("unix://")
-    if os.geteuid() == 0:
-        return "/run/podman/podman.sock"
-    return f"{context.environ.get('XDG_RUNTIME_DIR', f'/run/user/{os.getuid()}')}/podman/podman.sock"

@@ -33,18 +33,20 @@ class Outputs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._feeds: dict[str, Feed] = {}
+        self._names: dict[str, str] = {}
+        """The files of containers."""
         self._descriptor = -1
 
-    def follow(self, raw: str, log: str) -> Feed:
+    def follow(self, container: str, raw: str, log: str) -> None:
         """Begin to carry from one file to the other. Raises WorkerError."""
         self._open()
-        feed = self._feeds[os.path.basename(raw)] = Feed(raw, log)
+        name = self._names[container] = os.path.basename(raw)
+        feed = self._feeds[name] = Feed(raw, log)
         feed.take()
-        return feed
 
-    def leave(self, raw: str) -> None:
+    async def leave(self, container: str) -> None:
         """Carry the rest and remove the engine's file."""
-        feed = self._feeds.pop(os.path.basename(raw), None)
+        feed = self._feeds.pop(self._names.pop(container, ""), None)
         if feed is not None:
             feed.end()
 

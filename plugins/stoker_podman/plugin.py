@@ -1,4 +1,4 @@
-"""What this plugin brings: the `podman` driver, and what it cannot do."""
+"""What this plugin brings: the drivers `podman` and `docker`, and what they cannot do."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stoker.plugin.ports import PluginContext, Shortfalls, WorkerDriver, WorkerD
 @impl
 def stoker_worker_drivers() -> Mapping[str, WorkerDriverFactory]:
     """Workers as containers."""
-    return {"podman": _make}
+    return {"podman": _podman, "docker": _docker}
 
 
 @impl
 def stoker_driver_shortfalls() -> Mapping[str, Shortfalls]:
     """What a container cannot do."""
-    return {"podman": shortfalls}
+    return {"podman": shortfalls, "docker": docker_shortfalls}
 
 
 def shortfalls(spec: ServiceSpec) -> Mapping[str, str]:
@@ -40,7 +40,21 @@ def shortfalls(spec: ServiceSpec) -> Mapping[str, str]:
     return found
 
 
-def _make(context: PluginContext) -> WorkerDriver:
+def docker_shortfalls(spec: ServiceSpec) -> Mapping[str, str]:
+    """Pure."""
+    found = dict(shortfalls(spec))
+    if spec.umask is not None:
+        found["umask"] = 'starts every container with "0022"'
+    return found
+
+
+def _podman(context: PluginContext) -> WorkerDriver:
     from stoker_podman.driver import PodmanDriver
 
     return PodmanDriver(context)
+
+
+def _docker(context: PluginContext) -> WorkerDriver:
+    from stoker_podman.driver import DockerDriver
+
+    return DockerDriver(context)

@@ -1,4 +1,4 @@
-"""What has to be there before a container can be started, and what is said when it cannot."""
+"""What has to be there before a container can be started."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from stoker.plugin.local import (
 )
 from stoker.plugin.numa import cores_near
 from stoker.plugin.ports import StartRequest
-from stoker_podman.api import EngineError
 from stoker_podman.boxroot import box_mounts, make_root
-from stoker_podman.spec import GPU, Place, bind
+from stoker_podman.spec import Place, bind
 
 
 class Preparation:
@@ -65,25 +64,6 @@ class Preparation:
             cpus=cpus,
             nproc=self._nproc,
         )
-
-
-def failure(request: StartRequest, error: EngineError) -> WorkerError:
-    """Say why a container did not come to run."""
-    text = str(error)
-    low = text.lower()
-    if "no such image" in low or "image not known" in low:
-        return WorkerError(
-            f"{request.service}: the image {request.container.image} is not on this box any more; "
-            f"podman pull {request.container.image}"
-        )
-    if "unresolvable cdi" in low or (GPU in low and "cdi" in low):
-        words = (
-            f"podman does not know its GPUs ({text}); run: nvidia-ctk cdi generate "
-            "--output=/etc/cdi/nvidia.yaml --device-name-strategy=uuid"
-        )
-        return WorkerError(f"{request.service}: {words}", permanent=True)
-    permanent = any(part in low for part in ("not found", "no such file", "permission denied", "exec format"))
-    return WorkerError(f"{request.service}: podman refused the container: {text}", permanent=permanent)
 
 
 def _ids(account: pwd.struct_passwd | None, group: int | None) -> str:

@@ -18,7 +18,7 @@ ImageName = Annotated[str, Text("the name of a container image", "ghcr.io/org/mo
 Mount = Annotated[
     str, Text("SOURCE:TARGET or SOURCE:TARGET:ro", "/models:/models:ro", r"/[^:]*:/[^:]*(:r[ow])?", 4096)
 ]
-OF_CONTAINERS = frozenset({"podman"})
+OF_CONTAINERS = frozenset({"docker", "podman"})
 """Backends of Stoker's own that run containers; others may be a plugin's."""
 DEFAULT = "podman"
 """The backend of a service that names an image and no backend."""
@@ -46,7 +46,9 @@ def build_container(section: ServiceSection, backend: str, report: Report, path:
         message = "an image runs its own command or `command`; `python` is served by the box's Stoker"
         report.add((*path, "image"), message, key=True)
     if section.image is not None and backend in ("process", "systemd", "ray", "slurm"):
-        report.add((*path, "image"), f"backend {backend} runs no images; say backend: {DEFAULT}", key=True)
+        report.add(
+            (*path, "image"), f"backend {backend} runs no images; say backend: {DEFAULT} or docker", key=True
+        )
     if own.port is not None and own.network != "bridge":
         message = "is for network: bridge; on the box's own network a container listens on {port} (PORT)"
         report.add((*path, "container", "port"), message, key=True)

@@ -27,7 +27,7 @@ _OF_ROUTER = frozenset({"timeout", "concurrency", "external_queue"})
 NO_TIMEOUT = 1e9
 """Seconds."""
 
-_OTHER_FILES = frozenset({"podman", "ray", "slurm", "systemd"})
+_OTHER_FILES = frozenset({"docker", "podman", "ray", "slurm", "systemd"})
 """Backends of Stoker's own whose workers do not share the temporary files of the box."""
 
 Complain = Callable[[str], None]

@@ -1,8 +1,9 @@
-"""A podman of the tests' own: its service, its store and its images in a directory that is thrown away."""
+"""A podman and a docker of the tests' own: service, store and images in a directory that is thrown away."""
 
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+
+from stoker_podman.api import Engine
 
 CONTAINERS = """\
 [containers]
@@ -28,7 +33,11 @@ driver = "{driver}"
 graphroot = "{root}"
 runroot = "{run}"
 """
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE = 20.0
+SERVE = 'mkdir -p /tmp/w; echo "hello $STOKER_REPLICA" >/tmp/w/index.html; exec httpd -f -p $PORT -h /tmp/w'
+SERVER = (f"CMD {json.dumps(['/bin/sh', '-c', SERVE])}", "ENV FROM_IMAGE=yes", "VOLUME /data")
+"""What the image `server` says beyond its files."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ class Podman:
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
+
+    def volumes(self) -> list[str]:
+        return self.command("volume", "ls", "--quiet").split()
 
     def containers(self) -> list[dict[str, object]]:
         found: list[dict[str, object]] = json.loads(self.command("ps", "--all", "--format", "json") or "[]")
@@ -93,14 +105,12 @@ def _unmount(place: Path) -> None:
 
 
 def _serving(place: Path) -> Iterator[Podman]:
-    import resource
-
     files = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     (place / "containers.conf").write_text(CONTAINERS.format(files=files, processes=16384, runtime="runc"))
     store = {"driver": "overlay", "root": place / "root", "run": place / "run"}
     (place / "storage.conf").write_text(STORAGE.format(**store))
     environ = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": PATH,
         "HOME": str(place),
         "TMPDIR": str(place),
         "CONTAINERS_CONF": str(place / "containers.conf"),
@@ -130,6 +140,13 @@ def _serving(place: Path) -> Iterator[Podman]:
 
 def _make_images(engine: Podman, place: Path) -> None:
     """`box`: busybox and nothing else; `server`: the same with a command, a variable and a user's file."""
+    packed = _packed_image(place)
+    engine.command("import", "-", "localhost/box:1", stdin=packed)
+    changes = (f"--change={one}" for one in SERVER)
+    engine.command("import", *changes, "-", "localhost/server:1", stdin=packed)
+
+
+def _packed_image(place: Path) -> bytes:
     root = place / "image"
     (root / "bin").mkdir(parents=True)
     (root / "tmp").mkdir(mode=0o777)
@@ -138,10 +155,88 @@ def _make_images(engine: Podman, place: Path) -> None:
     shutil.copy(busybox, root / "bin" / "busybox")
     for name in ("sh", "env", "sleep", "id", "cat", "httpd", "ls", "mkdir", "grep", "kill", "echo", "pwd"):
         (root / "bin" / name).symlink_to("busybox")
-    packed = subprocess.run(["tar", "-C", str(root), "-c", "."], capture_output=True, check=True).stdout
-    engine.command("import", "-", "localhost/box:1", stdin=packed)
-    serve = (
-        'mkdir -p /tmp/w; echo "hello $STOKER_REPLICA" >/tmp/w/index.html; exec httpd -f -p $PORT -h /tmp/w'
-    )
-    changes = [f"CMD {json.dumps(['/bin/sh', '-c', serve])}", "ENV FROM_IMAGE=yes"]
-    engine.command("import", *(f"--change={one}" for one in changes), "-", "localhost/server:1", stdin=packed)
+    return subprocess.run(["tar", "-C", str(root), "-c", "."], capture_output=True, check=True).stdout
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A dockerd that listens on `socket`; its words are in `log`."""
+
+    socket: str
+    log: Path
+
+    def volumes(self) -> list[str]:
+        engine = Engine(self.socket, "", name="docker", remedy="")
+        return [one["Name"] for one in anyio.run(engine.call, "GET", "/volumes")["Volumes"] or ()]
+
+    async def make_images(self, packed: bytes) -> None:
+        engine = Engine(self.socket, "", name="docker", remedy="")
+        for name, changes in (("box", ()), ("server", SERVER)):
+            said = bytearray()
+            query = {"fromSrc": "-", "repo": f"localhost/{name}", "tag": "1"}
+            query |= {"changes": "\n".join(changes)} if changes else {}
+            await engine.stream("POST", "/images/create", said.extend, packed, **query)
+            assert b"error" not in said, said
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A dockerd of the tests' own. Without a bridge: that would be one of the machine's."""
+    missing = [one for one in ("dockerd", "busybox") if shutil.which(one) is None]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"{' and '.join(missing)} not installed here" if missing else "dockerd is run by root")
+    place = Path(tempfile.mkdtemp(prefix="dk", dir=os.environ.get("TMPDIR", "/tmp")))
+    try:
+        yield from _docker(place)
+    finally:
+        _unmount(place)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _docker(place: Path) -> Iterator[Docker]:
+    """NVIDIA's hook, which dockerd looks for when it starts, is one that does nothing."""
+    hook = place / "hooks" / "nvidia-container-runtime-hook"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    files = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    engine = Docker(str(place / "s"), place / "log")
+    command = [
+        "dockerd", f"--host=unix://{engine.socket}", f"--data-root={place}/root", f"--exec-root={place}/exec",
+        f"--pidfile={place}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false",
+        f"--default-ulimit=nofile={files}:{files}",
+    ]  # fmt: skip
+    environ = {"PATH": f"{hook.parent}:{PATH}", "HOME": str(place), "TMPDIR": str(place)}
+    with open(engine.log, "wb") as log:
+        service = subprocess.Popen(
+            command, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + 3 * PATIENCE
+        while not os.path.exists(engine.socket):
+            if service.poll() is not None or time.monotonic() > until:
+                words = engine.log.read_text().strip().rpartition("\n")[2]
+                pytest.skip(f"dockerd does not run on this machine: {words}")
+            time.sleep(0.02)
+        anyio.run(engine.make_images, _packed_image(place))
+        yield engine
+    finally:
+        service.terminate()
+        service.wait(3 * PATIENCE)
+
+
+@dataclass(frozen=True)
+class Sort:
+    """One of the engines, as the tests of both ask for it."""
+
+    name: str
+    factory: str
+    options: dict[str, Any]
+    engine: Podman | Docker
+
+
+@pytest.fixture(params=["podman", "docker"])
+def sort(request: pytest.FixtureRequest) -> Sort:
+    engine = request.getfixturevalue(request.param)
+    options = {"socket": engine.socket} | ({"nproc": 16384} if request.param == "podman" else {})
+    return Sort(request.param, f"stoker_podman.driver:{request.param.title()}Driver", options, engine)

@@ -19,24 +19,23 @@ from stoker.model.service import Command, Container, Limits, ServiceSpec
 from stoker.plugin.ports import AskingDriver, PreparingDriver, StartRequest
 from stoker.plugin.testing.driver_bench import Bench, ended, only, running, text_of, until
 from stoker.plugin.testing.free_ports import free_port
-from stoker_podman.driver import PodmanDriver
+from stoker_podman.driver import ContainerDriver
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 BOX = Container(image="localhost/box:1")
 
 
 @pytest.fixture
-async def bench(anyio_backend: str, tmp_path: Path, podman) -> AsyncIterator[Bench]:
-    options = {"socket": podman.socket, "nproc": 16384}
-    bench = Bench(tmp_path, factory="stoker_podman.driver:PodmanDriver", options=options, environ={})
+async def bench(anyio_backend: str, tmp_path: Path, sort) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path, factory=sort.factory, options=sort.options, environ={})
     yield bench
     await bench.end_everything()
 
 
 @pytest.fixture
-async def driver(bench: Bench) -> AsyncIterator[PodmanDriver]:
+async def driver(bench: Bench) -> AsyncIterator[ContainerDriver]:
     async with aclosing(bench.driver()) as driver:
-        assert isinstance(driver, PodmanDriver)
+        assert isinstance(driver, ContainerDriver)
         yield driver
 
 
@@ -57,7 +56,7 @@ async def fetched(port: int) -> str:
 
 
 async def test_an_image_has_its_own_files_and_variables_under_the_declared_ones(
-    driver: PodmanDriver, bench: Bench
+    driver: ContainerDriver, bench: Bench, sort
 ) -> None:
     request = in_image(bench, "sh", "-c", "env; ls /", image=Container(image="localhost/server:1"))
     status, output = await bench.run(driver, request)
@@ -66,10 +65,16 @@ async def test_an_image_has_its_own_files_and_variables_under_the_declared_ones(
     assert f"STOKER_ID={request.mark}" in output
     assert "work" not in output.splitlines()
     assert "container=" not in output
+    assert "data" in output.splitlines()
+    assert await anyio.to_thread.run_sync(sort.engine.volumes) == []  # that of /data went with its container
 
 
 @pytest.mark.parametrize("network", ["host", "bridge"])
-async def test_a_server_answers_on_its_port(driver: PodmanDriver, bench: Bench, network: str) -> None:
+async def test_a_server_answers_on_its_port(
+    driver: ContainerDriver, bench: Bench, network: str, sort
+) -> None:
+    if (sort.name, network) == ("docker", "bridge"):
+        pytest.skip("the tests' dockerd has no bridge: it would be one of the machine's")
     port = free_port()
     inside = 8000 if network == "bridge" else None
     container = Container(image="localhost/server:1", network=network, port=inside)  # type: ignore[arg-type]
@@ -86,26 +91,33 @@ async def test_a_server_answers_on_its_port(driver: PodmanDriver, bench: Bench, 
     assert await ended(driver, handle) == ExitStatus(signal=9)
 
 
-async def test_what_is_mounted_is_seen(driver: PodmanDriver, bench: Bench) -> None:
+async def test_what_is_mounted_is_seen(driver: ContainerDriver, bench: Bench) -> None:
     (bench.directory / "model").write_text("weights")
     mounts = (f"{bench.directory}:/models:ro",)
     request = in_image(
         bench, "sh", "-c", "cat /models/model; mkdir /models/x", image=replace(BOX, mounts=mounts)
     )
     status, output = await bench.run(driver, request)
-    assert output.startswith("weights")
+    assert "weights" in output
     assert status.code == 1
     assert "ead-only" in output
 
 
-async def test_who_uses_up_its_memory_is_told_so(driver: PodmanDriver, bench: Bench) -> None:
+async def test_who_uses_up_its_memory_is_told_so(driver: ContainerDriver, bench: Bench) -> None:
     hungry = "x=0123456789abcdef; while :; do x=$x$x; done"
     status, _ = await bench.run(driver, in_image(bench, "sh", "-c", hungry, limits=Limits(memory=32 << 20)))
     assert status.oom, status
     assert status.detail == "out of memory: used up its limit of 32Mi"
 
 
-async def test_gpus_come_by_their_uuid(driver: PodmanDriver, bench: Bench) -> None:
+async def test_gpus_come_by_their_uuid(driver: ContainerDriver, bench: Bench, sort) -> None:
+    if sort.name == "docker":  # its runtime hook, here one that does nothing, reads that variable
+        request = replace(
+            in_image(bench, "env"), reservations=(Reservation(uuid="GPU-a"), Reservation(uuid="GPU-b"))
+        )
+        assert "NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b" in (await bench.run(driver, request))[1]
+        assert "NVIDIA_VISIBLE_DEVICES=void" in (await bench.run(driver, in_image(bench, "env")))[1]
+        return
     place = Path("/run/cdi/stoker-test.json")
     if place.parent.exists():
         pytest.skip("this box has CDI devices of its own")
@@ -124,7 +136,7 @@ async def test_gpus_come_by_their_uuid(driver: PodmanDriver, bench: Bench) -> No
         place.parent.rmdir()
 
 
-async def test_probes_run_in_the_container(driver: PodmanDriver, bench: Bench) -> None:
+async def test_probes_run_in_the_container(driver: ContainerDriver, bench: Bench) -> None:
     assert isinstance(driver, AskingDriver)
     handle = await driver.start(in_image(bench, "sleep", "600", environ={"WHO": "inside"}))
     good = await driver.ask(handle, ["sh", "-c", "echo $WHO"])
@@ -133,7 +145,7 @@ async def test_probes_run_in_the_container(driver: PodmanDriver, bench: Bench) -
     assert "nosuch" in (await driver.ask(handle, ["nosuch"])).detail
 
 
-async def test_an_image_is_fetched_only_where_it_is_missing(driver: PodmanDriver) -> None:
+async def test_an_image_is_fetched_only_where_it_is_missing(driver: ContainerDriver) -> None:
     assert isinstance(driver, PreparingDriver)
     said: list[str] = []
 
@@ -153,29 +165,30 @@ async def test_an_image_is_fetched_only_where_it_is_missing(driver: PodmanDriver
     await driver.prepare(spec("localhost/box:1", pull="always"), said.append)  # what is there will do
 
 
-async def test_an_image_that_is_gone_is_told(driver: PodmanDriver, bench: Bench) -> None:
+async def test_an_image_that_is_gone_is_told(driver: ContainerDriver, bench: Bench) -> None:
     with pytest.raises(WorkerError, match="localhost/none:1 is not on this box") as caught:
         await driver.start(in_image(bench, image=Container(image="localhost/none:1")))
     assert not caught.value.permanent
 
 
 async def test_no_output_is_lost_or_told_twice_while_no_daemon_lives(
-    driver: PodmanDriver, bench: Bench
+    driver: ContainerDriver, bench: Bench
 ) -> None:
     go = bench.directory / "go"
-    words = f"echo one; until ls {go} >&- 2>&-; do sleep 0.05; done; echo two; printf three; exec sleep 600"
-    mounts = (f"{bench.directory}:{bench.directory}:ro",)
+    words = f"echo one; until ls {go} >&- 2>&-; do sleep 0.05; done; echo two; printf three; mkdir {go}.done"
+    words += "; exec sleep 600"
+    mounts = (f"{bench.directory}:{bench.directory}",)
     request = in_image(bench, "sh", "-c", words, image=replace(BOX, mounts=mounts))
     handle = await driver.start(request)
     await until(lambda: text_of(request.log_path) == "one\n", "the first line")
     await driver.aclose()
     go.touch()
     raw = Path(dict(handle.extra)["raw"])
-    await until(lambda: b"three" in raw.read_bytes(), "what the engine has written")
+    await until(Path(f"{go}.done").exists, "what the worker has written")
     assert text_of(request.log_path) == "one\n"
     async with aclosing(bench.driver()) as heir:
         taken = await heir.recover(await only(heir))
-        assert text_of(request.log_path) == "one\ntwo\nthree"
+        await until(lambda: text_of(request.log_path).startswith("one\ntwo\n"), "the lines in between")
         await heir.kill(taken)
         await ended(heir, taken)
     assert text_of(request.log_path) == "one\ntwo\nthree"
@@ -183,7 +196,7 @@ async def test_no_output_is_lost_or_told_twice_while_no_daemon_lives(
 
 
 async def test_containers_of_an_engine_that_is_away_are_held(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sort
 ) -> None:
     """The next daemon has their records, and its driver asks again; one that ends meanwhile is told."""
     monkeypatch.setattr("stoker_podman.driver.LOOKING", 0.0)
@@ -195,12 +208,12 @@ async def test_containers_of_an_engine_that_is_away_are_held(
     async with aclosing(bench.driver()) as heir:
         socket.rename(aside)
         try:
-            with pytest.raises(WorkerError, match="cannot reach podman"):
+            with pytest.raises(WorkerError, match=f"cannot reach {sort.name}"):
                 await heir.find()
             os.kill(ends.pid, signal.SIGKILL)
             with anyio.fail_after(30):
                 status = await heir.wait(ends)
-            assert "while podman could not be asked" in status.detail
+            assert f"while {sort.name} could not be asked" in status.detail
             statuses = list[ExitStatus]()
 
             async def wait() -> None:
@@ -223,10 +236,10 @@ async def test_containers_of_an_engine_that_is_away_are_held(
                 aside.rename(socket)
 
 
-async def test_an_engine_that_is_not_there_is_told(bench: Bench) -> None:
+async def test_an_engine_that_is_not_there_is_told(bench: Bench, sort) -> None:
     options, bench.options = bench.options, {"socket": str(bench.directory / "nobody")}
     async with aclosing(bench.driver()) as driver:
-        with pytest.raises(WorkerError, match=r"cannot reach podman at .*nobody") as caught:
+        with pytest.raises(WorkerError, match=rf"cannot reach {sort.name} at .*nobody") as caught:
             await driver.start(in_image(bench, "true"))
     assert not caught.value.permanent
     bench.options = options

@@ -3,13 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from stoker.model.device import Reservation
 from stoker.model.service import Command, Container, Limits, Probe, Probes, ServiceSpec
 from stoker.plugin.ports import StartRequest
+from stoker_podman.docker import docker_spec, name_and_tag
+from stoker_podman.frames import Frames
 from stoker_podman.memory import account, killed
 from stoker_podman.output import plain
-from stoker_podman.plugin import shortfalls
+from stoker_podman.plugin import docker_shortfalls, shortfalls
 from stoker_podman.spec import Place, container_name, container_spec
+from stoker_podman.tails import Taken, seconds
 
 REQUEST = StartRequest(
     replica="web-1", service="shop/web", mark="abc:shop/web:web-1", argv=("serve",), environ={"A": "b"},
@@ -84,3 +89,61 @@ def test_what_it_cannot_do_is_declared() -> None:
     )
     assert set(shortfalls(bridged)) == {"preload", "probes.startup.notify", "container.network"}
     assert set(shortfalls(replace(plain_spec, container=Container(image="x"), user="svc"))) == {"user"}
+    assert set(docker_shortfalls(replace(plain_spec, umask=0o077))) == {"umask"}
+
+
+def test_docker_is_told_the_same_in_its_own_words() -> None:
+    limits = Limits(memory=1 << 30, cpu=1.5, pids=7, nofile=99)
+    container = Container(image="web:1", network="bridge", port=80, mounts=("/m:/models:ro",))
+    request = replace(
+        REQUEST, limits=limits, container=container, reservations=(Reservation(uuid="GPU-a"),), group="1"
+    )
+    made = docker_spec(request, "abc", Place(raw="/raw", user="5:1", cpus="0-3"))
+    assert (made["Image"], made["Cmd"], made["Env"]) == ("web:1", ["serve"], ["A=b"])
+    assert (made["User"], made["WorkingDir"], made["ExposedPorts"]) == ("5:1", "/srv", {"80/tcp": {}})
+    host = made["HostConfig"]
+    assert host["Mounts"] == [{"Type": "bind", "Source": "/m", "Target": "/models", "ReadOnly": True}]
+    assert host["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "20001"}]}
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (1 << 30, 1 << 30, 7)
+    assert (host["CpuQuota"], host["CpuPeriod"], host["CpusetCpus"]) == (150_000, 100_000, "0-3")
+    assert host["Ulimits"] == [{"Name": "nofile", "Hard": 99, "Soft": 99}]
+    assert host["DeviceRequests"] == [{"DeviceIDs": ["GPU-a"], "Capabilities": [["gpu"]]}]
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    [
+        ("web", ("web", "latest")),
+        ("web:1", ("web", "1")),
+        ("box:5000/web", ("box:5000/web", "latest")),
+        ("box:5000/web:1", ("box:5000/web", "1")),
+        ("box:5000/web@sha256:ab", ("box:5000/web", "sha256:ab")),
+    ],
+)
+def test_docker_is_asked_for_one_tag(image: str, parts: tuple[str, str]) -> None:
+    assert name_and_tag(image) == parts
+
+
+def test_frames_are_put_together_from_any_pieces() -> None:
+    sent = b"\x01\0\0\0\0\0\0\x05hello\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x02ab\x01\0"
+    for size in range(1, len(sent)):
+        frames = Frames()
+        pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+        assert [text for piece in pieces for text in frames.feed(piece)] == [b"hello", b"", b"ab"]
+
+
+def test_output_goes_on_behind_what_was_taken() -> None:
+    """docker gives all from a time on, that time included; several messages may have the same."""
+    early, late = b"2026-12-01T12:00:00.000000001Z", b"2026-12-01T12:00:00.000000002Z"
+    first = Taken().again()
+    assert first.since == {}
+    assert [first.text(early + b" a\n"), first.text(late + b" b"), first.text(late + b" c\n")] == [
+        b"a\n",
+        b"b",
+        b"c\n",
+    ]
+    heir = Taken(str(first.taken)).again()
+    assert heir.since == {"since": "1796126400.000000002"}
+    assert [heir.text(late + b" b"), heir.text(late + b" c\n"), heir.text(late + b" d")] == [None, None, b"d"]
+    assert str(heir.taken) == f"{late.decode()} 3"
+    assert seconds("2026-12-01T12:00:00Z") == "1796126400.0"
