@@ -121,6 +121,20 @@ def test_a_reader_that_goes_away_is_no_error(live: Served) -> None:
     assert done.returncode in {0, 141}
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_standard_files_are_no_error(live: Served, closed: str) -> None:
+    command = f"{sys.executable} -m stoker.cli status {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["status", "status -o json", "--version", "schema"])
+def test_output_that_finds_no_room_is_one_line(live: Served, line: str) -> None:
+    command = f"{sys.executable} -m stoker.cli {line} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "stoker: cannot write: No space left on device\n")
+
+
 def test_no_color_in_pipes_and_json_alone_on_stdout(live: Served) -> None:
     done = run("status", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")

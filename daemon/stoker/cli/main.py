@@ -5,6 +5,7 @@ Nothing heavy is loaded here: what `quick` can answer is answered before click i
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,17 +13,41 @@ from collections.abc import Sequence
 from stoker.cli import exits, quick
 from stoker.errors import StokerError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Never shows a traceback unless STOKER_DEBUG is set."""
+    _open_standard_files()
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has gone; nothing is left to flush into at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return exits.PIPE_CLOSED
+    except OSError as error:
+        _forget_stdout()
+        sys.stderr.write(f"stoker: cannot write: {error.strerror}\n")
+        return exits.FAILED
     return code
+
+
+def _open_standard_files() -> None:
+    """Open what the caller closed (`>&-`) on /dev/null: else the next file or socket would get its number,
+    and Python has no object to write to."""
+    if sys.stdin is not None and sys.stdout is not None and sys.stderr is not None:
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free, again and again
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _forget_stdout() -> None:
+    # Whoever read us has gone, or there is no room: nothing is left to flush into at exit either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str]) -> int:
@@ -42,6 +67,8 @@ def _run(args: list[str]) -> int:
         exits.tell(error)
         return exits.exit_code(error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         if os.environ.get("STOKER_DEBUG"):
             raise
         sys.stderr.write(f"stoker: internal error: {type(error).__name__}: {error}\n")
