@@ -105,8 +105,10 @@ def test_what_failed_at_once_is_told_without_being_asked_for(capsys: pytest.Capt
         {"name": "patient", "ready": 0, "replicas": [waits]},
         {"name": "strong", "ready": 1, "replicas": [failed]},
     ]
-    tell_failures({"services": services})
-    assert capsys.readouterr().err == "stoker: broken serves nothing yet: cannot start: no such program\n"
+    tell_failures({"daemon": {"notices": ["12:00:00 noted"]}, "services": services})
+    assert capsys.readouterr().err == (
+        "stoker: 12:00:00 noted\nstoker: broken serves nothing yet: cannot start: no such program\n"
+    )
 
 
 def test_plain_lines_where_there_is_no_terminal(box: Box) -> None:

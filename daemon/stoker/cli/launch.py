@@ -232,7 +232,9 @@ def _report(session: Session, status: dict[str, Any], log: Path) -> None:
 
 
 def tell_failures(status: dict[str, Any]) -> None:
-    """What failed at once: nobody should have to ask for it."""
+    """What failed at once, and what is noted: nobody should have to ask for it."""
+    for notice in status["daemon"].get("notices", ()):
+        sys.stderr.write(f"stoker: {notice}\n")
     for service in status["services"]:
         failed = [one for one in service["replicas"] if one["restarts"] and one["phase"] == "pending"]
         if failed and not service["ready"]:

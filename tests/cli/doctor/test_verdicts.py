@@ -182,8 +182,11 @@ def test_the_router_is_asked_on_every_address() -> None:
         open_url, shut_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (one, other))
         assert states(network.router([open_url])) == [("router", "ok")]
         (silent,) = network.router([open_url, shut_url])
+        note = f"12:00:00 {open_url.removeprefix('http://')} is already taken by another program"
+        (taken,) = network.router([open_url], ["12:00:00 something else", note])
     assert silent.state == "fail"
     assert silent.text == f"nothing listens on {shut_url}"
+    assert (taken.state, taken.text) == ("fail", note)
     assert list(network.router([])) == []
 
 

@@ -25,7 +25,8 @@ def check(place: Place) -> Iterator[Finding]:
         yield ephemeral(low, high)
     yield socket_path(place.socket)
     if place.status is not None:
-        yield from router([service["url"] for service in place.status["services"] if service["url"]])
+        urls = [service["url"] for service in place.status["services"] if service["url"]]
+        yield from router(urls, place.status["daemon"]["notices"])
 
 
 def free_ports(ports: range) -> Finding:
@@ -60,10 +61,13 @@ def socket_path(path: str) -> Finding:
     return ok("socket", path)
 
 
-def router(urls: Sequence[str]) -> Iterator[Finding]:
-    """Whether the router answers on each address."""
+def router(urls: Sequence[str], notices: Sequence[str] = ()) -> Iterator[Finding]:
+    """Whether the router answers on each address; where the daemon notes that it cannot, another program does."""
+    taken = [note for note in notices if any(f" {urlsplit(url).netloc} " in note for url in urls)]
     silent = [url for url in urls if not _answers(url)]
-    if silent:
+    if taken:
+        yield fail("router", "; ".join(taken), "`ss -ltnp` shows what listens there")
+    elif silent:
         text = f"nothing listens on {', '.join(silent)}"
         remedy = "`stoker status` shows why; logs/router.log in the state directory has the router's words"
         yield fail("router", text, remedy)
