@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +210,17 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(folder: Path, stoker
     assert refused.code == 1
     assert "compose.yaml cannot be read" in refused.err
     assert list(folder.iterdir()) == [folder / "compose.yaml"]
+
+
+def test_a_folder_that_takes_no_file_is_said(
+    folder: Path, stoker: Stoker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", read_only)
+    result = stoker("init", str(folder))
+    assert (result.code, result.err) == (1, f"stoker: cannot write to {folder}: Read-only file system\n")
 
 
 def test_a_file_that_check_would_refuse_is_not_written(folder: Path, stoker: Stoker) -> None:

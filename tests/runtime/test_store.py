@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
@@ -92,6 +94,17 @@ def test_a_second_daemon_is_refused_and_told_who_the_first_is(tmp_path):
     first.release()
     second.acquire()
     second.release()
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_the_lock(tmp_path, monkeypatch):
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", full)
+        with pytest.raises(StokerError, match=r"No space left on device; choose another with --state-dir"):
+            Store(tmp_path).acquire()
+    Store(tmp_path).acquire()
 
 
 def test_an_impossible_state_directory_says_what_to_do(tmp_path):

@@ -27,6 +27,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return exits.PIPE_CLOSED
     except OSError as error:
         _forget_stdout()
+        if os.environ.get("STOKER_DEBUG"):
+            raise
         sys.stderr.write(f"stoker: cannot write: {error.strerror}\n")
         return exits.FAILED
     return code

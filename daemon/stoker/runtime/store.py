@@ -65,15 +65,22 @@ class Store:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         except OSError as error:
-            raise StokerError(
-                f"cannot use the state directory {self.directory}: {error.strerror}; "
-                "choose another with --state-dir or STOKER_STATE_DIR"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StokerError:
+        return StokerError(
+            f"cannot use the state directory {self.directory}: {error.strerror}; "
+            "choose another with --state-dir or STOKER_STATE_DIR"
+        )
 
     def acquire(self) -> None:
-        """Become the one daemon of this directory. Raises ConflictError naming the one that is."""
+        """Become the one daemon of this directory. Raises ConflictError naming the one that is, StokerError
+        where nothing can be written."""
         path = self.directory / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,8 +90,15 @@ class Store:
                 f"a daemon (pid {owner}) already uses the state directory {self.directory}; "
                 "end it with `stoker down`, or choose another with --state-dir"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        name = f"{os.getpid()}\n".encode()
+        try:
+            # Shortened after it is written: its place on a full disk is not given away in between.
+            os.pwrite(descriptor, name, 0)
+            os.ftruncate(descriptor, len(name))
+            self.instance()
+        except OSError as error:
+            os.close(descriptor)
+            raise self._unusable(error) from error
         self._lock = descriptor
 
     def release(self) -> None:

@@ -36,7 +36,10 @@ def command(context: click.Context, folder: Path, only_print: bool) -> int:
     draft = look(folder)
     text = text_of(draft, folder.resolve().name, _box(session_of(context).state_dir))
     if all("command" in service.values for service in draft.services) and not draft.top:
-        _try(folder, text)  # of code it would load the declarations, and nothing that is found is to be run
+        try:
+            _try(folder, text)  # of code it would load the declarations, and nothing found is to be run
+        except OSError as error:
+            raise StokerError(f"cannot write to {folder.resolve()}: {error.strerror}") from error
     if only_print:
         sys.stdout.write(text)
         return 0

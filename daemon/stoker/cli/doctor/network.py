@@ -62,7 +62,7 @@ def socket_path(path: str) -> Finding:
 
 
 def router(urls: Sequence[str], notices: Sequence[str] = ()) -> Iterator[Finding]:
-    """Whether the router answers on each address; where the daemon notes that it cannot, another program does."""
+    """Whether the router answers on each address; or, as the daemon notes, another program."""
     taken = [note for note in notices if any(f" {urlsplit(url).netloc} " in note for url in urls)]
     silent = [url for url in urls if not _answers(url)]
     if taken:
