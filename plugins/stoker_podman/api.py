@@ -56,6 +56,16 @@ class Engine:
         text = b"".join(pieces)
         return json.loads(text) if text.strip() else None
 
+    async def there(self, path: str) -> bool:
+        """Whether there is an answer to it other than 404. Raises EngineError, EngineLostError."""
+        try:
+            await self.call("GET", path)
+        except EngineError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
     async def stream(
         self, method: str, path: str, take: Callable[[bytes], None], body: Any = None, **query: str
     ) -> None:

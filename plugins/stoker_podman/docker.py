@@ -14,9 +14,10 @@ from urllib.parse import quote
 from stoker.errors import WorkerError
 from stoker.plugin.ports import PluginContext, StartRequest
 from stoker_podman.api import Engine, EngineError
+from stoker_podman.health import NONE
 from stoker_podman.kind import Listed, of_instance, refused, user_runtime_dir
 from stoker_podman.podman import complaint
-from stoker_podman.spec import INSTANCE, LOG, MARK, PERIOD, RAW, Place, environment
+from stoker_podman.spec import INSTANCE, PERIOD, Place, environment, labels
 from stoker_podman.spec import mount as libpod_mount
 from stoker_podman.tails import KEPT, Tails
 
@@ -60,13 +61,12 @@ class Docker:
         return found
 
     async def has(self, image: str) -> bool:
-        try:
-            await self.engine.call("GET", f"/images/{quote(image)}/json")
-        except EngineError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+        return await self.engine.there(f"/images/{quote(image)}/json")
+
+    async def healthcheck(self, image: str) -> Mapping[str, Any] | None:
+        about = (await self.engine.call("GET", f"/images/{quote(image)}/json"))["Config"] or {}
+        found: Mapping[str, Any] | None = about.get("Healthcheck")
+        return found
 
     async def pull(self, image: str) -> str:
         said = bytearray()
@@ -124,7 +124,8 @@ def docker_spec(request: StartRequest, instance: str, place: Place) -> dict[str,
     spec: dict[str, Any] = {
         "Image": container.image,
         "Env": [f"{name}={value}" for name, value in environ.items()],
-        "Labels": {INSTANCE: instance, MARK: request.mark, LOG: request.log_path, RAW: place.raw},
+        "Labels": labels(request, instance, place),
+        "Healthcheck": NONE,
         "HostConfig": _host(request, place),
     }
     if request.argv:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from stoker.errors import WorkerError
 from stoker.model.load import Usage
 from stoker.model.quantity import format_bytes
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import ServiceSpec
+from stoker.model.service import Probe, ServiceSpec
 from stoker.plugin.local import last_line
 from stoker.plugin.ports import FoundWorker, PluginContext, ProbeResult, StartRequest
 from stoker.plugin.processes import boot_id, children, descendants, is_zombie, measure, start_time
@@ -25,11 +25,12 @@ from stoker_podman import images
 from stoker_podman.api import EngineError, EngineLostError
 from stoker_podman.docker import Docker
 from stoker_podman.frames import Frames
+from stoker_podman.health import from_label, to_label
 from stoker_podman.kind import OVER, Kind, Listed
 from stoker_podman.mains import Mains
 from stoker_podman.memory import account, killed
 from stoker_podman.podman import Podman
-from stoker_podman.spec import LOG, MARK, RAW, container_name
+from stoker_podman.spec import CHECK, LOG, MARK, RAW, container_name
 from stoker_podman.starts import Preparation
 
 LOOKING = 5.0
@@ -55,6 +56,8 @@ class _Container:
     account: Path | None
     """Where the kernel counts processes killed for want of memory."""
     memory: int | None = None
+    check: Probe | None = None
+    """That of its image."""
     measured: tuple[float, float] | None = None
     """CPU seconds and the time at the last measure."""
 
@@ -77,19 +80,22 @@ class ContainerDriver:
         self._outputs = kind.outputs(place / "output")
         self._mains = Mains(place / "mains")
         self._preparation = Preparation(place / "root", place / "output", context.options.get("nproc"))
+        self._checks: dict[str, Probe | None] = {}
+        """Of images."""
         self._containers: dict[str, _Container] = {}
         self._listed = False
         """Whether the containers of the daemon before are known."""
 
     async def prepare(self, spec: ServiceSpec, say: Callable[[str], None]) -> None:
         """Fetch the service's image, if it has one. Raises WorkerError."""
-        if spec.container.image:
-            await images.provide(self._kind, spec.container, say)
+        if image := spec.container.image:
+            self._checks[image] = await images.provide(self._kind, spec.container, say)
 
     async def start(self, request: StartRequest) -> WorkerHandle:
         """Make a container and start it. Raises WorkerError."""
         name = container_name(self._instance, request.replica, time.monotonic_ns())
-        place = self._preparation.place(request, name)
+        check = self._checks.get(request.container.image)
+        place = replace(self._preparation.place(request, name), check=to_label(check))
         with anyio.CancelScope(shield=True):
             try:
                 made = await self._kind.create(request, self._instance, name, place)
@@ -114,7 +120,7 @@ class ContainerDriver:
         self._mains.note(made, pid, start_time(pid))
         self._outputs.follow(made, place.raw, request.log_path)
         self._containers[made] = _Container(
-            made, handle, state["Pid"], account(state["Pid"]), request.limits.memory
+            made, handle, state["Pid"], account(state["Pid"]), request.limits.memory, check
         )
         return handle
 
@@ -166,7 +172,13 @@ class ContainerDriver:
                 boot_id=boot_id(),
                 extra=(("container", entry.id), ("log", log), ("raw", raw)),
             )
-            self._containers[entry.id] = _Container(entry.id, handle, entry.init, account(entry.init))
+            self._containers[entry.id] = _Container(
+                entry.id,
+                handle,
+                entry.init,
+                account(entry.init),
+                check=from_label(entry.labels.get(CHECK, "")),
+            )
             found.append(FoundWorker(handle=handle, mark=entry.labels.get(MARK, "")))
         self._listed = True
         self._mains.forget_others(self._containers)
@@ -212,7 +224,14 @@ class ContainerDriver:
         last = "".join(
             c for c in said.decode(errors="replace").strip().rpartition("\n")[2] if c.isprintable()
         )
-        return ProbeResult(ok=code == 0, detail=f"{argv[0]} gave exit code {code}: {last[:200]}")
+        what = "its image's HEALTHCHECK" if one.check and one.check.exec == tuple(argv) else argv[0]
+        words = f": {last[:200]}" if last else ""
+        return ProbeResult(ok=code == 0, detail=f"{what} gave exit code {code}{words}")
+
+    def own_check(self, handle: WorkerHandle) -> Probe | None:
+        """The HEALTHCHECK of its image, as it was when the container was made."""
+        one = self._of(handle)
+        return one.check if one is not None else None
 
     async def aclose(self) -> None:
         """Let go of the outputs; containers go on."""

@@ -70,6 +70,10 @@ class Kind(Protocol):
         """Whether an image is on this box."""
         ...
 
+    async def healthcheck(self, image: str) -> Mapping[str, Any] | None:
+        """What an image on this box declares as its HEALTHCHECK."""
+        ...
+
     async def pull(self, image: str) -> str:
         """Fetch it; what the engine complains of, "" for nothing."""
         ...

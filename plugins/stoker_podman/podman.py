@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from stoker.errors import WorkerError
@@ -60,13 +62,12 @@ class Podman:
         ]
 
     async def has(self, image: str) -> bool:
-        try:
-            await self.engine.call("GET", f"/images/{quote(image, safe='')}/exists")
-        except EngineError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+        return await self.engine.there(f"/images/{quote(image, safe='')}/exists")
+
+    async def healthcheck(self, image: str) -> Mapping[str, Any] | None:
+        about = await self.engine.call("GET", f"/images/{quote(image, safe='')}/json")
+        found: Mapping[str, Any] | None = about.get("Healthcheck") or about.get("HealthCheck")
+        return found
 
     async def pull(self, image: str) -> str:
         said = bytearray()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.plugin.ports import StartRequest
+from stoker_podman.health import NONE
 
 INSTANCE, MARK, LOG, RAW, INIT = "stoker.instance", "stoker.id", "stoker.log", "stoker.raw", "stoker.init"
+CHECK = "stoker.check"
 """Labels by which a container is found again."""
 GPU = "nvidia.com/gpu"
 PERIOD = 100_000
@@ -28,6 +30,8 @@ class Place:
     groups: Sequence[str] = ()
     cpus: str = ""
     nproc: int | None = None
+    check: str = ""
+    """The image's own check, as it stands in the label."""
 
 
 def container_name(instance: str, replica: str, serial: int) -> str:
@@ -45,7 +49,7 @@ def container_spec(request: StartRequest, instance: str, name: str, place: Place
         "unsetenv": ["container", "TERM"],
         "unsetenv_all": not container.image,
         "httpproxy": False,
-        "labels": {INSTANCE: instance, MARK: request.mark, LOG: request.log_path, RAW: place.raw},
+        "labels": labels(request, instance, place),
         "log_configuration": {"driver": "k8s-file", "path": place.raw},
         "init": True,
         "systemd": "false",
@@ -62,6 +66,7 @@ def container_spec(request: StartRequest, instance: str, name: str, place: Place
         spec["portmappings"] = [{"host_ip": "127.0.0.1", "host_port": port, "container_port": inside}]
     if container.image:
         spec["image"] = container.image
+        spec["healthconfig"] = NONE
     else:
         spec["rootfs"] = place.rootfs
     if request.working_dir:
@@ -77,6 +82,12 @@ def container_spec(request: StartRequest, instance: str, name: str, place: Place
     if request.reservations:
         spec["devices"] = [{"path": f"{GPU}={given.uuid}"} for given in request.reservations]
     return spec
+
+
+def labels(request: StartRequest, instance: str, place: Place) -> dict[str, str]:
+    """What a container has to say to the next daemon."""
+    own = {CHECK: place.check} if place.check else {}
+    return {INSTANCE: instance, MARK: request.mark, LOG: request.log_path, RAW: place.raw, **own}
 
 
 def environment(request: StartRequest) -> dict[str, str]:

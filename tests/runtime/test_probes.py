@@ -12,7 +12,7 @@ from stoker.model.event import LivenessFailed, ReplicaBecameReady, ReplicaBecame
 from stoker.model.replica import WorkerHandle
 from stoker.model.service import Command, Probe, Probes, PythonTarget, ServiceSpec
 from stoker.plugin.ports import ProbeResult
-from stoker.runtime.probes import ReplicaProbes, startup_probe
+from stoker.runtime.probes import ReplicaProbes, startup_probe, with_own_check
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,9 @@ class ScriptedProber:
     began: float = 0.0
 
 
-async def events_within(spec: ServiceSpec, well, seconds: float, *, ready: bool = False, later=None):
+async def events_within(
+    spec: ServiceSpec, well, seconds: float, *, ready: bool = False, later=None, hurried: bool = True
+):
     """The events of `seconds` of probing, as (time, type name); `later` may change the spec at a time."""
     found: list[tuple[float, str]] = []
     prober = ScriptedProber(well, began=anyio.current_time())
@@ -57,6 +59,7 @@ async def events_within(spec: ServiceSpec, well, seconds: float, *, ready: bool 
         lookup=lookup,
         prober=prober,
         post=lambda event: found.append((round(anyio.current_time() - began, 3), type(event).__name__)),
+        hurried=hurried,
     )
     with anyio.move_on_after(seconds):
         await probes.run(ready=ready)
@@ -134,3 +137,23 @@ async def test_a_changed_probe_works_without_a_new_worker():
     )
     assert {probe.http for now, probe in prober.asked if now < 4} == {"/old"}
     assert {probe.http for now, probe in prober.asked if now > 6.5} == {"/new"}
+
+
+OWN = Probe(exec=("check",), period=30.0, failures=2)
+
+
+def test_what_a_worker_brings_itself_stands_where_nothing_is_declared() -> None:
+    patient = replace(SPEC, probes=Probes(startup_timeout=600.0))
+    assert with_own_check(patient, OWN).probes == Probes(startup=OWN, liveness=OWN, startup_timeout=600.0)
+    declared = replace(SPEC, probes=Probes(liveness=Probe(tcp=True)))
+    assert with_own_check(declared, OWN) is declared
+    assert with_own_check(SPEC, None) is SPEC
+    assert with_own_check(None, OWN) is None
+
+
+async def test_it_is_not_hurried() -> None:
+    found, prober = await events_within(
+        with_own_check(SPEC, OWN), lambda now: 3.5 < now < 40, 100.0, hurried=False
+    )
+    assert found == [(4.0, READY), (94.0, DEAD)]
+    assert [round(when) for when, _ in prober.asked] == [0, 1, 2, 3, 4, 34, 64, 94]

@@ -210,7 +210,8 @@ class LivenessSection(ProbeSection):
 
 
 class ProbesSection(Section):
-    """Questions to each replica."""
+    """Questions to each replica. Where there are none, the HEALTHCHECK of an image stands for startup and
+    liveness."""
 
     startup: StartupSection | None = None
     """Asked until the replica is up. Absent: it is up when its port answers."""

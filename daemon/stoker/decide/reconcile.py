@@ -238,7 +238,8 @@ def _unanswered(spec: ServiceSpec, replica: Replica) -> str:
         return f": `{' '.join(probe.exec)}` did not end well"
     if probe.notify:
         return ": it did not say READY=1 (sd_notify)"
-    return f": nothing listens at {replica.endpoint}" if probe.tcp else ""
+    own = ", or the image's own check fails" if spec.container.image else ""
+    return f": nothing listens at {replica.endpoint}{own}" if probe.tcp else ""
 
 
 def _tend_draining(draft: Draft, pool: Pool, replica: Replica) -> None:

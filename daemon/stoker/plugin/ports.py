@@ -116,6 +116,16 @@ class AskingDriver(WorkerDriver, Protocol):
 
 
 @runtime_checkable
+class CheckingDriver(AskingDriver, Protocol):
+    """A driver whose workers may bring a check of their own, such as the HEALTHCHECK of an image."""
+
+    def own_check(self, handle: WorkerHandle) -> Probe | None:
+        """That check, as a probe by a command. It stands for startup and liveness of a service that declares
+        no probe at all."""
+        ...
+
+
+@runtime_checkable
 class ExpectantDriver(WorkerDriver, Protocol):
     """A driver that can begin with a birth before it is asked for it."""
 

@@ -52,11 +52,11 @@ from stoker.model.event import (
 )
 from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
-from stoker.model.service import LogRules, ServiceKey, ServiceSpec
-from stoker.plugin.ports import AskingDriver, ExpectantDriver, Prober, WorkerDriver
+from stoker.model.service import LogRules, Probe, ServiceKey, ServiceSpec
+from stoker.plugin.ports import AskingDriver, CheckingDriver, ExpectantDriver, Prober, WorkerDriver
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.log_rotation import Growing
-from stoker.runtime.probes import InsideProber, ReplicaProbes
+from stoker.runtime.probes import InsideProber, ReplicaProbes, with_own_check
 from stoker.runtime.store import Store, WorkerRecord
 
 
@@ -263,14 +263,16 @@ class Actuator:
 
     async def _probe(self, worker: _Worker, handle: WorkerHandle) -> None:
         record = worker.record
+        own = _own_check(worker.driver, handle)
         probes = ReplicaProbes(
             replica=record.replica,
             service=record.service,
             endpoint=record.endpoint,
             handle=handle,
-            lookup=lambda: self._lookup(record.service),
+            lookup=lambda: with_own_check(self._lookup(record.service), own),
             prober=_prober(self._prober, worker.driver),
             post=self._post,
+            hurried=own is None,
         )
         with worker.probing:
             try:
@@ -335,6 +337,15 @@ def _prober(prober: Prober, driver: WorkerDriver) -> Prober:
 def _asks(kind: type[WorkerDriver]) -> bool:
     """Asked once for each kind: a look at a protocol costs as much as the tasks of a worker."""
     return issubclass(kind, AskingDriver)
+
+
+def _own_check(driver: WorkerDriver, handle: WorkerHandle) -> Probe | None:
+    return cast("CheckingDriver", driver).own_check(handle) if _checks(type(driver)) else None
+
+
+@cache
+def _checks(kind: type[WorkerDriver]) -> bool:
+    return issubclass(kind, CheckingDriver)
 
 
 def _words(error: Exception) -> str:

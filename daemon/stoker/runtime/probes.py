@@ -6,6 +6,7 @@ The spec is looked up before every question, so a changed probe works at once wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
@@ -16,6 +17,8 @@ from stoker.plugin.ports import AskingDriver, Prober, ProbeResult
 
 STARTING_PERIOD = 0.05
 """Seconds between questions while starting: a ready worker is used at most this much later."""
+UNHURRIED_PERIOD = 1.0
+"""The same for a check that a worker brings itself: that may be a heavy one, meant for every half minute."""
 STARTING_PATIENCE = 10.0
 """After this many seconds of asking that often, the probe's own period will do."""
 
@@ -32,6 +35,16 @@ def startup_probe(spec: ServiceSpec) -> Probe | None:
     if probes.readiness is not None:
         return probes.readiness
     return Probe(tcp=True) if spec.told_where else None
+
+
+def with_own_check(spec: ServiceSpec | None, own: Probe | None) -> ServiceSpec | None:
+    """The spec with the check that a worker brings itself, where it declares no probe of its own. Pure."""
+    if spec is None or own is None:
+        return spec
+    declared = spec.probes
+    if declared.startup or declared.readiness or declared.liveness:
+        return spec
+    return replace(spec, probes=replace(declared, startup=own, liveness=own))
 
 
 class InsideProber:
@@ -51,7 +64,8 @@ class InsideProber:
 
 
 class ReplicaProbes:
-    """The probes of one worker. `lookup` gives its present spec (None when the service is gone)."""
+    """The probes of one worker. `lookup` gives its present spec (None when the service is gone); `hurried`:
+    one that starts may be asked many times a second."""
 
     def __init__(
         self,
@@ -63,6 +77,7 @@ class ReplicaProbes:
         lookup: Callable[[], ServiceSpec | None],
         prober: Prober,
         post: Callable[[Event], None],
+        hurried: bool = True,
     ) -> None:
         self._replica = replica
         self._service = service
@@ -71,6 +86,7 @@ class ReplicaProbes:
         self._lookup = lookup
         self._prober = prober
         self._post = post
+        self._pause = STARTING_PERIOD if hurried else UNHURRIED_PERIOD
 
     async def run(self, *, ready: bool) -> None:
         """Probe until cancelled. `ready`: it was adopted in the ready phase."""
@@ -94,7 +110,7 @@ class ReplicaProbes:
                 self._say_ready(answer.detail)
                 return
             early = anyio.current_time() - began < STARTING_PATIENCE
-            await anyio.sleep(min(STARTING_PERIOD, probe.period) if early else probe.period)
+            await anyio.sleep(min(self._pause, probe.period) if early else probe.period)
 
     async def _readiness(self) -> None:
         ready, failures = True, 0

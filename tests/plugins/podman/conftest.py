@@ -38,6 +38,8 @@ PATIENCE = 20.0
 SERVE = 'mkdir -p /tmp/w; echo "hello $STOKER_REPLICA" >/tmp/w/index.html; exec httpd -f -p $PORT -h /tmp/w'
 SERVER = (f"CMD {json.dumps(['/bin/sh', '-c', SERVE])}", "ENV FROM_IMAGE=yes", "VOLUME /data")
 """What the image `server` says beyond its files."""
+CHECK = "HEALTHCHECK --interval=2s --timeout=5s --retries=2 CMD grep well /tmp/state"
+"""What the image `checked` says."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ def _make_images(engine: Podman, place: Path) -> None:
     engine.command("import", "-", "localhost/box:1", stdin=packed)
     changes = (f"--change={one}" for one in SERVER)
     engine.command("import", *changes, "-", "localhost/server:1", stdin=packed)
+    (place / "checked").write_text(f"FROM localhost/box:1\n{CHECK}\n")
+    engine.command("build", "--format=docker", "--tag=localhost/checked:1", f"--file={place}/checked", ".")
 
 
 def _packed_image(place: Path) -> bytes:
@@ -171,7 +175,7 @@ class Docker:
 
     async def make_images(self, packed: bytes) -> None:
         engine = Engine(self.socket, "", name="docker", remedy="")
-        for name, changes in (("box", ()), ("server", SERVER)):
+        for name, changes in (("box", ()), ("server", SERVER), ("checked", (CHECK,))):
             said = bytearray()
             query = {"fromSrc": "-", "repo": f"localhost/{name}", "tag": "1"}
             query |= {"changes": "\n".join(changes)} if changes else {}

@@ -15,8 +15,8 @@ import pytest
 from stoker.errors import WorkerError
 from stoker.model.device import Reservation
 from stoker.model.replica import ExitStatus
-from stoker.model.service import Command, Container, Limits, ServiceSpec
-from stoker.plugin.ports import AskingDriver, PreparingDriver, StartRequest
+from stoker.model.service import Command, Container, Limits, Probe, ServiceSpec
+from stoker.plugin.ports import AskingDriver, CheckingDriver, PreparingDriver, ProbeResult, StartRequest
 from stoker.plugin.testing.driver_bench import Bench, ended, only, running, text_of, until
 from stoker.plugin.testing.free_ports import free_port
 from stoker_podman.driver import ContainerDriver
@@ -145,15 +145,39 @@ async def test_probes_run_in_the_container(driver: ContainerDriver, bench: Bench
     assert "nosuch" in (await driver.ask(handle, ["nosuch"])).detail
 
 
+async def test_an_image_brings_a_check_of_its_own(driver: ContainerDriver, bench: Bench) -> None:
+    assert isinstance(driver, CheckingDriver)
+    image = Container(image="localhost/checked:1")
+    await driver.prepare(spec_of(image), lambda text: None)
+    handle = await driver.start(in_image(bench, "sleep", "600", image=image))
+    check = driver.own_check(handle)
+    assert check == Probe(exec=("/bin/sh", "-c", "grep well /tmp/state"), period=2.0, timeout=5.0, failures=2)
+    unwell = await driver.ask(handle, check.exec)
+    assert not unwell.ok
+    assert unwell.detail.startswith(
+        "its image's HEALTHCHECK gave exit code 2: grep: /tmp/state: No such file"
+    )
+    await driver.ask(handle, ["sh", "-c", "echo well >/tmp/state"])
+    assert await driver.ask(handle, check.exec) == ProbeResult(
+        ok=True, detail="its image's HEALTHCHECK gave exit code 0: well"
+    )
+    async with aclosing(bench.driver()) as heir:
+        assert isinstance(heir, CheckingDriver)
+        assert heir.own_check(await heir.recover(await only(heir))) == check
+    plain = await driver.start(in_image(bench, "sleep", "600"))
+    assert driver.own_check(plain) is None
+
+
+def spec_of(container: Container) -> ServiceSpec:
+    return ServiceSpec(deployment="d", name="web", launch=Command(()), working_dir="", container=container)
+
+
 async def test_an_image_is_fetched_only_where_it_is_missing(driver: ContainerDriver) -> None:
     assert isinstance(driver, PreparingDriver)
     said: list[str] = []
 
     def spec(image: str, **more: str) -> ServiceSpec:
-        container = Container(image=image, **more)  # type: ignore[arg-type]
-        return ServiceSpec(
-            deployment="d", name="web", launch=Command(()), working_dir="", container=container
-        )
+        return spec_of(Container(image=image, **more))  # type: ignore[arg-type]
 
     await driver.prepare(spec("localhost/box:1"), said.append)
     assert said == []

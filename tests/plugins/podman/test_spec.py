@@ -10,6 +10,7 @@ from stoker.model.service import Command, Container, Limits, Probe, Probes, Serv
 from stoker.plugin.ports import StartRequest
 from stoker_podman.docker import docker_spec, name_and_tag
 from stoker_podman.frames import Frames
+from stoker_podman.health import from_label, probe_of, to_label
 from stoker_podman.memory import account, killed
 from stoker_podman.output import plain
 from stoker_podman.plugin import docker_shortfalls, shortfalls
@@ -147,3 +148,27 @@ def test_output_goes_on_behind_what_was_taken() -> None:
     assert [heir.text(late + b" b"), heir.text(late + b" c\n"), heir.text(late + b" d")] == [None, None, b"d"]
     assert str(heir.taken) == f"{late.decode()} 3"
     assert seconds("2026-12-01T12:00:00Z") == "1796126400.0"
+
+
+@pytest.mark.parametrize(
+    ("declared", "probe"),
+    [
+        (None, None),
+        ({"Test": ["NONE"]}, None),
+        ({"Interval": 1}, None),
+        (
+            {"Test": ["CMD", "check", "-x"]},
+            Probe(exec=("check", "-x"), period=30.0, timeout=30.0),
+        ),
+        (
+            {"Test": ["CMD-SHELL", "a | b"], "Interval": 5 * 10**8, "Timeout": 2 * 10**9, "Retries": 7},
+            Probe(exec=("/bin/sh", "-c", "a | b"), period=0.5, timeout=2.0, failures=7),
+        ),
+    ],
+)
+def test_an_images_check_is_a_probe_and_outlives_the_daemon(
+    declared: dict | None, probe: Probe | None
+) -> None:
+    assert probe_of(declared) == probe
+    assert from_label(to_label(probe)) == probe
+    assert spec()["healthconfig"] == docker_spec(REQUEST, "abc", Place())["Healthcheck"] == {"Test": ["NONE"]}
