@@ -13,6 +13,8 @@ from typing import Any
 
 from stoker_podman.spec import bind
 
+NO_COPY = "notmpcopyup"
+"""podman would copy what the root has there: nothing, but by way of the box's /tmp, where it may not write"""
 OWN = frozenset({"dev", "proc", "run", "sys", "tmp", "lost+found"})
 """Top directories that a container has of its own."""
 
@@ -32,9 +34,8 @@ def box_mounts(working_dir: str) -> Sequence[dict[str, Any]]:
         for entry in sorted(os.scandir("/"), key=lambda entry: entry.name)
         if entry.name not in OWN and entry.is_dir() and not entry.is_symlink()
     ]
-    found.append(
-        {"type": "tmpfs", "source": "tmpfs", "destination": "/tmp", "options": ["mode=1777", "nosuid"]}
-    )
+    options = ["mode=1777", "nosuid", NO_COPY]
+    found.append({"type": "tmpfs", "source": "tmpfs", "destination": "/tmp", "options": options})
     if working_dir != "/":
         found.append(bind(working_dir, working_dir, "rw"))
     return found

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from stoker.errors import WorkerError
 from stoker.plugin.ports import PluginContext, StartRequest
 from stoker_podman.api import Engine, EngineError
+from stoker_podman.boxroot import NO_COPY
 from stoker_podman.health import NONE
 from stoker_podman.kind import Listed, of_instance, refused, user_runtime_dir
 from stoker_podman.podman import complaint
@@ -181,7 +182,7 @@ def _bind(mount: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tmpfs(options: list[str]) -> str:
-    return ",".join(["rw", "exec", "nodev", *options])
+    return ",".join(["rw", "exec", "nodev", *(one for one in options if one != NO_COPY)])
 
 
 def name_and_tag(image: str) -> tuple[str, str]:

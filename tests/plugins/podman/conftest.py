@@ -86,7 +86,7 @@ def podman() -> Iterator[Podman]:
         yield from _serving(place)
     finally:
         _end_monitors(place)
-        _unmount(place)
+        unmount(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -99,25 +99,30 @@ def _end_monitors(place: Path) -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-def _unmount(place: Path) -> None:
+def unmount(place: Path) -> None:
     """podman mounts its store on itself, and leaves it so."""
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for path in sorted((one for one in mounted if one.startswith(f"{place}/")), reverse=True):
         subprocess.run(["umount", path], check=False)
 
 
-def _serving(place: Path) -> Iterator[Podman]:
+def environ_of(place: Path, driver: str = "overlay") -> dict[str, str]:
+    """Variables for a podman whose store lies there."""
     files = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     (place / "containers.conf").write_text(CONTAINERS.format(files=files, processes=16384, runtime="runc"))
-    store = {"driver": "overlay", "root": place / "root", "run": place / "run"}
+    store = {"driver": driver, "root": place / "root", "run": place / "run"}
     (place / "storage.conf").write_text(STORAGE.format(**store))
-    environ = {
+    return {
         "PATH": PATH,
         "HOME": str(place),
         "TMPDIR": str(place),
         "CONTAINERS_CONF": str(place / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),
     }
+
+
+def _serving(place: Path) -> Iterator[Podman]:
+    environ = environ_of(place)
     socket = str(place / "s")
     with open(place / "service.log", "wb") as log:
         service = subprocess.Popen(
@@ -142,7 +147,7 @@ def _serving(place: Path) -> Iterator[Podman]:
 
 def _make_images(engine: Podman, place: Path) -> None:
     """`box`: busybox and nothing else; `server`: the same with a command, a variable and a user's file."""
-    packed = _packed_image(place)
+    packed = pack_image(place)
     engine.command("import", "-", "localhost/box:1", stdin=packed)
     changes = (f"--change={one}" for one in SERVER)
     engine.command("import", *changes, "-", "localhost/server:1", stdin=packed)
@@ -150,7 +155,8 @@ def _make_images(engine: Podman, place: Path) -> None:
     engine.command("build", "--format=docker", "--tag=localhost/checked:1", f"--file={place}/checked", ".")
 
 
-def _packed_image(place: Path) -> bytes:
+def pack_image(place: Path) -> bytes:
+    """Make the files of the image in `place/image`, and a tar file of them."""
     root = place / "image"
     (root / "bin").mkdir(parents=True)
     (root / "tmp").mkdir(mode=0o777)
@@ -193,7 +199,7 @@ def docker() -> Iterator[Docker]:
     try:
         yield from _docker(place)
     finally:
-        _unmount(place)
+        unmount(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -222,7 +228,7 @@ def _docker(place: Path) -> Iterator[Docker]:
                 words = engine.log.read_text().strip().rpartition("\n")[2]
                 pytest.skip(f"dockerd does not run on this machine: {words}")
             time.sleep(0.02)
-        anyio.run(engine.make_images, _packed_image(place))
+        anyio.run(engine.make_images, pack_image(place))
         yield engine
     finally:
         service.terminate()
