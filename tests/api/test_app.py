@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from api.fakes import GPU, SPARE, FakeDaemon, Served, preview, rejection, served, snapshot
@@ -36,6 +37,22 @@ def test_status_of_a_daemon_that_begins_waits_for_its_first_configuration(tmp_pa
         live.portal.call(daemon.become)
         assert asked.result(20)["daemon"]["config"]["generation"] == 4
         live.portal.call(partial(daemon.become, desired=begun, config_state="rejected", addresses={}))
+        assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
+
+
+def test_what_is_told_after_waiting_is_the_state_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "READING", 0.2)
+    daemon = FakeDaemon(state=snapshot(desired=DesiredState()))
+
+    async def silent(after: int) -> int:
+        daemon.state = snapshot(config_state="rejected")
+        await anyio.sleep_forever()
+        return after
+
+    monkeypatch.setattr(daemon, "changed", silent)
+    with served(daemon, tmp_path / "s") as live:
         assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
 
 

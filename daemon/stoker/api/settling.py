@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 
 from stoker.api.facade import DaemonFacade, Snapshot
 from stoker.model.service import ServiceKey
 
+READING = 15.0
+"""Seconds that an answer waits at most for a first configuration: what declares it may be slow to import."""
 PATIENCE = 2.0
-"""Seconds that an answer waits at most."""
+"""Seconds that it then waits at most for addresses to be open."""
 
 
 class Settling:
@@ -21,13 +25,17 @@ class Settling:
     async def settled(self) -> Snapshot:
         """The present state, where a daemon that has just begun has judged its first configuration, before
         which it has no services, and the router listens at the addresses that are told."""
-        count, now = 0, self._facade.snapshot()
-        with anyio.move_on_after(PATIENCE):
-            while _beginning(now) or not self._late.issuperset(now.opening):
-                count = await self._facade.changed(count)
-                now = self._facade.snapshot()
+        await self._until(lambda now: not _beginning(now), READING)
+        await self._until(lambda now: self._late.issuperset(now.opening), PATIENCE)
+        now = self._facade.snapshot()
         self._late = set(now.opening)
         return now
+
+    async def _until(self, so: Callable[[Snapshot], bool], patience: float) -> None:
+        count = 0
+        with anyio.move_on_after(patience):
+            while not so(self._facade.snapshot()):
+                count = await self._facade.changed(count)
 
 
 def _beginning(now: Snapshot) -> bool:

@@ -279,6 +279,7 @@ class Daemon:
             try:
                 await self._configuration.reload()
             except ConfigError:
+                self.facade.past.beat()  # whoever waits for the configuration is told
                 if self._options.stop_on_exit:
                     raise
                 self._systemd.ready("configuration rejected; waiting for a good one")

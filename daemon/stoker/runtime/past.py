@@ -64,6 +64,10 @@ class Past:
         """Return the count of changes once it is larger than `after`."""
         return await self._pulse.after(after)
 
+    def beat(self) -> None:
+        """Something happened that no event tells yet."""
+        self._pulse.beat()
+
     def _observe(self, event: Event) -> None:
         self._pulse.beat()
         self._levels.observe(event)
