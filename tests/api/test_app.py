@@ -19,6 +19,7 @@ from stoker.api.facade import LogFile
 from stoker.api.openapi import ENDPOINTS
 from stoker.model.event import ConfigApplied
 from stoker.model.service import DesiredState
+from stoker.model.state import ObservedState
 
 
 def test_status_and_one_service_of_it(live: Served) -> None:
@@ -26,16 +27,21 @@ def test_status_and_one_service_of_it(live: Served) -> None:
     assert [s["name"] for s in get(live.socket, "/v1/status?service=infer")["services"]] == ["infer"]
 
 
-def test_status_of_a_daemon_that_begins_waits_for_its_first_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("question", [("GET", "/v1/status"), ("POST", "/v1/scale")])
+def test_a_daemon_that_begins_answers_once_its_first_configuration_is_judged(
+    tmp_path: Path, question: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "READING", 3600.0)
     begun = DesiredState()
     daemon = FakeDaemon(state=snapshot(desired=begun))
     with served(daemon, tmp_path / "s") as live, ThreadPoolExecutor() as pool:
-        asked = pool.submit(get, live.socket, "/v1/status")
+        asked = pool.submit(ask, live.socket, *question, {"service": "infer", "replicas": 2})
         while daemon.pulse._next is None and not asked.done():
             time.sleep(0.01)
         assert not asked.done(), "it did not wait"
+        assert ask(live.socket, "GET", "/v1/plugins")[0] == 200
         live.portal.call(daemon.become)
-        assert asked.result(20)["daemon"]["config"]["generation"] == 4
+        assert asked.result(20)[0] == 200
         live.portal.call(partial(daemon.become, desired=begun, config_state="rejected", addresses={}))
         assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
 
@@ -54,6 +60,25 @@ def test_what_is_told_after_waiting_is_the_state_then(
     monkeypatch.setattr(daemon, "changed", silent)
     with served(daemon, tmp_path / "s") as live:
         assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
+
+
+def test_devices_that_nobody_has_seen_yet_are_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "PATIENCE", 3600.0)
+    daemon = FakeDaemon(state=snapshot(observed=ObservedState()))
+    with served(daemon, tmp_path / "s") as live, ThreadPoolExecutor() as pool:
+        asked = pool.submit(get, live.socket, "/v1/devices")
+        while daemon.pulse._next is None and not asked.done():
+            time.sleep(0.01)
+        assert not asked.done(), "it did not wait"
+        live.portal.call(daemon.become)
+        assert [device["uuid"] for device in asked.result(20)["devices"]] == [GPU, SPARE]
+        live.portal.call(partial(daemon.become, observed=ObservedState()))
+        monkeypatch.setattr(settling, "PATIENCE", 0.1)
+        assert get(live.socket, "/v1/devices")["devices"] == []
+        monkeypatch.setattr(settling, "PATIENCE", 3600.0)
+        assert get(live.socket, "/v1/devices")["devices"] == []
 
 
 @pytest.mark.parametrize("question", [("GET", "/v1/status"), ("POST", "/v1/reload")])

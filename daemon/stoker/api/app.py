@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -10,9 +12,13 @@ from starlette.routing import Route
 
 from stoker.api.endpoints import Endpoints
 from stoker.api.facade import DaemonFacade
-from stoker.api.openapi import ENDPOINTS
+from stoker.api.openapi import ENDPOINTS, Endpoint
 from stoker.api.problems import MEDIA_TYPE, plain_problem, problem
 from stoker.errors import StokerError
+
+AT_ONCE = {"openapi", "plugins", "listen", "reexec", "down", "events", "live", "history", "routes", "reload"}
+"""What of /v1/ a daemon that has just begun answers before it knows its services."""
+_Answer = Callable[[Request], Awaitable[Response]]
 
 
 def build(facade: DaemonFacade) -> Starlette:
@@ -20,7 +26,7 @@ def build(facade: DaemonFacade) -> Starlette:
     endpoints = Endpoints(facade)
     app = Starlette(
         routes=[
-            Route(entry.path, getattr(endpoints, entry.name), methods=[entry.method], name=entry.name)
+            Route(entry.path, _answer(endpoints, entry), methods=[entry.method], name=entry.name)
             for entry in ENDPOINTS
         ],
         exception_handlers={StokerError: _stoker_error, HTTPException: _http_error, Exception: _bug},
@@ -28,6 +34,18 @@ def build(facade: DaemonFacade) -> Starlette:
     app.router.redirect_slashes = False  # a path is what it is; a redirect would name a host of the sender's
     app.state.closing = endpoints.closing
     return app
+
+
+def _answer(endpoints: Endpoints, entry: Endpoint) -> _Answer:
+    answer: _Answer = getattr(endpoints, entry.name)
+    if entry.name in AT_ONCE or not entry.path.startswith("/v1/"):
+        return answer
+
+    async def once_begun(request: Request) -> Response:
+        await endpoints.settling.begun()
+        return await answer(request)
+
+    return once_begun
 
 
 async def _stoker_error(request: Request, error: Exception) -> Response:

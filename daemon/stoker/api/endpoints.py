@@ -34,14 +34,15 @@ _BODIES = {endpoint.name: endpoint.body for endpoint in ENDPOINTS}
 
 
 class Endpoints:
-    """The answers of one daemon. `closing` is set when it ends, so that endless answers end too."""
+    """The answers of one daemon. `closing` is set when it ends, so that endless answers end too;
+    `settling` is what others wait for when it begins."""
 
     def __init__(self, facade: DaemonFacade) -> None:
         self.closing = anyio.Event()
         self._facade = facade
         self._feed = Feed(facade)
         self._page = Page()
-        self._settling = Settling(facade)
+        self.settling = Settling(facade)
 
     # --- reading ---
 
@@ -78,7 +79,7 @@ class Endpoints:
 
     async def status(self, request: Request) -> Response:
         """The pool table."""
-        snapshot = await self._settling.settled()
+        snapshot = await self.settling.settled()
         name = request.query_params.get("service")
         return JSONResponse(
             documents.status_document(snapshot, resolve_service(snapshot, name) if name else None)
@@ -201,7 +202,7 @@ class Endpoints:
         """Live overrides on."""
         values = requests.mapping(await self._body(request, "set_values"), "values")
         await self._facade.set_override(values)
-        await self._settling.settled()
+        await self.settling.settled()
         return _done(f"set {', '.join(values)}")
 
     async def unset_values(self, request: Request) -> Response:
@@ -210,7 +211,7 @@ class Endpoints:
         if not paths:
             raise BadRequestError("the field 'paths' must name at least one path")
         await self._facade.unset_override(paths)
-        await self._settling.settled()
+        await self.settling.settled()
         return _done(f"unset {', '.join(paths)}")
 
     async def restart(self, request: Request) -> Response:
@@ -271,7 +272,7 @@ class Endpoints:
         """The files, read again."""
         await self._body(request, "reload")
         await self._facade.reload()
-        generation = (await self._settling.settled()).desired.generation
+        generation = (await self.settling.settled()).desired.generation
         return _done(f"config generation {generation} in force", generation=generation)
 
     async def reexec(self, request: Request) -> Response:
