@@ -2,10 +2,10 @@
 
     python tests/bench/bench_ray.py [--replicas 20] [--rounds 5]
 
-A bare actor is done when it answers its first call, a replica when its command runs below its guard. Rounds
-alternate, so that both see the same machine; what is told is the median of the rounds' own ratios. The first
-round is not counted: Ray has worker processes ready for the first program that joins a cluster, and for no
-other. The cluster is made for it, on loopback.
+A bare actor is done when it answers its first call, a replica when its command runs below its guard. Each
+round has both, in turns first, and each begins when no actor of the one before is left; what is told is the
+median of the rounds' own ratios. The first round is not counted: Ray has worker processes ready for the first
+program that joins a cluster, and for no other. The cluster is made for it, on loopback.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,8 @@ from stoker.plugin.ports import PluginContext, StartRequest
 from stoker_ray.driver import RayDriver
 
 CONFTEST = Path(__file__).parent.parent / "plugins/ray/conftest.py"
+LONGEST = 120.0
+"""Seconds that one side of a round may take."""
 BARE = """
 import json, os, sys, time
 out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -47,8 +49,8 @@ for line in sys.stdin:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replicas", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--replicas", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     spec = importlib.util.spec_from_file_location("ray_conftest", CONFTEST)
     assert spec is not None
@@ -71,24 +73,47 @@ async def compare(cluster, replicas: int, rounds: int) -> None:
         context = PluginContext(instance="bench", state_dir=place, runtime_dir=place, options=options)
         async with aclosing(RayDriver(context)) as driver:
             await driver.find()
-            for _ in range(rounds + 1):
+
+            async def theirs_once() -> float:
                 peer.stdin.write(f"{replicas}\n")
                 peer.stdin.flush()
-                theirs.append(json.loads(peer.stdout.readline()))
-                await anyio.sleep(3)
+                took = await anyio.to_thread.run_sync(peer.stdout.readline, abandon_on_cancel=True)
+                return json.loads(took)
+
+            async def ours_once() -> float:
                 began = time.perf_counter()
                 handles = await start_all(driver, replicas, place)
-                ours.append(time.perf_counter() - began)
+                took = time.perf_counter() - began
                 for handle in handles:
                     await driver.kill(handle)
                     await driver.wait(handle)
-                await anyio.sleep(3)
+                return took
+
+            for number in range(rounds + 1):
+                sides = [(theirs_once, theirs), (ours_once, ours)]
+                for once, told in sides if number % 2 else reversed(sides):
+                    with anyio.fail_after(LONGEST):
+                        told.append(await once())
+                        while actors_of(cluster):
+                            await anyio.sleep(0.1)
+                print(f"round {number}: replicas {ours[-1]:.2f} s, bare {theirs[-1]:.2f} s", file=sys.stderr)
         peer.stdin.close()
     ours, theirs = ours[1:], theirs[1:]
     a, b = statistics.median(ours), statistics.median(theirs)
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     print(f"{replicas} replicas {a:.2f} s, {replicas} bare actors {b:.2f} s (medians of {rounds} rounds)")
     print(f"ratio {statistics.median(ratios):.2f}, by round {', '.join(f'{one:.2f}' for one in ratios)}")
+
+
+def actors_of(cluster) -> int:
+    """Processes of that cluster that are actors, and not workers that wait to become one."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            title = (path / "cmdline").read_bytes().rstrip(b"\0")
+            if title.startswith(b"ray::") and not title.endswith((b"IDLE", b"Agent")):
+                found += cluster.environ["RAY_TMPDIR"].encode() in (path / "environ").read_bytes()
+    return found
 
 
 async def start_all(driver: RayDriver, count: int, place: str) -> list:
