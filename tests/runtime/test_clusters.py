@@ -55,6 +55,31 @@ def test_services_of_a_cluster_share_the_cluster_and_the_others_the_box() -> Non
     assert "which ray does not have" in targets(budget, wanting(far("chat", gpu=1)), 9)["chat"][1]
 
 
+def test_what_a_cluster_counts_by_names_of_its_own_is_shared_as_well() -> None:
+    nodes = (
+        Node(address="10.0.0.1", cpu=64, custom={"vram_mib": 24000}),
+        Node(address="10.0.0.2", cpu=64, custom={"vram_mib": 8000}),
+        Node(address="10.0.0.3", custom={"vram_mib": 80000, "fpga": 1}, alive=False),
+    )
+    assert room_of(nodes).custom == (("fpga", 0), ("vram_mib", 32000))
+    budget = BoxBudget(Amount(cpu=1, memory=math.inf), lambda: {"ray": room_of(nodes)})
+
+    def takes(spec: ServiceSpec, name: str, amount: float) -> ServiceSpec:
+        assert spec.elsewhere is not None
+        return replace(spec, elsewhere=replace(spec.elsewhere, custom=((name, amount),)))
+
+    chat = takes(far("chat"), "vram_mib", 8000)
+    found = targets(budget, wanting(chat, takes(far("infer", priority=10), "vram_mib", 12000)), 2)
+    assert {name: count for name, (count, _) in found.items()} == {"infer": 2, "chat": 1}
+    assert "wants 2, has 1: 8000 of vram_mib short, held by infer (priority 10)" in found["chat"][1]
+    lost = targets(budget, wanting(takes(far("lost"), "fpga", 1)), 2)["lost"]
+    assert lost[0] == 0
+    assert "2 of fpga short, which ray does not have" in lost[1]
+    assert targets(budget, wanting(takes(far("odd"), "unheard-of", 1)), 2)["odd"] == (2, "load")
+    unknown = BoxBudget(Amount(cpu=1, memory=math.inf))
+    assert targets(unknown, wanting(chat), 9)["chat"] == (9, "load")
+
+
 def test_of_a_cluster_that_is_not_known_nothing_is_counted() -> None:
     budget = BoxBudget(Amount(cpu=1, memory=math.inf))
     assert targets(budget, wanting(far("chat", gpu=1, cpu=4)), 9)["chat"] == (9, "load")

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from stoker.decide.claims import Amount, Claim, Ledger
+from stoker.decide.claims import THINGS, Amount, Claim, Ledger
 from stoker.model.quantity import format_bytes
 from stoker.model.service import ServiceKey
 
@@ -143,14 +143,14 @@ def overcommitted(box: Amount, claims: Sequence[Claim]) -> str:
     left = box
     for claim in claims:
         left = left.minus(claim.each.times(claim.least))
-    for name in ("devices", "cpu", "memory"):
-        if getattr(left, name) < -1e-9:
+    for name in THINGS:
+        if left.of(name) < -1e-9:
             parts = [
-                f"{claim.service} {claim.least} x {_quantity(name, getattr(claim.each, name))}"
+                f"{claim.service} {claim.least} x {_quantity(name, claim.each.of(name))}"
                 for claim in claims
-                if claim.least and getattr(claim.each, name)
+                if claim.least and claim.each.of(name)
             ]
-            has = _quantity(name, getattr(box, name))
+            has = _quantity(name, box.of(name))
             return f"min_replicas do not fit: the box has {has}, and {', '.join(parts)} are guaranteed"
     return ""
 
@@ -276,9 +276,9 @@ def _reason(work: Ledger, claim: Claim) -> str:
         for amount, service, other in holders[:2]
         if amount
     ]
-    ever = not name or getattr(claim.each, name) <= getattr(work.box, name)
+    ever = not name or claim.each.of(name) <= work.box.of(name)
     by = f", held by {' and '.join(held)}" if held and ever else f", which {work.name} does not have"
-    short = _quantity(name, getattr(claim.each, name) * (wants - has)) if name else "room"
+    short = _quantity(name, claim.each.of(name) * (wants - has)) if name else "room"
     needed = claim.tier("need")
     needs = f" (needs {needed})" if needed < wants else ""
     return f"wants {wants}{needs}, has {has}: {short} short{by}"
@@ -287,5 +287,7 @@ def _reason(work: Ledger, claim: Claim) -> str:
 def _quantity(name: str, amount: float) -> str:
     if name == "memory":
         return format_bytes(amount)
+    if name not in THINGS:
+        return f"{amount:g} of {name}"
     word = {"devices": "GPU", "cpu": "core"}[name]
     return f"{amount:g} {word}" + ("" if amount == 1 else "s")

@@ -8,27 +8,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stoker.model.load import Decision
 from stoker.model.service import ServiceKey, ServiceSpec
 
 ANY = ""
 """The kind of all devices where none are told apart."""
+THINGS = ("devices", "cpu", "memory")
+"""What every box has."""
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """A part of the box, or all of it: devices (shares count as such), cores, bytes. May be infinite."""
+    """A part of the box, or all of it: devices (shares count as such), cores, bytes. May be infinite.
+    `custom`: what a cluster counts by names of its own; of a name that it does not know there is no end."""
 
     devices: float = 0.0
     cpu: float = 0.0
     memory: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
+
+    def of(self, name: str) -> float:
+        """How much of one thing."""
+        if name in THINGS:
+            return float(getattr(self, name))
+        return dict(self.custom).get(name, 0.0)
 
     def times(self, count: int) -> Amount:
         """That of so many replicas."""
-        return Amount(devices=self.devices * count, cpu=self.cpu * count, memory=self.memory * count)
+        return Amount(
+            devices=self.devices * count,
+            cpu=self.cpu * count,
+            memory=self.memory * count,
+            custom=self.custom and tuple((name, amount * count) for name, amount in self.custom),
+        )
 
     def minus(self, other: Amount) -> Amount:
         """What is left."""
@@ -36,12 +51,17 @@ class Amount:
             devices=self.devices - other.devices,
             cpu=self.cpu - other.cpu,
             memory=self.memory - other.memory,
+            custom=self.custom and tuple((name, amount - other.of(name)) for name, amount in self.custom),
         )
 
     def lacks(self, other: Amount) -> str:
         """The first thing of which there is not enough for `other`, "" if it fits."""
-        for name in ("devices", "cpu", "memory"):
+        for name in THINGS:
             if getattr(other, name) > 0 and getattr(other, name) > getattr(self, name) + _EPSILON:
+                return name
+        for name, amount in self.custom if other.custom else ():
+            wanted = other.of(name)
+            if wanted > 0 and wanted > amount + _EPSILON:
                 return name
         return ""
 
@@ -91,7 +111,7 @@ class Ledger:
         self.name = "the box"
         self.granted = {claim.service: 0 for claim in claims}
         self._devices = dict(kinds) if kinds is not None else {ANY: box.devices}
-        self._rest = Amount(devices=math.inf, cpu=box.cpu, memory=box.memory)
+        self._rest = replace(box, devices=math.inf)
         self._taken: dict[ServiceKey, list[dict[str, float]]] = {claim.service: [] for claim in claims}
 
     def lacks(self, claim: Claim) -> str:
@@ -132,7 +152,7 @@ class Ledger:
     def held(self, claim: Claim, name: str, among: Claim) -> float:
         """How much of a thing it was given; of devices only those that `among` could use."""
         if name != "devices":
-            return self.granted[claim.service] * float(getattr(claim.each, name))
+            return self.granted[claim.service] * claim.each.of(name)
         kinds = among.takes or {ANY: 0.0}
         return sum(
             amount for given in self._taken[claim.service] for kind, amount in given.items() if kind in kinds
@@ -170,7 +190,12 @@ class Ledger:
 def each_of(spec: ServiceSpec) -> Amount:
     """What one replica of it takes."""
     resources = spec.resources
-    return Amount(devices=resources.gpu, cpu=resources.cpu or 0.0, memory=float(resources.memory or 0))
+    return Amount(
+        devices=resources.gpu,
+        cpu=resources.cpu or 0.0,
+        memory=float(resources.memory or 0),
+        custom=spec.elsewhere.custom if spec.elsewhere is not None else (),
+    )
 
 
 def guarantee_of(spec: ServiceSpec, takes: Mapping[str, float] | None = None) -> Claim:

@@ -61,12 +61,14 @@ class Clusters:
 
 
 def room_of(nodes: Sequence[Node]) -> Amount:
-    """What those that are alive have together. Pure."""
+    """What those that are alive have together; of what only others had there is nothing. Pure."""
     alive = [node for node in nodes if node.alive]
+    names = sorted({name for node in nodes for name in node.custom})
     return Amount(
         devices=sum(node.gpus for node in alive),
         cpu=sum(node.cpu for node in alive),
         memory=float(sum(node.memory for node in alive)),
+        custom=tuple((name, sum(node.custom.get(name, 0.0) for node in alive)) for name in names),
     )
 
 
