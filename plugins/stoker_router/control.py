@@ -1,10 +1,11 @@
 """The daemon's door: JSON lines over a unix socket. One request, one answer; facts are pushed in between.
 
-    > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 1, "pid": 9, "instance": "x"}
+    > {"op": "hello", "instance": "x"}           < {"op": "hello", "version": 2, "pid": 9, "instance": "x"}
     > {"op": "apply", "id": 7, "routes": [...], "doors": [...]}
                                                  < {"op": "applied", "id": 7}
     > {"op": "inherit", "id": 8, "path": "..."}  < {"op": "applied", "id": 8}; what is sent to who connects to
                                                  that unix socket, an open address, is for the next table
+    > {"op": "sample", "id": 9}                < {"op": "applied", "id": 9}, after samples up to now
     > {"op": "stop", "grace": 10, "patience": 0} < (the connection closes at the end)
     < {"op": "sample" | "demand" | "drained" | "bound" | "trouble", ...}
     > {"op": "record", "instance": "x", "services": ["a/b"]}
@@ -102,6 +103,9 @@ class Session(asyncio.Protocol):
                     self._hello(request)
                 case "apply":
                     self._apply(request)
+                case "sample":
+                    self._program.reports.resume()
+                    self.push({"op": "applied", "id": request["id"]})
                 case "stop":
                     self._program.stop(float(request["grace"]), float(request.get("patience", 0.0)))
                 case "record":

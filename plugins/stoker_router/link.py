@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -44,6 +44,39 @@ STOP_PATIENCE = 5.0
 """Seconds beyond the grace after which a program that was told to stop is killed."""
 
 
+class Asked:
+    """Callers who wait for the program's word, by serial number."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._waiting: dict[int, anyio.Event] = {}
+
+    def more(self) -> tuple[int, anyio.Event]:
+        """A new number, and what is set when its answer is there."""
+        self._last += 1
+        done = self._waiting[self._last] = anyio.Event()
+        return self._last, done
+
+    @contextmanager
+    def one(self) -> Iterator[tuple[int, anyio.Event]]:
+        """Likewise, for a caller who may give up."""
+        serial, done = self.more()
+        try:
+            yield serial, done
+        finally:
+            self._waiting.pop(serial, None)
+
+    def answer(self, serial: int) -> None:
+        """The program has answered."""
+        if done := self._waiting.pop(serial, None):
+            done.set()
+
+    def answer_all(self) -> None:
+        """There is no program any more."""
+        for serial in list(self._waiting):
+            self.answer(serial)
+
+
 class ProgramLink:
     """The `Router` of this plugin (see `stoker.plugin.ports.Router`). The program outlives it: cancelling
     `run` leaves it serving, and the next link finds it by its socket."""
@@ -58,9 +91,7 @@ class ProgramLink:
         """The newest. None: a daemon that knows nothing yet must not empty a serving router's table."""
         self._ports: dict[ServiceKey, tuple[str, int]] = {}
         self._channel: Channel | None = None
-        self._serial = 0
-        self._waiting: dict[int, anyio.Event] = {}
-        """Callers of `apply` who wait for the program's word, by the serial number of their table."""
+        self._asked = Asked()
         self._stopped = False
         self._bridge = Bridge(context)
         """Over the end of a program: its listening sockets stay open."""
@@ -131,6 +162,13 @@ class ProgramLink:
             return
         await done.wait()
 
+    async def measure(self) -> None:
+        """See stoker.plugin.ports.MeasuringRouter."""
+        if self._channel is not None:
+            with self._asked.one() as (serial, done), suppress(ChannelClosed):
+                await self._channel.send({"op": "sample", "id": serial})
+                await done.wait()
+
     async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """See stoker.plugin.ports.RecordingRouter."""
         async with aclosing(_told(self._context, {"op": "record", "services": list(services)})) as messages:
@@ -182,9 +220,8 @@ class ProgramLink:
     async def _give(self, channel: Channel, fd: int) -> None:
         try:
             with giving(f"{launch.control_path(self._context)}.give", GIVE_PATIENCE) as door:
-                self._serial += 1
-                done = self._waiting[self._serial] = anyio.Event()
-                await channel.send({"op": "inherit", "id": self._serial, "path": door.getsockname()})
+                serial, done = self._asked.more()
+                await channel.send({"op": "inherit", "id": serial, "path": door.getsockname()})
                 await anyio.to_thread.run_sync(send_to_next, door, fd)
                 await done.wait()
         except (ChannelClosed, OSError) as error:
@@ -277,9 +314,7 @@ class ProgramLink:
                 tasks.cancel_scope.cancel()
         finally:
             self._channel = None
-            for event in self._waiting.values():
-                event.set()
-            self._waiting.clear()
+            self._asked.answer_all()
 
     async def _listen(self, channel: Channel, events: RouterEvents) -> None:
         try:
@@ -301,11 +336,10 @@ class ProgramLink:
 
     async def _send_table(self, channel: Channel, table: RoutingTable) -> anyio.Event:
         """Send it; the event is set when it is in force. Raises ChannelClosed."""
-        self._serial += 1
-        done = self._waiting[self._serial] = anyio.Event()
+        serial, done = self._asked.more()
         message = {
             "op": "apply",
-            "id": self._serial,
+            "id": serial,
             "routes": encode_table(table, self._ports),
             "doors": encode_doors(table),
         }
@@ -333,18 +367,13 @@ class ProgramLink:
                     "" if name[:1] == "@" else name, f"front door: {said}" if name[:1] == "@" else said
                 )
             case "applied":
-                self._answered(message["id"])
+                self._asked.answer(message["id"])
             case "error":
-                self._answered(message["id"])
+                self._asked.answer(message["id"])
                 events.trouble(
                     "",
                     f"a bug, to be reported: the router refused what its daemon said: {message['message']}",
                 )
-
-    def _answered(self, serial: int) -> None:
-        waiting = self._waiting.pop(serial, None)
-        if waiting is not None:
-            waiting.set()
 
 
 async def _told(context: PluginContext, wish: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:

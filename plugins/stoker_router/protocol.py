@@ -1,6 +1,6 @@
 """What both sides of the control socket know. Imports nothing: the program loads it at start."""
 
-VERSION = 1
+VERSION = 2
 """Of the control protocol; changes when an older program could not serve a newer daemon."""
 
 SOCKETS_PER_MESSAGE = 64

@@ -51,7 +51,7 @@ class Reports:
         """Who collects spans, if anybody does."""
 
     def resume(self) -> None:
-        """A daemon listens (again): tell it the load at once."""
+        """A daemon listens (again), or asks: tell it the load at once."""
         self._tick()
 
     def forget(self, service: Service) -> None:

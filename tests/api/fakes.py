@@ -179,6 +179,7 @@ class FakeDaemon:
     preview_of: PlanPreview | None = None
     past: dict[str, ServiceHistory] = field(default_factory=past)
     pulse: Pulse = field(default_factory=Pulse)
+    measured: int = 0
     _changed: anyio.Event | None = None
 
     def snapshot(self) -> Snapshot:
@@ -264,6 +265,9 @@ class FakeDaemon:
 
     async def changed(self, after: int) -> int:
         return await self.pulse.after(after)
+
+    async def measure(self) -> None:
+        self.measured += 1
 
     async def listen(self, address: str) -> str:
         self._note("listen", address)

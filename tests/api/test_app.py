@@ -62,6 +62,12 @@ def test_what_is_told_after_waiting_is_the_state_then(
         assert get(live.socket, "/v1/status")["daemon"]["config"]["state"] == "rejected"
 
 
+@pytest.mark.parametrize("question", ["/v1/status", "/metrics", "/v1/explain?of=infer"])
+def test_load_is_told_up_to_now(live: Served, daemon: FakeDaemon, question: str) -> None:
+    assert ask(live.socket, "GET", question)[0] == 200
+    assert daemon.measured == 1
+
+
 def test_devices_that_nobody_has_seen_yet_are_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

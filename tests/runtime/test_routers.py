@@ -139,6 +139,24 @@ async def test_each_router_hears_of_its_own_services_only() -> None:
     assert [part.stopped for part in parts.values()] == [3.0, 3.0]
 
 
+class Measuring(Part):
+    """One that can be asked for its load."""
+
+    async def measure(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.events.sample(LoadSample(service="x/a", start=0, end=1, arrivals=3))
+
+
+async def test_routers_that_can_be_asked_for_the_load_are() -> None:
+    parts = {"a": Measuring("a"), "b": Part("b")}
+    routers = Routers(make=lambda name: parts[name], choose=lambda service: service[-1])
+    async with running(routers) as heard:
+        await routers.apply(table("x/a", "y/b"))
+        await until(lambda: bool(parts["a"].tables and parts["b"].tables))
+        await routers.measure()
+        assert heard.said == [("sample", "x/a", "3")]
+
+
 class Doorkeeper(Part):
     opens_doors = True
 

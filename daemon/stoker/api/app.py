@@ -18,6 +18,8 @@ from stoker.errors import StokerError
 
 AT_ONCE = {"openapi", "plugins", "listen", "reexec", "down", "events", "live", "history", "routes", "reload"}
 """What of /v1/ a daemon that has just begun answers before it knows its services."""
+OF_LOAD = {"status", "metrics", "explain"}
+"""What tells the load, up to the moment it is asked."""
 _Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -26,7 +28,7 @@ def build(facade: DaemonFacade) -> Starlette:
     endpoints = Endpoints(facade)
     app = Starlette(
         routes=[
-            Route(entry.path, _answer(endpoints, entry), methods=[entry.method], name=entry.name)
+            Route(entry.path, _answer(facade, endpoints, entry), methods=[entry.method], name=entry.name)
             for entry in ENDPOINTS
         ],
         exception_handlers={StokerError: _stoker_error, HTTPException: _http_error, Exception: _bug},
@@ -36,16 +38,18 @@ def build(facade: DaemonFacade) -> Starlette:
     return app
 
 
-def _answer(endpoints: Endpoints, entry: Endpoint) -> _Answer:
+def _answer(facade: DaemonFacade, endpoints: Endpoints, entry: Endpoint) -> _Answer:
     answer: _Answer = getattr(endpoints, entry.name)
-    if entry.name in AT_ONCE or not entry.path.startswith("/v1/"):
-        return answer
+    waits = entry.path.startswith("/v1/") and entry.name not in AT_ONCE
 
-    async def once_begun(request: Request) -> Response:
-        await endpoints.settling.begun()
+    async def prepared(request: Request) -> Response:
+        if waits:
+            await endpoints.settling.begun()
+        if entry.name in OF_LOAD:
+            await facade.measure()
         return await answer(request)
 
-    return once_begun
+    return prepared
 
 
 async def _stoker_error(request: Request, error: Exception) -> Response:

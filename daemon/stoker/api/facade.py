@@ -166,6 +166,10 @@ class DaemonFacade(Protocol):
         """Return the count of changes as soon as it is larger than `after`: anything folded or measured."""
         ...
 
+    async def measure(self) -> None:
+        """Have the load up to now in the next snapshot; otherwise it may be a second old."""
+        ...
+
     async def listen(self, address: str) -> str:
         """Open the API on TCP at HOST:PORT until the daemon ends, for those who hold its token. Returns the
         address with the port that was given. Raises StokerError."""

@@ -286,6 +286,16 @@ class SeveralRouter(Router, Protocol):
 
 
 @runtime_checkable
+class MeasuringRouter(Router, Protocol):
+    """A router that can be asked for its load, which otherwise comes in its own time."""
+
+    async def measure(self) -> None:
+        """Return when the events were given samples of all that has happened until now; without a program
+        at once."""
+        ...
+
+
+@runtime_checkable
 class RecordingRouter(Router, Protocol):
     """A router that can also tell each request as it ends."""
 

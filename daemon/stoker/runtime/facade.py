@@ -189,6 +189,11 @@ class Facade:
         """Return once anything was folded in or measured after that count."""
         return await self.past.changed(after)
 
+    async def measure(self) -> None:
+        """Have the routers tell the load up to now."""
+        if self.router is not None:
+            await self.past.asking.ask(self.router.measure)
+
     async def listen(self, address: str) -> str:
         """Open the API on TCP; raises StokerError."""
         return await self.whole.doors.listen(address)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+
+import anyio
 
 from stoker.api.facade import ServiceTotals
 from stoker.model.event import Event, Notice, ReplicaDrained
@@ -12,6 +14,11 @@ from stoker.model.load import LoadSample
 from stoker.model.service import ServiceKey
 from stoker.model.state import ObservedState
 from stoker.runtime.autoscaler import Autoscaler
+
+APART = 0.05
+"""Seconds between two measurements that were asked for."""
+PATIENCE = 0.5
+"""Seconds that routers get for one; without an answer the newest one that came by itself has to do."""
 
 
 @dataclass(slots=True)
@@ -88,3 +95,22 @@ class RouterLink:
             )
             for key, found in self._totals.items()
         }
+
+
+class Asking:
+    """Has the load measured up to now for those who ask; who asks while another does shares the answer."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+        self._at = float("-inf")
+
+    async def ask(self, measure: Callable[[], Awaitable[None]]) -> None:
+        """Return when what happened before this call is measured, or cannot be had just now."""
+        asked = anyio.current_time()
+        async with self._lock:
+            if self._at > asked:
+                return
+            await anyio.sleep(max(0.0, self._at + APART - anyio.current_time()))
+            self._at = anyio.current_time()
+            with anyio.move_on_after(PATIENCE):
+                await measure()

@@ -13,7 +13,7 @@ from stoker.model.service import ServiceKey
 from stoker.runtime.autoscaler import Autoscaler
 from stoker.runtime.control import ControlLoop
 from stoker.runtime.history import LevelHistory, load_points
-from stoker.runtime.measure import RouterLink
+from stoker.runtime.measure import Asking, RouterLink
 from stoker.runtime.noted import Noted
 from stoker.runtime.pulse import Pulse
 from stoker.runtime.startup_times import StartupTimes
@@ -32,6 +32,7 @@ class Past:
     ) -> None:
         self.startups = startups
         self.noted = Noted()
+        self.asking = Asking()
         self._control = control
         self._autoscaler = autoscaler
         self._pulse = pulse

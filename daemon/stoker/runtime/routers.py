@@ -26,6 +26,7 @@ from stoker.plugin.ports import (
     DoorRouter,
     HandingRouter,
     InnerRouter,
+    MeasuringRouter,
     RecordingRouter,
     Router,
     RouterEvents,
@@ -124,6 +125,13 @@ class Routers:
         async with anyio.create_task_group() as tasks:
             for member in self._members.values():
                 tasks.start_soon(member.router.stop, grace)
+
+    async def measure(self) -> None:
+        """See stoker.plugin.ports.MeasuringRouter. Those that cannot tell in their own time."""
+        async with anyio.create_task_group() as tasks:
+            for member in self._members.values():
+                if isinstance(member.router, MeasuringRouter):
+                    tasks.start_soon(member.router.measure)
 
     async def record(self, services: Sequence[ServiceKey]) -> AsyncGenerator[Sequence[RequestRecord], None]:
         """See stoker.plugin.ports.RecordingRouter. Refused where one of them has a router that cannot."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
 from plugins.router.harness import (
@@ -17,6 +18,7 @@ from plugins.router.harness import (
     get,
     linked,
     post,
+    program,
     together,
     until,
     worker,
@@ -192,6 +194,21 @@ async def test_nothing_is_lost_while_no_daemon_listens(fresh: PluginContext) -> 
             await second.settled(10)
             contiguous(second.facts.samples)
             assert balanced(second.facts)
+
+
+async def test_who_asks_is_told_the_load_up_to_now(fresh: PluginContext) -> None:
+    with program(fresh, "--sample-every", "3600"):
+        async with worker() as w, linked(fresh) as router:
+            port = await router.route(w.route(2))
+            for count in (3, 6):
+                for _ in range(3):
+                    await get(port)
+                with anyio.fail_after(60):
+                    await router.link.measure()
+                assert router.facts.total("completions") == count
+            assert router.facts.troubles == []
+    with anyio.fail_after(60):
+        await router.link.measure()  # there is no program any more
 
 
 async def test_a_new_daemon_hears_at_once_of_those_who_wait(fresh: PluginContext) -> None:
