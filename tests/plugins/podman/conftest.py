@@ -48,6 +48,7 @@ class Podman:
 
     socket: str
     environ: dict[str, str]
+    inside: tuple[str, ...] = ()
 
     def command(self, *words: str, stdin: bytes | None = None) -> str:
         done = subprocess.run(
@@ -170,10 +171,12 @@ def pack_image(place: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Docker:
-    """A dockerd that listens on `socket`; its words are in `log`."""
+    """A dockerd that listens on `socket`; its words are in `log`. `inside`: before a command that is to run
+    in the network of its own that it has."""
 
     socket: str
     log: Path
+    inside: tuple[str, ...] = ()
 
     def volumes(self) -> list[str]:
         engine = Engine(self.socket, "", name="docker", remedy="")
@@ -192,42 +195,59 @@ class Docker:
 @pytest.fixture(scope="session")
 def docker() -> Iterator[Docker]:
     """A dockerd of the tests' own. Without a bridge: that would be one of the machine's."""
+    yield from _own_docker("--bridge=none", "--iptables=false", "--ip6tables=false")
+
+
+@pytest.fixture(scope="session")
+def bridged_docker() -> Iterator[Docker]:
+    """One with a bridge, in a network of its own."""
+    missing = [
+        one for one in ("unshare", "nsenter", "ip", "iptables") if shutil.which(one, path=PATH) is None
+    ]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed here")
+    alone = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    yield from _own_docker(before=alone)
+
+
+def _own_docker(*options: str, before: tuple[str, ...] = ()) -> Iterator[Docker]:
     missing = [one for one in ("dockerd", "busybox") if shutil.which(one) is None]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"{' and '.join(missing)} not installed here" if missing else "dockerd is run by root")
     place = Path(tempfile.mkdtemp(prefix="dk", dir=os.environ.get("TMPDIR", "/tmp")))
     try:
-        yield from _docker(place)
+        yield from _docker(place, options, before)
     finally:
         unmount(place)
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _docker(place: Path) -> Iterator[Docker]:
+def _docker(place: Path, options: tuple[str, ...], before: tuple[str, ...]) -> Iterator[Docker]:
     """NVIDIA's hook, which dockerd looks for when it starts, is one that does nothing."""
     hook = place / "hooks" / "nvidia-container-runtime-hook"
     hook.parent.mkdir()
     hook.write_text("#!/bin/sh\n")
     hook.chmod(0o755)
     files = min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    engine = Docker(str(place / "s"), place / "log")
+    socket, log_path = str(place / "s"), place / "log"
     command = [
-        "dockerd", f"--host=unix://{engine.socket}", f"--data-root={place}/root", f"--exec-root={place}/exec",
-        f"--pidfile={place}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false",
-        f"--default-ulimit=nofile={files}:{files}",
+        *before, "dockerd", f"--host=unix://{socket}", f"--pidfile={place}/pid", f"--data-root={place}/root",
+        f"--exec-root={place}/exec", f"--default-ulimit=nofile={files}:{files}", *options,
     ]  # fmt: skip
     environ = {"PATH": f"{hook.parent}:{PATH}", "HOME": str(place), "TMPDIR": str(place)}
-    with open(engine.log, "wb") as log:
+    with open(log_path, "wb") as log:
         service = subprocess.Popen(
             command, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
     try:
         until = time.monotonic() + 3 * PATIENCE
-        while not os.path.exists(engine.socket):
+        while not os.path.exists(socket):
             if service.poll() is not None or time.monotonic() > until:
-                words = engine.log.read_text().strip().rpartition("\n")[2]
+                words = log_path.read_text().strip().rpartition("\n")[2]
                 pytest.skip(f"dockerd does not run on this machine: {words}")
             time.sleep(0.02)
+        inside = ("nsenter", f"--net=/proc/{service.pid}/ns/net") if before else ()
+        engine = Docker(socket, log_path, inside)
         anyio.run(engine.make_images, pack_image(place))
         yield engine
     finally:
@@ -247,6 +267,8 @@ class Sort:
 
 @pytest.fixture(params=["podman", "docker"])
 def sort(request: pytest.FixtureRequest) -> Sort:
+    """`bridged_docker` is for those that ask for it."""
     engine = request.getfixturevalue(request.param)
-    options = {"socket": engine.socket} | ({"nproc": 16384} if request.param == "podman" else {})
-    return Sort(request.param, f"stoker_podman.driver:{request.param.title()}Driver", options, engine)
+    name = request.param.removeprefix("bridged_")
+    options = {"socket": engine.socket} | ({"nproc": 16384} if name == "podman" else {})
+    return Sort(name, f"stoker_podman.driver:{name.title()}Driver", options, engine)
