@@ -70,6 +70,9 @@ class Engine:
         self, method: str, path: str, take: Callable[[bytes], None], body: Any = None, **query: str
     ) -> None:
         """Hand the body of the answer on as it comes. Raises EngineError, EngineLostError."""
+        if "://" in self.socket:
+            message = f"is no unix socket of this box, and {self._name} of another box is not for workers"
+            raise EngineLostError(f"{self.socket} {message}; use unix:///PATH")
         answer = _Answer(take)
         target = (
             self._prefix

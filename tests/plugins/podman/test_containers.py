@@ -259,9 +259,15 @@ async def test_containers_of_an_engine_that_is_away_are_held(
 
 
 async def test_an_engine_that_is_not_there_is_told(bench: Bench, sort) -> None:
-    options, bench.options = bench.options, {"socket": str(bench.directory / "nobody")}
-    async with aclosing(bench.driver()) as driver:
-        with pytest.raises(WorkerError, match=rf"cannot reach {sort.name} at .*nobody") as caught:
-            await driver.start(in_image(bench, "true"))
-    assert not caught.value.permanent
+    options = bench.options
+    words = {
+        f"{bench.directory}/nobody": rf"cannot reach {sort.name} at .*nobody",
+        "tcp://10.0.0.1:2375": r"tcp://10\.0\.0\.1:2375 is no unix socket of this box",
+    }
+    for socket, said in words.items():
+        bench.options = {"socket": socket}
+        async with aclosing(bench.driver()) as driver:
+            with pytest.raises(WorkerError, match=said) as caught:
+                await driver.start(in_image(bench, "true"))
+        assert not caught.value.permanent
     bench.options = options
