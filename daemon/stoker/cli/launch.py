@@ -265,4 +265,5 @@ def _last_words(log: Path, start: int) -> str:
     with log.open("rb") as output:
         output.seek(start)
         text = output.read()[-4000:].decode("utf-8", "replace")
+    text = "".join(dict.fromkeys(text.splitlines(keepends=True)))  # several that begin at once say the same
     return text or f"stoker: the daemon ended without a word; see {log}\n"

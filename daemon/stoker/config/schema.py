@@ -180,7 +180,8 @@ class ProbeSection(Section):
     tcp: Bool = False
     """Good if the port accepts a connection."""
     exec: Annotated[tuple[str, ...], Argv()] | None = None
-    """Good if this command exits with 0."""
+    """Good if this command exits with 0. It runs where the replica does; for backends process and systemd in
+    `working_dir` with `envs` and PORT, and {port}, {replica} and {service} are filled in."""
     period: SecondsAboveZero = 1.0
     """Time from one question to the next."""
     timeout: SecondsAboveZero = 1.0

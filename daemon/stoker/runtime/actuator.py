@@ -54,6 +54,7 @@ from stoker.model.load import Usage
 from stoker.model.replica import ExitStatus, WorkerHandle
 from stoker.model.service import LogRules, Probe, ServiceKey, ServiceSpec
 from stoker.plugin.ports import AskingDriver, CheckingDriver, ExpectantDriver, Prober, WorkerDriver
+from stoker.runtime.checks import BesideProber
 from stoker.runtime.launcher import Launcher
 from stoker.runtime.log_rotation import Growing
 from stoker.runtime.probes import InsideProber, ReplicaProbes, with_own_check
@@ -261,6 +262,12 @@ class Actuator:
             await anyio.sleep(pause)
             pause = min(pause * 2, 60.0)
 
+    def _prober_of(self, worker: _Worker) -> Prober:
+        if _asks(type(worker.driver)):
+            return InsideProber(self._prober, cast("AskingDriver", worker.driver))
+        record = worker.record
+        return BesideProber(self._prober, record.replica, lambda: self._lookup(record.service))
+
     async def _probe(self, worker: _Worker, handle: WorkerHandle) -> None:
         record = worker.record
         own = _own_check(worker.driver, handle)
@@ -270,7 +277,7 @@ class Actuator:
             endpoint=record.endpoint,
             handle=handle,
             lookup=lambda: with_own_check(self._lookup(record.service), own),
-            prober=_prober(self._prober, worker.driver),
+            prober=self._prober_of(worker),
             post=self._post,
             hurried=own is None,
         )
@@ -327,10 +334,6 @@ _BEGUN: dict[type[Action], Callable[[Any, dict[str, Any]], Event]] = {
     ),
 }
 """The fact that each kind of action has begun."""
-
-
-def _prober(prober: Prober, driver: WorkerDriver) -> Prober:
-    return InsideProber(prober, cast("AskingDriver", driver)) if _asks(type(driver)) else prober
 
 
 @cache

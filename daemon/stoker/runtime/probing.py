@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -25,7 +27,7 @@ class NetworkProber:
         try:
             with anyio.fail_after(probe.timeout):
                 if probe.exec:
-                    return await _run(probe.exec)
+                    return await run_command(probe.exec)
                 if probe.http is not None:
                     return await _get(endpoint, probe.http)
                 return await _connect(endpoint)
@@ -65,13 +67,23 @@ async def _get(endpoint: str, path: str) -> ProbeResult:
     return ProbeResult(ok=200 <= code < 400, detail=f"{path} answered {code}")
 
 
-async def _run(argv: tuple[str, ...]) -> ProbeResult:
+async def run_command(
+    argv: tuple[str, ...],
+    *,
+    cwd: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    **account: Any,
+) -> ProbeResult:
+    """Whether a command ends well, with the last line of what it says."""
     done = await anyio.run_process(
         list(argv),
         check=False,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
-        env={"PATH": "/usr/bin:/bin"},
+        cwd=cwd,
+        env=environ or {"PATH": "/usr/bin:/bin"},
+        **account,
     )
     last = done.stdout.decode(errors="replace").strip().rpartition("\n")[2][:200]
-    return ProbeResult(ok=done.returncode == 0, detail=f"{argv[0]} gave exit code {done.returncode}: {last}")
+    words = f": {last}" if last else ""
+    return ProbeResult(ok=done.returncode == 0, detail=f"{argv[0]} gave exit code {done.returncode}{words}")

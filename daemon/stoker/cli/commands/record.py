@@ -63,6 +63,7 @@ def command(context: click.Context, service: str | None, file: Path | None, seco
     Without SERVICE all services are recorded.
     """
     client = session_of(context).client()
+    file = None if file == Path("-") else file
     if file is not None and not file.parent.is_dir():
         raise StokerError(f"cannot write {file}: there is no directory {file.parent}")
     recorded = _Recorded()
