@@ -135,6 +135,13 @@ def test_output_that_finds_no_room_is_one_line(live: Served, line: str) -> None:
     assert (done.returncode, done.stderr) == (1, "stoker: cannot write: No space left on device\n")
 
 
+def test_a_locale_that_knows_few_characters_gets_the_rest_as_question_marks(live: Served) -> None:
+    done = run("explain", "infer", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "?" in done.stdout
+
+
 def test_no_color_in_pipes_and_json_alone_on_stdout(live: Served) -> None:
     done = run("status", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ Nothing heavy is loaded here: what `quick` can answer is answered before click i
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Never shows a traceback unless STOKER_DEBUG is set."""
     _open_standard_files()
+    _bear_any_text()
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
         sys.stdout.flush()
@@ -45,6 +47,13 @@ def _open_standard_files() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _bear_any_text() -> None:
+    """Where the locale knows only some characters the others become `?`: names and charts may hold any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def _forget_stdout() -> None:
