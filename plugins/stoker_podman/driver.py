@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +82,8 @@ class ContainerDriver:
         self._checks: dict[str, Probe | None] = {}
         """Of images."""
         self._containers: dict[str, _Container] = {}
+        self._dead: set[str] = set()
+        """Ended, and not removed yet."""
         self._listed = False
         """Whether the containers of the daemon before are known."""
 
@@ -138,10 +139,7 @@ class ContainerDriver:
         extra = dict(handle.extra)
         await self._outputs.leave(one.id)
         status = _status(self._kind.name, state, extra["log"], one.memory, oom=oom)
-        with suppress(
-            EngineError, EngineLostError
-        ):  # what is dead is removed at the next start at the latest
-            await self._remove(one.id)
+        await self._bury(one.id)
         self._containers.pop(one.id, None)
         self._mains.forget(one.id)
         return status
@@ -278,6 +276,9 @@ class ContainerDriver:
             return
         try:
             await self._engine.call("POST", f"/containers/{one.id}/kill", signal=str(int(signum)))
+        except EngineLostError:
+            if not _sent_past(one, signum):
+                raise
         except EngineError as error:
             if error.status not in (404, 409) and start_time(one.init):
                 raise WorkerError(
@@ -285,11 +286,14 @@ class ContainerDriver:
                 ) from error
 
     async def _ended(self, one: _Container) -> Mapping[str, Any]:
-        """How the engine says that it ended; {} if it does not know it any more."""
+        """How the engine says that it ended; {} if it does not know it any more, or is away for long."""
         with anyio.move_on_after(ENDING):
             while True:
                 try:
                     state = await self._state(one.id)
+                except EngineLostError:  # perhaps it is being restarted
+                    await anyio.sleep(HELD)
+                    continue
                 except EngineError as error:
                     if error.status == 404:
                         return {}
@@ -306,6 +310,16 @@ class ContainerDriver:
         except EngineError as error:
             if error.status != 404:
                 raise
+
+    async def _bury(self, container: str) -> None:
+        """Remove what has ended; what cannot be removed now is at the next end, or by the next daemon."""
+        dead = [container, *self._dead]
+        self._dead.clear()
+        for one in dead:
+            try:
+                await self._remove(one)
+            except (EngineError, EngineLostError):
+                self._dead.add(one)
 
     async def _until_listed(self) -> list[Listed]:
         """Asked patiently: an engine that comes up a little later than the daemon is waited for. Raises
@@ -334,6 +348,19 @@ class DockerDriver(ContainerDriver):
 
     def __init__(self, context: PluginContext) -> None:
         super().__init__(context, Docker(context))
+
+
+def _sent_past(one: _Container, signum: int) -> bool:
+    """Signal a worker whose engine is away, where this process may. While its command lives its init does."""
+    if start_time(one.handle.pid) != one.handle.start_time:
+        return True
+    try:
+        os.kill(one.init if signum == signal.SIGKILL else one.handle.pid, signum)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        return True
+    return True
 
 
 async def _gone(pid: int) -> None:

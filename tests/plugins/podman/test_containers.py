@@ -258,6 +258,29 @@ async def test_containers_of_an_engine_that_is_away_are_held(
                 aside.rename(socket)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_worker_can_be_stopped_while_its_engine_is_away(
+    driver: ContainerDriver, bench: Bench, signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoker_podman.driver.ENDING", 0.1)
+    handle = await driver.start(in_image(bench, "sleep", "600"))
+    other = await driver.start(in_image(bench, "sleep", "601"))
+    socket = Path(bench.options["socket"])
+    aside = socket.rename(socket.with_name("aside"))
+    try:
+        await driver.signal(handle, signum)
+        await until(lambda: not running(handle.pid), "the end of the worker")
+        await driver.signal(handle, signum)
+        assert "does not know how it ended" in (await ended(driver, handle)).detail
+    finally:
+        aside.rename(socket)
+    monkeypatch.undo()
+    await driver.signal(other, signum)
+    assert await ended(driver, other) == ExitStatus(signal=signum)
+    async with aclosing(bench.driver()) as heir:
+        assert await heir._kind.listed(bench.instance) == []
+
+
 async def test_an_engine_that_is_not_there_is_told(bench: Bench, sort) -> None:
     options = bench.options
     words = {
