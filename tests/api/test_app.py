@@ -68,6 +68,11 @@ def test_load_is_told_up_to_now(live: Served, daemon: FakeDaemon, question: str)
     assert daemon.measured == 1
 
 
+def test_a_path_that_is_no_utf_8_is_told_all_the_same(live: Served, daemon: FakeDaemon) -> None:
+    daemon.state = snapshot(files=("/d\udcfcr/stoker.yaml",))
+    assert get(live.socket, "/v1/status")["daemon"]["config"]["files"] == ["/d?r/stoker.yaml"]
+
+
 def test_devices_that_nobody_has_seen_yet_are_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

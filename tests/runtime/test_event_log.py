@@ -98,6 +98,13 @@ def test_the_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(Life(tmp_path).messages()) > 10
 
 
+def test_a_path_that_is_no_utf_8_is_written_all_the_same(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.tell("/d\udcfcr/stoker.yaml is bad")
+    assert life.troubles == []
+    assert Life(tmp_path).messages() == ["/d?r/stoker.yaml is bad"]
+
+
 def test_a_full_disk_is_told_once_and_costs_only_the_past(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").mkdir()
     life = Life(tmp_path)

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from stoker.api.answers import JSONResponse
 from stoker.api.endpoints import Endpoints
 from stoker.api.facade import DaemonFacade
 from stoker.api.openapi import ENDPOINTS, Endpoint

@@ -8,9 +8,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from stoker.api import documents, requests
+from stoker.api.answers import JSONResponse
 from stoker.api.facade import DaemonFacade
 from stoker.api.history import history_document
 from stoker.api.live import Feed

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stoker.api.answers import JSONResponse
 from stoker.api.problems import MEDIA_TYPE, plain_problem
 from stoker.api.roles import Allowance, Role, may
 

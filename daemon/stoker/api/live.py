@@ -195,4 +195,4 @@ def changes(before: Document, after: Document) -> Document:
 
 def _sse(kind: str, message: Document) -> bytes:
     data = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
-    return f"event: {kind}\ndata: {data}\n\n".encode()
+    return f"event: {kind}\ndata: {data}\n\n".encode(errors="replace")

@@ -218,7 +218,7 @@ class LogTail:
             _, number, path = heapq.heappop(heap)
             reader, line = self._readers[path], self._waiting[path].popleft()
             entry = {"service": reader.file.service, "replica": reader.file.replica, "line": line}
-            found.append(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            found.append(json.dumps(entry, ensure_ascii=False).encode(errors="replace") + b"\n")
             self._offer(heap, number, path)
         for path in self._gone & {path for path in self._readers if not self._waiting.get(path)}:
             self._readers.pop(path).close()

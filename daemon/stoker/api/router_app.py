@@ -9,9 +9,10 @@ import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from stoker.api.answers import JSONResponse
 from stoker.api.problems import MEDIA_TYPE, plain_problem
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from stoker.api.answers import JSONResponse
 from stoker.api.facade import DaemonFacade, Snapshot
 from stoker.api.requests import flag
 from stoker.api.streams import JSON_LINES, EndlessResponse

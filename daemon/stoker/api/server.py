@@ -15,9 +15,9 @@ import anyio
 import uvicorn
 from anyio.abc import TaskStatus
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from stoker.api.answers import JSONResponse
 from stoker.api.guard import Guard
 from stoker.api.problems import MEDIA_TYPE, plain_problem
 from stoker.api.roles import Role

@@ -85,7 +85,7 @@ def _request_line(record: RequestRecord, offset: float) -> bytes:
 def _message(event: Event) -> bytes:
     document = event_document(event)
     data = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-    return f"id: {event.id}\nevent: {document['type']}\ndata: {data}\n\n".encode()
+    return f"id: {event.id}\nevent: {document['type']}\ndata: {data}\n\n".encode(errors="replace")
 
 
 def start_of(facade: DaemonFacade, tail: int | None) -> str:

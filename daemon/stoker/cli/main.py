@@ -50,9 +50,9 @@ def _open_standard_files() -> None:
 
 
 def _bear_any_text() -> None:
-    """Where the locale knows only some characters the others become `?`: names and charts may hold any."""
+    """What the locale does not know becomes `?`: names, paths and charts may hold anything."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 

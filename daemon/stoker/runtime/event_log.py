@@ -70,7 +70,7 @@ class EventLog:
         try:
             if self._size() > LARGEST:
                 self._path.replace(self._older)
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write("\n" * self._torn + "\n".join(lines) + "\n")
             self._torn = False
         except OSError as error:

@@ -98,7 +98,7 @@ class SystemdNotifier:
     def _send(self, *lines: str) -> bool:
         if not self.enabled:
             return False
-        message = "\n".join(line for line in lines if line).encode()
+        message = "\n".join(line for line in lines if line).encode(errors="replace")
         # "@name" is systemd's spelling of the abstract namespace, which the kernel marks by a zero byte.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:

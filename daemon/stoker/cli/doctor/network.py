@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def ephemeral(low: int, high: int) -> Finding:
 
 def socket_path(path: str) -> Finding:
     """Whether the API's socket can have that path. Pure."""
-    length = len(path.encode())
+    length = len(os.fsencode(path))
     if length > LONGEST_SOCKET:
         text = f"{path} has {length} bytes; a unix socket's path has at most {LONGEST_SOCKET}"
         return fail("socket", text, "choose a shorter one with --socket or STOKER_SOCKET")

@@ -36,7 +36,9 @@ class EventLog:
 
     def write(self, document: object) -> None:
         """One line, whole or not at all."""
-        line = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = (
+            json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        )
         try:
             self._place().write(line)
             self._troubled = False

@@ -84,7 +84,9 @@ class Courier:
 
     async def deliver(self, event: Event) -> bool:
         """Bring it; returns whether it arrived."""
-        body = json.dumps(event_document(event), ensure_ascii=False, separators=(",", ":")).encode()
+        body = json.dumps(event_document(event), ensure_ascii=False, separators=(",", ":")).encode(
+            errors="replace"
+        )
         pause, tried_until = FIRST_PAUSE, anyio.current_time() + PATIENCE
         while True:
             status, words = await self._try(f"evt_{int(event.wall * 1000):x}_{event.id}", body)
