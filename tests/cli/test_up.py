@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Result
-from stoker.cli.launch import tell_failures
+from stoker.cli.launch import last_words, tell_failures
 
 pytestmark = pytest.mark.system
 
@@ -95,6 +95,11 @@ def test_a_bad_file_in_the_background_is_told_here_not_only_in_the_log(box: Box)
     up = box.stoker("up", "--detach")
     assert up.code == 2
     assert "stoker.yaml:2:10: services.talk" in up.err
+
+
+def test_what_several_say_who_begin_at_once_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "daemon.log").write_text("of an earlier one\nstoker: taken\nstoker: taken\n")
+    assert last_words(tmp_path / "daemon.log", len("of an earlier one\n")) == "stoker: taken\n"
 
 
 def test_what_failed_at_once_is_told_without_being_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

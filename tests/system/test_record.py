@@ -85,6 +85,8 @@ def test_what_cannot_be_recorded_is_said(box: Box) -> None:
     unknown = box.run("record", "wob", check=False)
     assert unknown.returncode == 1
     assert unknown.stderr.startswith("stoker: no service named 'wob'")
+    told = box.run("record", "web", "-o", "-", "--for", "100ms")
+    assert told.stdout == "arrival_s,service_s\n"
     nowhere = box.run("record", "web", "-o", "no/such/dir/t.csv", check=False)
     assert nowhere.returncode == 1
     assert "there is no directory no/such/dir" in nowhere.stderr

@@ -196,7 +196,7 @@ def in_background(session: Session, arguments: Sequence[str]) -> int:
         if time.monotonic() > deadline:
             raise StokerError(f"the daemon (pid {process.pid}) is not ready yet; see {log}")
         time.sleep(0.05)
-    sys.stderr.write(_last_words(log, start))
+    sys.stderr.write(last_words(log, start))
     return process.returncode if process.returncode > 0 else FAILED
 
 
@@ -261,7 +261,8 @@ def _status(session: Session) -> dict[str, Any] | None:
         return None
 
 
-def _last_words(log: Path, start: int) -> str:
+def last_words(log: Path, start: int) -> str:
+    """What a daemon that ended wrote into its log, which began at `start`."""
     with log.open("rb") as output:
         output.seek(start)
         text = output.read()[-4000:].decode("utf-8", "replace")
