@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -96,7 +97,6 @@ class ProcessDriver:
         status = self._status(worker)
         await self._trees(worker).clear(worker)
         await dismantle(map(Path, worker.record.fences))
-        self._scratch.remove(worker.record.tmp_dir)
         self._forget(worker)
         return status
 
@@ -141,6 +141,7 @@ class ProcessDriver:
 
     async def usage(self, handles: Sequence[WorkerHandle]) -> Mapping[int, Usage]:
         """Cores and memory of each tree; at the first asking the mean over the worker's life."""
+        self._scratch.settle()
         workers = [worker for handle in handles if (worker := self._worker(handle))]
         now = anyio.current_time()
         found: dict[int, Usage] = {}
@@ -216,7 +217,12 @@ class ProcessDriver:
             os.close(worker.pidfd)
             worker.pidfd = None
         self._workers.pop(worker.pid, None)
-        self._records.remove(worker.record)
+        self._scratch.settle()
+        # Until its temporary files are gone a record says where they are, and no more: should this daemon be
+        # killed first, the next one removes them.
+        if worker.record.tmp_dir:
+            self._records.write(replace(worker.record, mark=""))
+        self._scratch.remove(worker.record.tmp_dir, partial(self._records.remove, worker.record))
 
 
 async def _ended(pidfd: int) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,6 +39,8 @@ class Scratch:
         self._closing = threading.Event()
         self._left: list[str] = []
         """What could not be removed and was not said yet."""
+        self._after: deque[Callable[[], None]] = deque()
+        """What is to be done since something was removed."""
 
     def can_hold(self, path: str) -> bool:
         """Whether a worker can make that directory itself, so that a busy disk keeps nobody else waiting."""
@@ -61,19 +64,27 @@ class Scratch:
                 f"cannot make the directory {path} for temporary files: {error.strerror}"
             ) from error
 
-    def remove(self, path: str) -> None:
-        """Have one removed soon, with all that is in it. What cannot be removed is said and left."""
+    def remove(self, path: str, then: Callable[[], None] = lambda: None) -> None:
+        """Have one removed soon, with all that is in it. What cannot be removed is said and left. `settle`
+        then calls `then`."""
         if not path:
+            then()
             return
         if self._remover is None:
             self._remover = ThreadPoolExecutor(1, thread_name_prefix="scratch")
-        self._remover.submit(self._remove, path, time.monotonic() + _LATER)
+        self._remover.submit(self._remove, path, time.monotonic() + _LATER, then)
+
+    def settle(self) -> None:
+        """Do what was to be done after removals that are over by now."""
+        while self._after:
+            self._after.popleft()()
 
     def close(self) -> None:
         """Finish removing, and close the descriptors."""
         self._closing.set()
         if self._remover is not None:
             self._remover.shutdown()
+        self.settle()
         self._complain()
         for parent in list(self._held):
             self._let_go(parent)
@@ -125,10 +136,11 @@ class Scratch:
         if descriptor is not None:
             os.close(descriptor)
 
-    def _remove(self, path: str, due: float) -> None:
+    def _remove(self, path: str, due: float, then: Callable[[], None]) -> None:
         """In the thread: one directory, and the instance's if it was the last."""
         self._closing.wait(max(0.0, due - time.monotonic()))
         shutil.rmtree(path, ignore_errors=True)
+        self._after.append(then)
         if os.path.lexists(path):
             self._left.append(path)
             return
