@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -235,7 +235,7 @@ class FakeDaemon:
         ids = [event.id for event in self.kept]
         return self.kept[ids.index(after) + 1 :] if after in ids else list(self.kept)
 
-    async def events(self, after: str = "") -> AsyncIterator[Event]:
+    async def events(self, after: str = "") -> AsyncGenerator[Event, None]:
         seen = len(self.kept) - len(self.recent_events(after))
         while True:
             self._changed = self._changed or anyio.Event()

@@ -5,7 +5,7 @@ Everything returned is a frozen value or plain JSON data; methods raise `StokerE
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -213,7 +213,7 @@ class DaemonFacade(Protocol):
         """Kept events, oldest first; only those after the event of that id."""
         ...
 
-    def events(self, after: str = "") -> AsyncIterator[Event]:
+    def events(self, after: str = "") -> AsyncGenerator[Event, None]:
         """Kept events after that id, then new ones as they happen."""
         ...
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 import anyio
 from starlette.responses import StreamingResponse
@@ -51,10 +50,8 @@ class EndlessResponse(StreamingResponse):
 async def server_sent_events(facade: DaemonFacade, after: str) -> AsyncIterator[bytes]:
     """Events after that id as SSE messages; the id of each lets a client come back with Last-Event-ID."""
     yield b": the daemon's events\n\n"
-    # An async generator in the daemon, by its Protocol only an iterator: close it where it can be closed.
-    source: Any = facade.events(after)
-    async with aclosing(source):
-        async for event in source:
+    async with aclosing(facade.events(after)) as events:
+        async for event in events:
             yield _message(event)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import chain
@@ -177,7 +177,7 @@ class Facade:
         """Kept events after that id."""
         return self._journal.recent(after)
 
-    def events(self, after: str = "") -> AsyncIterator[Event]:
+    def events(self, after: str = "") -> AsyncGenerator[Event, None]:
         """Kept events after that id, then new ones."""
         return self._journal.follow(after)
 

@@ -6,7 +6,7 @@ The journal gives each event its id and its wall-clock time and lets any number 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -60,7 +60,7 @@ class Journal:
         self._recall(after)
         return list(islice(self._events, self._index(after), None))
 
-    async def follow(self, after: str = "") -> AsyncIterator[Event]:
+    async def follow(self, after: str = "") -> AsyncGenerator[Event, None]:
         """Kept events after that id, then each new one. A reader that falls behind the bound misses some."""
         self._recall(after)
         seen = self._count - len(self._events) + self._index(after)

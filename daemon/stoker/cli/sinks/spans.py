@@ -134,9 +134,10 @@ def spans() -> Observer:
 
 async def _follow_events(facade: DaemonFacade, exporter: Exporter) -> None:
     courses = Courses()
-    async for event in facade.events(facade.beginning):
-        for span in courses.fold(event):
-            await exporter.send([span])
+    async with aclosing(facade.events(facade.beginning)) as events:
+        async for event in events:
+            for span in courses.fold(event):
+                await exporter.send([span])
 
 
 async def _follow_requests(facade: DaemonFacade, exporter: Exporter) -> None:

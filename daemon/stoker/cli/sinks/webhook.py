@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,9 +59,10 @@ def webhook(target: Target) -> Observer:
 
     async def send(facade: DaemonFacade) -> None:
         courier = Courier(target)
-        async for event in facade.events(facade.beginning):
-            if target.wants(event):
-                await courier.deliver(event)
+        async with aclosing(facade.events(facade.beginning)) as events:
+            async for event in events:
+                if target.wants(event):
+                    await courier.deliver(event)
 
     return send
 
